@@ -1,0 +1,189 @@
+//! The directory: an immutable snapshot of all workloads and services that an agent knows.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use thiserror::Error;
+
+use crate::{Label, Workload, WorkloadName};
+
+/// A virtual address and port, and the endpoints behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub namespace: Label,
+    pub name: Label,
+    pub address: SocketAddr,
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// What stands behind an address.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    Workload(&'a Arc<Workload>),
+    Service(&'a Arc<Service>),
+    /// The address is a service's, the port is none of its ports.
+    UnknownPort,
+    Unknown,
+}
+
+/// All workloads by address and all services by virtual address. Replaced as a whole.
+#[derive(Debug, Default)]
+pub struct Directory {
+    workloads: HashMap<IpAddr, Arc<Workload>>,
+    services: HashMap<SocketAddr, Arc<Service>>,
+    virtual_addresses: HashMap<IpAddr, usize>,
+}
+
+/// Why workloads and services do not make a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DirectoryError {
+    #[error("address {address} belongs to both {first} and {second}")]
+    AddressTwice { address: IpAddr, first: WorkloadName, second: WorkloadName },
+    #[error("service {namespace}/{name}: {address} is already another service's")]
+    ServiceTwice { address: SocketAddr, namespace: Label, name: Label },
+    #[error("service {namespace}/{name}: {address} is the address of workload {workload}")]
+    ServiceOnWorkload { address: IpAddr, namespace: Label, name: Label, workload: WorkloadName },
+    #[error("workload {0} is listed twice")]
+    WorkloadTwice(WorkloadName),
+}
+
+impl Directory {
+    pub fn new(
+        workloads: impl IntoIterator<Item = Arc<Workload>>,
+        services: impl IntoIterator<Item = Arc<Service>>,
+    ) -> Result<Self, DirectoryError> {
+        let mut directory = Self::default();
+        let mut names = std::collections::HashSet::new();
+        for workload in workloads {
+            if !names.insert(workload.name.clone()) {
+                return Err(DirectoryError::WorkloadTwice(workload.name.clone()));
+            }
+            directory.add_workload(workload)?;
+        }
+        for service in services {
+            directory.add_service(service)?;
+        }
+        Ok(directory)
+    }
+
+    fn add_workload(&mut self, workload: Arc<Workload>) -> Result<(), DirectoryError> {
+        for address in &workload.addresses {
+            let address = address.to_canonical();
+            if let Some(first) = self.workloads.insert(address, workload.clone()) {
+                return Err(DirectoryError::AddressTwice {
+                    address,
+                    first: first.name.clone(),
+                    second: workload.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn add_service(&mut self, service: Arc<Service>) -> Result<(), DirectoryError> {
+        let address = canonical(service.address);
+        let (namespace, name) = (service.namespace.clone(), service.name.clone());
+        if let Some(workload) = self.workloads.get(&address.ip()) {
+            let workload = workload.name.clone();
+            return Err(DirectoryError::ServiceOnWorkload {
+                address: address.ip(),
+                namespace,
+                name,
+                workload,
+            });
+        }
+        if self.services.insert(address, service).is_some() {
+            return Err(DirectoryError::ServiceTwice { address, namespace, name });
+        }
+        *self.virtual_addresses.entry(address.ip()).or_default() += 1;
+        Ok(())
+    }
+
+    /// What stands behind `address`; v4-mapped IPv6 addresses are taken as IPv4.
+    pub fn place(&self, address: SocketAddr) -> Place<'_> {
+        let address = canonical(address);
+        if let Some(workload) = self.workloads.get(&address.ip()) {
+            return Place::Workload(workload);
+        }
+        if let Some(service) = self.services.get(&address) {
+            return Place::Service(service);
+        }
+        match self.virtual_addresses.contains_key(&address.ip()) {
+            true => Place::UnknownPort,
+            false => Place::Unknown,
+        }
+    }
+
+    pub fn workload_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.workloads.get(&address.to_canonical())
+    }
+
+    /// Every workload's every address.
+    pub fn workload_addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<Workload>)> {
+        self.workloads.iter().map(|(address, workload)| (*address, workload))
+    }
+
+    /// The virtual addresses of all services, each once.
+    pub fn virtual_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.virtual_addresses.keys().copied()
+    }
+
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Mode, SpiffeId};
+
+    fn workload(name: &str, address: &str) -> Arc<Workload> {
+        Arc::new(Workload {
+            name: WorkloadName { namespace: "shop".parse().unwrap(), name: name.parse().unwrap() },
+            service_account: name.parse().unwrap(),
+            identity: SpiffeId::for_workload(&"a.org".parse().unwrap(), "shop", name).unwrap(),
+            addresses: vec![address.parse().unwrap()],
+            node: "one".parse().unwrap(),
+            mode: Mode::Strict,
+        })
+    }
+
+    fn service(address: &str) -> Arc<Service> {
+        Arc::new(Service {
+            namespace: "shop".parse().unwrap(),
+            name: "web".parse().unwrap(),
+            address: address.parse().unwrap(),
+            endpoints: vec![],
+        })
+    }
+
+    #[test]
+    fn an_address_leads_to_its_workload_or_service() {
+        let directory =
+            Directory::new([workload("web", "10.0.0.1")], [service("10.9.0.1:80")]).unwrap();
+        let place = |text: &str| directory.place(text.parse().unwrap());
+        assert!(matches!(place("10.0.0.1:9"), Place::Workload(w) if w.name.name.as_str() == "web"));
+        assert!(matches!(place("[::ffff:10.0.0.1]:9"), Place::Workload(_)));
+        assert!(matches!(place("10.9.0.1:80"), Place::Service(_)));
+        assert!(matches!(place("10.9.0.1:81"), Place::UnknownPort));
+        assert!(matches!(place("10.0.0.2:9"), Place::Unknown));
+    }
+
+    #[test]
+    fn an_address_with_two_owners_is_refused() {
+        let twice = [workload("web", "10.0.0.1"), workload("cart", "::ffff:10.0.0.1")];
+        assert!(matches!(Directory::new(twice, []), Err(DirectoryError::AddressTwice { .. })));
+        let both = Directory::new([workload("web", "10.0.0.1")], [service("10.0.0.1:80")]);
+        assert!(matches!(both, Err(DirectoryError::ServiceOnWorkload { .. })));
+        let services = Directory::new([], [service("10.9.0.1:80"), service("10.9.0.1:80")]);
+        assert!(matches!(services, Err(DirectoryError::ServiceTwice { .. })));
+    }
+}

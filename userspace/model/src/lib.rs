@@ -1,0 +1,18 @@
+//! The nouns of Martlet. Nothing here does IO or reads a clock.
+//!
+//! Read in this order: who somebody is ([`SpiffeId`]), what runs ([`Workload`]), where it can be
+//! reached ([`Directory`]), why a connection ended ([`Closed`]), what is said about it
+//! ([`AccessRecord`]), and what the agent says about itself ([`report`]).
+
+mod closed;
+mod directory;
+mod record;
+pub mod report;
+mod spiffe;
+mod workload;
+
+pub use closed::Closed;
+pub use directory::{Directory, DirectoryError, Place, Service};
+pub use record::{AccessRecord, ConnectionId, Party, Protection, Reporter, TlsFacts};
+pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
+pub use workload::{Label, LabelError, Mode, Workload, WorkloadName};

@@ -1,0 +1,155 @@
+//! What the agent says about itself on its Unix socket, and what `martlet` prints.
+//!
+//! Every answer is one JSON object; fields are only ever added.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ConnectionId, Label, Mode, Party, Protection, Reporter, SpiffeId, TlsFacts, TrustDomain,
+    WorkloadName,
+};
+
+/// `GET /status`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub node: Label,
+    pub trust_domain: TrustDomain,
+    pub ready: bool,
+    /// Why the agent is not ready; empty when it is.
+    pub not_ready: Vec<String>,
+    pub uptime_seconds: u64,
+    /// SHA-256 of the node file in use, in hex.
+    pub configuration: String,
+    /// Why the newest node file was not taken, if it was not.
+    pub configuration_error: Option<String>,
+    pub workloads: usize,
+    pub connections: usize,
+    pub idle_lanes: usize,
+    pub hooks: Vec<Hook>,
+    pub counters: Vec<Counter>,
+}
+
+/// One eBPF program and where it is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    pub name: String,
+    pub attached: bool,
+    /// Whether it was taken over from an earlier agent process.
+    pub adopted: bool,
+}
+
+/// How often a hook reached a verdict since it was first attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    pub hook: String,
+    pub verdict: String,
+    pub count: u64,
+}
+
+/// `GET /workloads`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workloads {
+    pub workloads: Vec<WorkloadReport>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadReport {
+    pub name: WorkloadName,
+    pub identity: SpiffeId,
+    pub addresses: Vec<IpAddr>,
+    pub node: Label,
+    pub mode: Mode,
+    /// `seen`, `listening`, `steered`, `draining`, `failed` for workloads of this node; `remote` for others.
+    pub state: String,
+    /// Why it is not steered, for `failed`.
+    pub reason: Option<String>,
+}
+
+/// `GET /connections`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    pub connections: Vec<ConnectionReport>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    pub id: ConnectionId,
+    pub reporter: Reporter,
+    pub source: Party,
+    pub destination: Party,
+    pub origin: Option<SocketAddr>,
+    pub protection: Protection,
+    pub tls: Option<TlsFacts>,
+    pub age_ms: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+}
+
+/// `GET /certificates`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificates {
+    pub roots: Vec<CertificateReport>,
+    pub leaves: Vec<LeafReport>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeafReport {
+    pub workload: WorkloadName,
+    /// Leaf first, then its issuers.
+    pub chain: Vec<CertificateReport>,
+    /// Seconds since the Unix epoch.
+    pub renews_at: u64,
+    /// The last failure to renew, if it was the latest attempt.
+    pub renewal_error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateReport {
+    pub subject: String,
+    pub issuer: String,
+    pub uris: Vec<String>,
+    /// Hex.
+    pub serial: String,
+    /// SHA-256 of the DER, in hex.
+    pub fingerprint: String,
+    /// Seconds since the Unix epoch.
+    pub not_before: u64,
+    /// Seconds since the Unix epoch.
+    pub not_after: u64,
+}
+
+/// `GET /check`, in the shape that linkerd's users script against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    pub success: bool,
+    pub categories: Vec<CheckCategory>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckCategory {
+    pub category_name: String,
+    pub checks: Vec<Check>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub description: String,
+    pub result: CheckResult,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckResult {
+    Success,
+    Warning,
+    Error,
+}
