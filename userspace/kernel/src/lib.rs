@@ -1,1 +1,23 @@
+//! The user half of the kernel programs.
+//!
+//! [`Node`] loads, attaches, pins and adopts what belongs to the node; [`Pod`] what belongs to one
+//! pod: its listeners, its `sk_lookup` program, its sysctl, and sockets that dial from inside it.
+//! Nothing here knows an identity.
 
+mod error;
+mod feature;
+mod link;
+mod listening;
+mod maps;
+mod netns;
+mod node;
+mod object;
+mod pod;
+mod sysctl;
+
+pub use error::KernelError;
+pub use feature::{Feature, Missing, missing_features};
+pub use martlet_ebpf_shared::Member;
+pub use netns::Netns;
+pub use node::{Node, Settings, uninstall};
+pub use pod::{Dialer, Listeners, Pod};

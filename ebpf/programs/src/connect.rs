@@ -1,0 +1,160 @@
+//! `cgroup/connect4` and `connect6`: an enrolled workload's connection to the mesh is turned to the
+//! workload's own address, and its origin is kept on the socket.
+//!
+//! Runs for every `connect()` on the node. UDP, processes outside enrolled network namespaces, and
+//! the agent's own dials leave within a few instructions.
+
+use core::mem::offset_of;
+
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_setsockopt},
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use martlet_ebpf_shared::{
+    Address, Endpoint, Enrollment, Event,
+    decide::{self, Connect},
+};
+
+use crate::{
+    context::{load, load_v6, store, store_v6},
+    maps::{DIALS, MEMBERS, PEERS, WORKLOADS, count},
+    socket::Socket,
+};
+
+const PASS: i32 = 1;
+/// The caller sees EPERM.
+const REFUSE: i32 = 0;
+
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+const SOL_SOCKET: i32 = 1;
+const SO_BINDTODEVICE: i32 = 25;
+
+const USER_IP4: usize = offset_of!(bpf_sock_addr, user_ip4);
+const USER_IP6: usize = offset_of!(bpf_sock_addr, user_ip6);
+const USER_PORT: usize = offset_of!(bpf_sock_addr, user_port);
+const TYPE: usize = offset_of!(bpf_sock_addr, type_);
+const PROTOCOL: usize = offset_of!(bpf_sock_addr, protocol);
+
+/// A connection that an enrolled workload opens.
+struct Attempt {
+    socket: Socket,
+    sock: *mut bpf_sock,
+    workload: Enrollment,
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn martlet_connect4(context: SockAddrContext) -> i32 {
+    let Some(attempt) = attempt(&context) else { return PASS };
+    let raw = context.sock_addr;
+    let destination = Address::v4(load!(raw, USER_IP4));
+    match verdict(&attempt, &destination, raw) {
+        Ok((own, port)) => {
+            // An own address of the family was asked for, so it is a v4-mapped one.
+            store!(raw, USER_IP4, own.words[3]);
+            store!(raw, USER_PORT, u32::from(port.to_be()));
+            PASS
+        }
+        Err(answer) => answer,
+    }
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn martlet_connect6(context: SockAddrContext) -> i32 {
+    let Some(attempt) = attempt(&context) else { return PASS };
+    let raw = context.sock_addr;
+    let destination = load_v6!(raw, USER_IP6);
+    match verdict(&attempt, &destination, raw) {
+        Ok((own, port)) => {
+            store_v6!(raw, USER_IP6, own);
+            store!(raw, USER_PORT, u32::from(port.to_be()));
+            PASS
+        }
+        Err(answer) => answer,
+    }
+}
+
+/// `None` for what is not ours to decide about.
+#[inline(always)]
+fn attempt(context: &SockAddrContext) -> Option<Attempt> {
+    let raw = context.sock_addr;
+    // Also called for UDP, and for raw sockets.
+    if load!(raw, TYPE) != SOCK_STREAM || load!(raw, PROTOCOL) != IPPROTO_TCP {
+        return None;
+    }
+    // SAFETY: the context is that of a cgroup program, which this helper accepts.
+    let cookie = unsafe { bpf_get_netns_cookie(raw.cast()) };
+    let workload = WORKLOADS.get_ptr(&cookie)?;
+    // SAFETY: entries are replaced as a whole and freed after a grace period.
+    let workload = unsafe { *workload };
+    // SAFETY: a plain field of the context.
+    let sock = unsafe { (*raw).__bindgen_anon_1.sk };
+    let socket = Socket::new(sock)?;
+    if socket.read(&DIALS).is_some() {
+        count(Event::ConnectAgent);
+        return None;
+    }
+    Some(Attempt { socket, sock, workload })
+}
+
+/// Where to connect to instead, or the answer to give at once.
+#[inline(always)]
+fn verdict(
+    attempt: &Attempt,
+    destination: &Address,
+    raw: *mut bpf_sock_addr,
+) -> Result<(Address, u16), i32> {
+    let member = MEMBERS.get_ptr(destination);
+    // SAFETY: entries are freed after a grace period.
+    let member = member.map(|member| unsafe { *member });
+    match decide::connect(&attempt.workload, destination, member) {
+        Connect::Pass(event) => {
+            // The socket may have been steered before and is now connected to somewhere else.
+            attempt.socket.forget(&PEERS);
+            count(event);
+            Err(PASS)
+        }
+        Connect::Refuse(event) => {
+            count(event);
+            Err(REFUSE)
+        }
+        Connect::Steer(own) => steer(attempt, destination, own, raw),
+    }
+}
+
+#[inline(always)]
+fn steer(
+    attempt: &Attempt,
+    destination: &Address,
+    own: Address,
+    raw: *mut bpf_sock_addr,
+) -> Result<(Address, u16), i32> {
+    // SAFETY: plain fields of the socket, readable from this context.
+    let (device, source_port) = unsafe { ((*attempt.sock).bound_dev_if, (*attempt.sock).src_port) };
+    if device != 0 && !unbind_device(raw) {
+        count(Event::ConnectDevice);
+        return Err(REFUSE);
+    }
+    let port = u16::from_be(load!(raw, USER_PORT) as u16);
+    if attempt.socket.write(&PEERS, &Endpoint::new(*destination, port)).is_err() {
+        count(Event::ConnectNoMemory);
+        return Err(REFUSE);
+    }
+    count(Event::ConnectSteered);
+    // SAFETY: the helper has no conditions.
+    let random = unsafe { bpf_get_prandom_u32() };
+    Ok((own, decide::steer_port(random, source_port)))
+}
+
+/// A socket bound to a device does not get the answers that arrive over the loopback device. Which
+/// device the connection leaves by is no longer its own choice but the lane's.
+#[inline(always)]
+fn unbind_device(raw: *mut bpf_sock_addr) -> bool {
+    let mut none = [0_u8; 4];
+    let (value, length) = (none.as_mut_ptr().cast(), none.len() as i32);
+    // SAFETY: the option value is a valid buffer of the given length.
+    let failed = unsafe { bpf_setsockopt(raw.cast(), SOL_SOCKET, SO_BINDTODEVICE, value, length) };
+    failed == 0
+}

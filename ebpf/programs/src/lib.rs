@@ -1,0 +1,3 @@
+//! Empty; the programs are in the binary target.
+
+#![no_std]

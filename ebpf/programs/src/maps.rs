@@ -1,0 +1,91 @@
+//! All maps, with writer, capacity, eviction, and what a missing entry means.
+
+use aya_ebpf::{
+    btf_maps::{HashMap, LruHashMap, PerCpuArray, SkStorage, SockHash},
+    macros::btf_map,
+};
+use martlet_ebpf_shared::{
+    Address, Dial, Endpoint, Enrollment, Event, Flow, ListenerKey, ListeningKey, Published,
+    Receiver,
+};
+
+/// `BPF_F_NO_PREALLOC`: memory is used by entries, not by capacity.
+const GROWING: usize = 1;
+
+/// Workloads of this node, by network-namespace cookie. Written by the agent.
+/// Missing: the process is in no enrolled workload, and nothing is done.
+#[btf_map]
+pub static WORKLOADS: HashMap<u64, Enrollment, 4096, GROWING> = HashMap::new();
+
+/// Every address of the mesh. Written by the agent from the directory; the value is a `Member`.
+/// Missing: outside the mesh. To connect there is passed; to come from there is plaintext.
+#[btf_map]
+pub static MEMBERS: HashMap<Address, u32, 262_144, GROWING> = HashMap::new();
+
+/// How this node's workloads receive, by their address. Written by the agent.
+/// Missing: the address is not an enrolled workload's.
+#[btf_map]
+pub static RECEIVERS: HashMap<Address, Receiver, 8192, GROWING> = HashMap::new();
+
+/// The agent's listeners in the pods. Written by the agent; the kernel removes a socket when it is
+/// closed, also when the agent is killed.
+/// Missing: there is no agent, and what should go to it is refused.
+#[btf_map]
+pub static LISTENERS: SockHash<ListenerKey, 16_384> = SockHash::new();
+
+/// Ports on which applications listen, with the number of listening sockets. Written by
+/// `establish`, and by the agent for sockets older than the programs.
+/// Missing: nobody listens; strict refuses, permissive leaves it to the kernel.
+#[btf_map]
+pub static LISTENING: HashMap<ListeningKey, u64, 65_536, GROWING> = HashMap::new();
+
+/// Connections between SYN and accept, inside pods. Written and removed by `establish`; the least
+/// recently used are evicted.
+/// Missing: not steered; the pod's own connection to itself.
+#[btf_map]
+pub static PUBLISHED: LruHashMap<Flow, Published, 65_536> = LruHashMap::new();
+
+/// The peer that an application believes it talks to. Written by `connect` on the caller's socket
+/// and by `establish` on the callee's; freed with the socket.
+/// Missing: the real peer is shown.
+#[btf_map]
+pub static PEERS: SkStorage<Endpoint> = SkStorage::new();
+
+/// Where a connection that the agent accepted wanted to go. Written by `establish`.
+/// Missing: it was not steered, and the agent refuses it.
+#[btf_map]
+pub static ORIGINS: SkStorage<Endpoint> = SkStorage::new();
+
+/// The agent's own dialling sockets. Written by the agent, before it connects.
+/// Missing: not the agent's.
+#[btf_map]
+pub static DIALS: SkStorage<Dial> = SkStorage::new();
+
+/// One number for each `Event`, per CPU.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { Event::COUNT as usize }> = PerCpuArray::new();
+
+/// Counts a verdict.
+#[inline(always)]
+pub fn count(event: Event) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(event as u32) {
+        // SAFETY: the slot is this CPU's own and outlives the program; programs of one CPU that
+        // interrupt each other can at worst lose a count.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Adds to a number in a map, atomically. Rust's target has no atomic addition; the machine does.
+#[inline(always)]
+pub fn add(number: *mut u64, amount: i64) {
+    // SAFETY: the pointer is that of a map's value, which the verifier checks; it is aligned and
+    // freed only after a grace period.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({number} + 0) += {amount}",
+            number = in(reg) number,
+            amount = in(reg) amount,
+            options(nostack)
+        )
+    }
+}

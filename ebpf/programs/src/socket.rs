@@ -1,0 +1,63 @@
+//! Storage on sockets, from every kind of program.
+//!
+//! aya's own methods take the context of one kind of program; the helper takes any socket.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    btf_maps::SkStorage,
+    helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
+};
+
+/// A full socket that the verifier knows to be there.
+#[derive(Clone, Copy)]
+pub struct Socket(*mut core::ffi::c_void);
+
+/// No memory for socket storage.
+pub struct NoMemory;
+
+impl Socket {
+    /// `None` where the context has no full socket.
+    #[inline(always)]
+    pub fn new<T>(socket: *mut T) -> Option<Self> {
+        match socket.is_null() {
+            true => None,
+            false => Some(Self(socket.cast())),
+        }
+    }
+
+    #[inline(always)]
+    pub fn read<T: Copy>(self, storage: &'static SkStorage<T>) -> Option<T> {
+        // SAFETY: the map is a socket storage and the socket comes from the context.
+        let value = unsafe { bpf_sk_storage_get(map(storage), self.0, ptr::null_mut(), 0) };
+        // SAFETY: the helper returns null or a pointer to the map's value.
+        (!value.is_null()).then(|| unsafe { *value.cast::<T>() })
+    }
+
+    #[inline(always)]
+    pub fn write<T: Copy>(self, storage: &'static SkStorage<T>, value: &T) -> Result<(), NoMemory> {
+        let initial = ptr::from_ref(value).cast_mut().cast();
+        let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        // SAFETY: as in `read`; the initial value has the map's value type.
+        let stored = unsafe { bpf_sk_storage_get(map(storage), self.0, initial, create) };
+        if stored.is_null() {
+            return Err(NoMemory);
+        }
+        // The initial value is used only if there was none.
+        // SAFETY: the helper returned a pointer to the map's value.
+        unsafe { *stored.cast::<T>() = *value };
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub fn forget<T>(self, storage: &'static SkStorage<T>) {
+        // SAFETY: as in `read`; that there is nothing to delete is no error here.
+        let _ = unsafe { bpf_sk_storage_delete(map(storage), self.0) };
+    }
+}
+
+#[inline(always)]
+fn map<T>(storage: &'static SkStorage<T>) -> *mut core::ffi::c_void {
+    ptr::from_ref(storage).cast_mut().cast()
+}

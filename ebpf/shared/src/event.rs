@@ -1,0 +1,52 @@
+//! What the kernel programs count: one number per hook and verdict.
+
+macro_rules! events {
+    ($($variant:ident = $hook:literal / $verdict:literal;)*) => {
+        /// A hook's verdict; the number is the index into the counters' array.
+        #[repr(u32)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Event { $($variant,)* }
+
+        impl Event {
+            pub const ALL: &'static [Event] = &[$(Event::$variant,)*];
+            pub const COUNT: u32 = Self::ALL.len() as u32;
+
+            pub const fn hook(self) -> &'static str {
+                match self { $(Event::$variant => $hook,)* }
+            }
+
+            pub const fn verdict(self) -> &'static str {
+                match self { $(Event::$variant => $verdict,)* }
+            }
+        }
+    };
+}
+
+events! {
+    ConnectSteered = "connect" / "steered";
+    ConnectOutside = "connect" / "passed_outside_mesh";
+    ConnectOwn = "connect" / "passed_own_address";
+    ConnectAgent = "connect" / "passed_agent";
+    ConnectNoFamily = "connect" / "refused_address_family";
+    ConnectDevice = "connect" / "refused_bound_to_device";
+    ConnectNoMemory = "connect" / "refused_no_memory";
+    ConnectNotWritten = "connect" / "refused_not_rewritten";
+    PublishedOrigin = "establish" / "published_origin";
+    PublishedClient = "establish" / "published_client";
+    PublishFailed = "establish" / "publish_failed";
+    Intercepted = "establish" / "origin_attached";
+    ClientShown = "establish" / "client_attached";
+    AttachFailed = "establish" / "attach_failed";
+    ListenSeen = "establish" / "listen_seen";
+    ListenEnded = "establish" / "listen_ended";
+    ListenLost = "establish" / "listen_lost";
+    LookupOutbound = "lookup" / "to_outbound";
+    LookupInbound = "lookup" / "to_inbound";
+    LookupOwn = "lookup" / "passed_own";
+    LookupPlaintext = "lookup" / "passed_plaintext";
+    LookupNoListener = "lookup" / "passed_nobody_listens";
+    LookupRefusedPlaintext = "lookup" / "refused_plaintext";
+    LookupRefusedNoListener = "lookup" / "refused_nobody_listens";
+    LookupRefusedNoAgent = "lookup" / "refused_no_agent";
+    PeernameShown = "peername" / "shown";
+}

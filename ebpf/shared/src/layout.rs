@@ -1,0 +1,115 @@
+//! Keys and values of the maps. Who writes what, and what a missing entry means, stands at each
+//! map in `ebpf/programs/src/maps.rs`.
+
+use crate::{Address, Endpoint};
+
+/// A workload of this node, by the cookie of its network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Enrollment {
+    /// Unspecified if the workload has no address of the family.
+    pub v4: Address,
+    pub v6: Address,
+}
+
+/// What an address of the mesh is.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Member {
+    Workload = 1,
+    Service = 2,
+}
+
+/// How a workload of this node receives, by its address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Receiver {
+    /// 1: whatever is not an enrolled caller is refused.
+    pub strict: u32,
+}
+
+/// One connection inside a pod, from the pod's own address to the same address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Flow {
+    pub address: Address,
+    pub source_port: u16,
+    pub port: u16,
+}
+
+/// What is known about a [`Flow`] before its first packet.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Published {
+    pub peer: Endpoint,
+    /// [`Published::ORIGIN`] or [`Published::CLIENT`].
+    pub kind: u32,
+}
+
+impl Published {
+    /// A steered connection; the peer is where it wanted to go.
+    pub const ORIGIN: u32 = 1;
+    /// The agent dials the application; the peer is the real caller.
+    pub const CLIENT: u32 = 2;
+}
+
+/// Which of the agent's listeners in a pod.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    Outbound = 1,
+    Inbound = 2,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListenerKey {
+    pub address: Address,
+    pub role: u32,
+}
+
+/// A port on which the application of a pod listens, at the pod's address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListeningKey {
+    pub address: Address,
+    pub port: u32,
+}
+
+/// Written by the agent on each socket that it dials with: the hooks leave it alone.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Dial {
+    /// Whom the application shall see as its peer; port 0 if nobody is to be shown.
+    pub shown: Endpoint,
+}
+
+const _: () = {
+    assert!(size_of::<Address>() == 16);
+    assert!(size_of::<Endpoint>() == 20);
+    assert!(size_of::<Enrollment>() == 32);
+    assert!(size_of::<Flow>() == 20);
+    assert!(size_of::<Published>() == 24);
+    assert!(size_of::<ListenerKey>() == 20);
+    assert!(size_of::<ListeningKey>() == 20);
+    assert!(size_of::<Dial>() == 20);
+};
+
+/// Lets aya copy these types to and from maps.
+#[cfg(feature = "user")]
+#[allow(unsafe_code)]
+mod user {
+    use super::*;
+
+    // SAFETY: each type is `repr(C)`, `Copy`, without references, and every bit pattern is valid:
+    // they hold only fixed-width integers.
+    unsafe impl aya::Pod for Address {}
+    unsafe impl aya::Pod for Endpoint {}
+    unsafe impl aya::Pod for Dial {}
+    unsafe impl aya::Pod for Enrollment {}
+    unsafe impl aya::Pod for Receiver {}
+    unsafe impl aya::Pod for ListenerKey {}
+    unsafe impl aya::Pod for ListeningKey {}
+    unsafe impl aya::Pod for Flow {}
+    unsafe impl aya::Pod for Published {}
+}

@@ -1,0 +1,53 @@
+//! What can fail between the agent and the kernel, by whose fault it is.
+
+use std::{io, net::IpAddr, path::PathBuf};
+
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum KernelError {
+    #[error("this binary was built without kernel programs; build it with `cargo xtask build`")]
+    NoObject,
+    #[error("loading the kernel programs")]
+    Load(#[source] Box<aya::EbpfError>),
+    #[error("loading the kernel program {name}")]
+    Program {
+        name: &'static str,
+        #[source]
+        source: Box<aya::programs::ProgramError>,
+    },
+    #[error("the object has no {0}")]
+    Absent(&'static str),
+    #[error("writing the map {map}")]
+    Map {
+        map: &'static str,
+        #[source]
+        source: Box<aya::maps::MapError>,
+    },
+    #[error("opening the cgroup {path}")]
+    Cgroup { path: PathBuf, source: io::Error },
+    #[error("using the pin directory {path}")]
+    Pin { path: PathBuf, source: io::Error },
+    #[error("updating the pinned link {path}")]
+    LinkUpdate { path: PathBuf, source: io::Error },
+    #[error("opening the network namespace {path}")]
+    Netns { path: PathBuf, source: io::Error },
+    #[error("in the network namespace {path}: {what}")]
+    InNetns { path: PathBuf, what: &'static str, source: io::Error },
+    #[error("{0} is not an address of the network namespace, or the family is off there")]
+    AddressAbsent(IpAddr),
+    #[error("a workload needs an address")]
+    NoAddress,
+}
+
+impl KernelError {
+    pub(crate) fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Self {
+        move |source| Self::Map { map, source: Box::new(source) }
+    }
+
+    pub(crate) fn program<E: Into<aya::programs::ProgramError>>(
+        name: &'static str,
+    ) -> impl Fn(E) -> Self {
+        move |source| Self::Program { name, source: Box::new(source.into()) }
+    }
+}

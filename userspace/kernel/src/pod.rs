@@ -1,0 +1,205 @@
+//! What belongs to one pod: listeners inside its network namespace, its `sk_lookup` program, and
+//! sockets that dial from inside it.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use martlet_ebpf_shared::{Address, Enrollment, ListenerKey, Role};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::{
+    KernelError, Netns,
+    listening::{listening_here, reaches},
+    maps::{self, Maps},
+    node::Shared,
+    sysctl::Sysctl,
+};
+
+/// How many connections may wait for the agent to accept them, per listener.
+const BACKLOG: i32 = 4096;
+
+/// An enrolled pod. Dropping it leaves the kernel's state in place, as a crash would: connections
+/// are refused. [`Pod::withdraw`] takes the pod out of the mesh.
+pub struct Pod {
+    node: Arc<Shared>,
+    netns: Netns,
+    addresses: Vec<IpAddr>,
+    listeners: Option<Listeners>,
+    sysctl: Sysctl,
+}
+
+/// The agent's listeners in a pod, one of each family that the pod has.
+pub struct Listeners {
+    /// Connections that the pod's processes open.
+    pub outbound: Vec<TcpListener>,
+    /// Connections that arrive from enrolled callers.
+    pub inbound: Vec<TcpListener>,
+}
+
+/// Dials from inside a pod; the hooks leave these connections alone.
+#[derive(Clone)]
+pub struct Dialer {
+    node: Arc<Shared>,
+    netns: Netns,
+}
+
+impl Pod {
+    /// Order: listeners, what the application listens on, `sk_lookup`, and steering last.
+    pub(crate) fn enroll(
+        node: Arc<Shared>,
+        netns: &Netns,
+        addresses: &[IpAddr],
+        strict: bool,
+    ) -> Result<Self, KernelError> {
+        let addresses: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
+        let workload = enrollment(&addresses)?;
+        let listeners = listen(&node.maps, netns, &addresses)?;
+        for ip in &addresses {
+            node.maps.clear_listening(maps::address(*ip))?;
+            node.maps.set_receiver(maps::address(*ip), strict)?;
+        }
+        let sysctl = Sysctl::set(netns, &node.notes)
+            .map_err(in_netns(netns, "setting net.ipv4.tcp_tw_reuse"))?;
+        node.maps.set_workload(netns.cookie(), workload)?;
+        // From here on new listening sockets are seen by `establish`; now the older ones.
+        let found = netns
+            .run(listening_here)
+            .map_err(in_netns(netns, "reading what the application listens on"))?;
+        for (bound, port) in found {
+            for ip in addresses.iter().filter(|ip| reaches(bound, **ip)) {
+                node.maps.set_listening(maps::address(*ip), port)?;
+            }
+        }
+        node.attach_lookup(netns)?;
+        Ok(Self { node, netns: netns.clone(), addresses, listeners: Some(listeners), sysctl })
+    }
+
+    /// The listeners; they can be taken once.
+    pub fn take_listeners(&mut self) -> Option<Listeners> {
+        self.listeners.take()
+    }
+
+    pub fn dialer(&self) -> Dialer {
+        Dialer { node: self.node.clone(), netns: self.netns.clone() }
+    }
+
+    pub fn set_strict(&self, strict: bool) -> Result<(), KernelError> {
+        let set = |ip: &IpAddr| self.node.maps.set_receiver(maps::address(*ip), strict);
+        self.addresses.iter().try_for_each(set)
+    }
+
+    /// Takes the pod out of the mesh: steering ends before anything else. The listeners are the
+    /// caller's to close.
+    pub fn withdraw(self) -> Result<(), KernelError> {
+        let maps = &self.node.maps;
+        maps.remove_workload(self.netns.cookie())?;
+        self.node.detach_lookup(self.netns.cookie())?;
+        for ip in &self.addresses {
+            let address = maps::address(*ip);
+            maps.remove_receiver(address)?;
+            maps.clear_listening(address)?;
+            for role in [Role::Outbound, Role::Inbound] {
+                maps.remove_listener(&ListenerKey { address, role: role as u32 })?;
+            }
+        }
+        let restored = self.sysctl.restore();
+        restored.map_err(in_netns(&self.netns, "restoring net.ipv4.tcp_tw_reuse"))
+    }
+
+    pub(crate) fn cookie(&self) -> u64 {
+        self.netns.cookie()
+    }
+
+    pub(crate) fn has_address(&self, address: Address) -> bool {
+        self.addresses.iter().any(|ip| maps::address(*ip) == address)
+    }
+}
+
+impl Dialer {
+    /// Where a connection from the pod's outbound listener wanted to go; `None` if it was not
+    /// steered there.
+    pub fn origin(&self, accepted: &TcpStream) -> Option<SocketAddr> {
+        self.node.maps.origin(accepted)
+    }
+
+    /// Connects from inside the pod. The application that accepts it sees `shown_as` as its peer.
+    pub async fn connect(
+        &self,
+        to: SocketAddr,
+        shown_as: Option<SocketAddr>,
+    ) -> io::Result<TcpStream> {
+        let socket = self.netns.run(|| tcp_socket(to.ip()))?;
+        self.node.maps.set_dial(&socket, shown_as).map_err(io::Error::other)?;
+        let socket = TcpSocket::from_std_stream(socket.into());
+        let stream = socket.connect(to).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+fn tcp_socket(ip: IpAddr) -> io::Result<Socket> {
+    let socket = Socket::new(domain(ip), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    Ok(socket)
+}
+
+fn domain(ip: IpAddr) -> Domain {
+    if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 }
+}
+
+fn enrollment(addresses: &[IpAddr]) -> Result<Enrollment, KernelError> {
+    let first = |v4: bool| addresses.iter().find(|ip| ip.is_ipv4() == v4).copied();
+    let (v4, v6) = (first(true), first(false));
+    if v4.is_none() && v6.is_none() {
+        return Err(KernelError::NoAddress);
+    }
+    let address = |ip: Option<IpAddr>| ip.map_or(Address::UNSPECIFIED, maps::address);
+    Ok(Enrollment { v4: address(v4), v6: address(v6) })
+}
+
+fn listen(maps: &Maps, netns: &Netns, addresses: &[IpAddr]) -> Result<Listeners, KernelError> {
+    let mut listeners = Listeners { outbound: Vec::new(), inbound: Vec::new() };
+    for ip in addresses {
+        netns.run(|| owns(*ip)).map_err(|_| KernelError::AddressAbsent(*ip))?;
+        for role in [Role::Outbound, Role::Inbound] {
+            let failed = in_netns(netns, "listening");
+            let socket = netns.run(|| listener(*ip)).map_err(in_netns(netns, "listening"))?;
+            let key = ListenerKey { address: maps::address(*ip), role: role as u32 };
+            maps.set_listener(key, &socket)?;
+            let listener = TcpListener::from_std(socket.into()).map_err(failed)?;
+            match role {
+                Role::Outbound => listeners.outbound.push(listener),
+                Role::Inbound => listeners.inbound.push(listener),
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+/// Fails unless `ip` is an address of this thread's network namespace.
+fn owns(ip: IpAddr) -> io::Result<()> {
+    Socket::new(domain(ip), Type::DGRAM, None)?.bind(&SocketAddr::new(ip, 0).into())
+}
+
+/// Bound to the loopback address, so that only `sk_lookup` leads anybody from outside here.
+fn listener(ip: IpAddr) -> io::Result<Socket> {
+    let loopback = match ip {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    let socket = tcp_socket(ip)?;
+    if ip.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&SocketAddr::new(loopback, 0).into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn in_netns(netns: &Netns, what: &'static str) -> impl Fn(io::Error) -> KernelError {
+    let path = netns.path().to_owned();
+    move |source| KernelError::InNetns { path: path.clone(), what, source }
+}
