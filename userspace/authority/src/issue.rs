@@ -1,0 +1,148 @@
+//! From a request to a chain.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use martlet_identity::{Chain, Csr};
+use martlet_model::{Label, SpiffeId, TrustDomain, WorkloadName};
+use rcgen::{
+    CertificateSigningRequestParams, CertifiedIssuer, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PKCS_ECDSA_P384_SHA384, PublicKeyData as _,
+};
+use rustls_pki_types::CertificateSigningRequestDer;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::{AuthorityError, files, template};
+
+/// How long a leaf lives unless the request says less.
+pub const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// A trust domain's authority, ready to issue.
+pub struct Authority {
+    domain: TrustDomain,
+    roots: Vec<Vec<u8>>,
+    issuer: Issuer<'static, KeyPair>,
+    issuer_der: Vec<u8>,
+    issuer_expires: SystemTime,
+}
+
+/// Whom a leaf is for; decided by the caller, never by the request's own fields.
+#[derive(Debug, Clone)]
+pub struct LeafRequest {
+    pub identity: SpiffeId,
+    pub workload: WorkloadName,
+    pub node: Label,
+    pub lifetime: Duration,
+}
+
+/// A root and an issuer, just made.
+pub(crate) struct Fresh {
+    pub root: CertifiedIssuer<'static, KeyPair>,
+    pub issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Fresh {
+    pub fn make(domain: &TrustDomain, now: SystemTime) -> Result<Self, rcgen::Error> {
+        let key = || KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
+        let root = CertifiedIssuer::self_signed(template::root(domain, now), key()?)?;
+        let issuer = CertifiedIssuer::signed_by(template::issuer(domain, now), key()?, &root)?;
+        Ok(Self { root, issuer })
+    }
+}
+
+impl Authority {
+    /// Makes root and issuer and writes them to `directory`; refuses to overwrite any.
+    pub fn init(directory: &Path, domain: &TrustDomain) -> Result<(), AuthorityError> {
+        let fresh = Fresh::make(domain, SystemTime::now()).map_err(AuthorityError::Make)?;
+        files::write(directory, &fresh)
+    }
+
+    /// Reads `root.crt`, `issuer.crt` and `issuer.key`; the root's key is not needed.
+    pub fn load(directory: &Path, domain: &TrustDomain) -> Result<Self, AuthorityError> {
+        let found = files::read(directory)?;
+        Self::new(domain, found.roots, found.issuer, &found.key, &directory.join("issuer.crt"))
+    }
+
+    /// In memory only, gone with the process.
+    pub fn ephemeral(domain: &TrustDomain) -> Result<Self, AuthorityError> {
+        let fresh = Fresh::make(domain, SystemTime::now()).map_err(AuthorityError::Make)?;
+        let key = fresh.issuer.key().serialize_pem();
+        let roots = vec![fresh.root.der().to_vec()];
+        Self::new(domain, roots, fresh.issuer.der().to_vec(), &key, Path::new("memory"))
+    }
+
+    fn new(
+        domain: &TrustDomain,
+        roots: Vec<Vec<u8>>,
+        issuer_der: Vec<u8>,
+        key: &str,
+        path: &Path,
+    ) -> Result<Self, AuthorityError> {
+        let unfit = |what| AuthorityError::IssuerUnfit { path: path.to_owned(), what };
+        let failed = |error| AuthorityError::Issuer(path.to_owned(), error);
+        let (_, certificate) =
+            X509Certificate::from_der(&issuer_der).map_err(|_| unfit("cannot be read"))?;
+        let is_ca = certificate.basic_constraints().ok().flatten().is_some_and(|bc| bc.value.ca);
+        if !is_ca {
+            return Err(unfit("is no authority's certificate"));
+        }
+        let expires = certificate.validity().not_after.timestamp();
+        let issuer_expires = UNIX_EPOCH + Duration::from_secs(u64::try_from(expires).unwrap_or(0));
+        if issuer_expires <= SystemTime::now() {
+            return Err(unfit("has expired"));
+        }
+        let by_root = |root: &Vec<u8>| {
+            let subject = X509Certificate::from_der(root).ok()?.1.subject().as_raw().to_vec();
+            Some(subject == certificate.issuer().as_raw())
+        };
+        if !roots.iter().any(|root| by_root(root).unwrap_or(false)) {
+            return Err(unfit("is not signed by this root"));
+        }
+        let key = KeyPair::from_pem(key).map_err(failed)?;
+        if key.der_bytes() != certificate.public_key().subject_public_key.data.as_ref() {
+            return Err(unfit("has another key than the key file"));
+        }
+        let der = rustls_pki_types::CertificateDer::from(issuer_der.clone());
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(failed)?;
+        Ok(Self { domain: domain.clone(), roots, issuer, issuer_der, issuer_expires })
+    }
+
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    /// DER.
+    pub fn roots(&self) -> &[Vec<u8>] {
+        &self.roots
+    }
+
+    /// Issues a leaf: never beyond the issuer's own life, never outside the trust domain.
+    pub fn issue(
+        &self,
+        csr: &Csr,
+        request: &LeafRequest,
+        now: SystemTime,
+    ) -> Result<Chain, AuthorityError> {
+        let refused = |why: &str| Err(AuthorityError::Request(why.to_owned()));
+        if request.identity.trust_domain() != self.domain {
+            return refused("the identity belongs to another trust domain");
+        }
+        if self.issuer_expires <= now {
+            return Err(AuthorityError::IssuerExpired);
+        }
+        // Verifies that the request is signed by the key that it names.
+        let der = CertificateSigningRequestDer::from(csr.0.as_slice());
+        let mut params = CertificateSigningRequestParams::from_der(&der)
+            .map_err(|error| AuthorityError::Request(error.to_string()))?;
+        let algorithm = params.public_key.algorithm();
+        if algorithm != &PKCS_ECDSA_P256_SHA256 && algorithm != &PKCS_ECDSA_P384_SHA384 {
+            return refused("the key is neither ECDSA P-256 nor P-384");
+        }
+        let not_after = (now + request.lifetime.min(LEAF_LIFETIME)).min(self.issuer_expires);
+        params.params = template::leaf(request, now, not_after)?;
+        let leaf = params.signed_by(&self.issuer).map_err(AuthorityError::Make)?;
+        Ok(Chain(vec![leaf.der().to_vec(), self.issuer_der.clone()]))
+    }
+}

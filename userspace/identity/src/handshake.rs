@@ -1,0 +1,218 @@
+//! The two handshakes: `originate` as the caller, `terminate` as the called workload.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use martlet_model::{SpiffeId, TlsFacts};
+use rustls::{CertificateError, CommonState, Error, pki_types::ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use crate::{
+    Credentials, HandshakeError, LANE_PROTOCOL, PeerProblem, Svid,
+    limits::{HANDSHAKE_TIMEOUT, SEND_BUFFER_BYTES},
+    parameters,
+    verify::{self, Verifier},
+};
+
+/// Who is at the other end, proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    identity: SpiffeId,
+    subject: String,
+    not_after: SystemTime,
+}
+
+/// A stream over TLS whose peer is known.
+#[derive(Debug)]
+pub struct Secured<S> {
+    stream: TlsStream<S>,
+    peer: Peer,
+    facts: TlsFacts,
+    generation: u64,
+}
+
+impl Peer {
+    pub fn identity(&self) -> &SpiffeId {
+        &self.identity
+    }
+
+    /// The certificate's subject: pod and node, for people.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+}
+
+/// Calls a peer that must be `expected`.
+///
+/// The called side judges our certificate after this has returned (RFC 8446, section 4.4.2): if it
+/// refuses us, the first read fails, and [`refused_by_peer`] knows why.
+pub async fn originate<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: S,
+    credentials: &Credentials,
+    expected: &SpiffeId,
+) -> Result<Secured<S>, HandshakeError> {
+    let generation = credentials.generation();
+    let own = usable(credentials)?;
+    let verifier = Arc::new(Verifier::new(credentials.trust(), Some(expected.clone())));
+    let config = parameters::client(own.certified.clone(), verifier)
+        .map_err(HandshakeError::Configuration)?;
+    // Not sent, and not looked at: the verifier compares SPIFFE IDs.
+    let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, transport);
+    let stream = within_time(connecting).await?;
+    Secured::new(TlsStream::Client(stream), generation)
+}
+
+/// Answers a caller; any identity of a trusted domain is let through to authorization.
+pub async fn terminate<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: S,
+    credentials: &Credentials,
+) -> Result<Secured<S>, HandshakeError> {
+    let generation = credentials.generation();
+    let own = usable(credentials)?;
+    let verifier = Arc::new(Verifier::new(credentials.trust(), None));
+    let config = parameters::server(own.certified.clone(), verifier)
+        .map_err(HandshakeError::Configuration)?;
+    let accepting = TlsAcceptor::from(Arc::new(config)).accept(transport);
+    let stream = within_time(accepting).await?;
+    Secured::new(TlsStream::Server(stream), generation)
+}
+
+/// Whether an error of a read or write is the peer's refusal of our certificate.
+pub fn refused_by_peer(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(inner, Some(Error::AlertReceived(_)))
+}
+
+fn usable(credentials: &Credentials) -> Result<Arc<Svid>, HandshakeError> {
+    let own = credentials.current().ok_or(HandshakeError::OwnMissing)?;
+    match own.not_after() > SystemTime::now() {
+        true => Ok(own),
+        false => Err(HandshakeError::OwnExpired),
+    }
+}
+
+async fn within_time<T>(
+    handshake: impl Future<Output = io::Result<T>>,
+) -> Result<T, HandshakeError> {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Err(_) => Err(HandshakeError::TimedOut),
+        Ok(Err(error)) => Err(classify(error)),
+        Ok(Ok(stream)) => Ok(stream),
+    }
+}
+
+fn classify(error: io::Error) -> HandshakeError {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
+    match inner {
+        None => HandshakeError::Io(error),
+        Some(Error::InvalidCertificate(CertificateError::Other(other))) => {
+            match other.0.downcast_ref::<PeerProblem>() {
+                Some(problem) => HandshakeError::Peer(problem.clone()),
+                None => HandshakeError::Peer(PeerProblem::Chain(other.to_string())),
+            }
+        }
+        Some(Error::InvalidCertificate(problem)) => {
+            HandshakeError::Peer(PeerProblem::Chain(problem.to_string()))
+        }
+        Some(Error::NoCertificatesPresented) => HandshakeError::NoCertificate,
+        Some(Error::NoApplicationProtocol) => HandshakeError::NoProtocol,
+        Some(alert @ Error::AlertReceived(_)) => HandshakeError::RefusedByPeer(alert),
+        Some(other) => HandshakeError::Tls(other),
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
+    fn new(mut stream: TlsStream<S>, generation: u64) -> Result<Self, HandshakeError> {
+        let limit = Some(SEND_BUFFER_BYTES);
+        let state: &CommonState = match &mut stream {
+            TlsStream::Client(client) => {
+                client.get_mut().1.set_buffer_limit(limit);
+                client.get_ref().1
+            }
+            TlsStream::Server(server) => {
+                server.get_mut().1.set_buffer_limit(limit);
+                server.get_ref().1
+            }
+        };
+        if state.alpn_protocol() != Some(LANE_PROTOCOL) {
+            return Err(HandshakeError::NoProtocol);
+        }
+        let leaf = state.peer_certificates().and_then(<[_]>::first);
+        let leaf = leaf.ok_or(HandshakeError::NoCertificate)?;
+        let read = verify::read(leaf).map_err(HandshakeError::Peer)?;
+        let peer =
+            Peer { identity: read.identity, subject: read.subject, not_after: read.not_after };
+        let facts = facts(state);
+        Ok(Self { stream, peer, facts, generation })
+    }
+
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub fn facts(&self) -> &TlsFacts {
+        &self.facts
+    }
+
+    /// The [`Credentials::generation`] that it was made with.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The transport below.
+    pub fn get_ref(&self) -> &S {
+        self.stream.get_ref().0
+    }
+}
+
+fn facts(state: &CommonState) -> TlsFacts {
+    let debug = |value: Option<String>| value.unwrap_or_default();
+    let version = state.protocol_version().and_then(|version| version.as_str());
+    TlsFacts {
+        version: debug(version.map(|text| text.replace("TLSv1_", "TLSv1."))),
+        cipher: debug(state.negotiated_cipher_suite().map(|s| format!("{:?}", s.suite()))),
+        key_exchange: debug(
+            state.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
+        ),
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,70 @@
+//! The one place for TLS parameters: TLS 1.3 only, one cryptographic provider, no resumption.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::{
+    ClientConfig, ServerConfig,
+    client::{Resumption, danger::ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{NoServerSessionStorage, danger::ClientCertVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::TLS13,
+};
+
+/// The ALPN name (RFC 7301) of the lane protocol and its version.
+pub const LANE_PROTOCOL: &[u8] = b"martlet-lane/1";
+
+/// AES-128 first: every processor that runs Kubernetes has instructions for it, and it is the
+/// faster of the two. X25519MLKEM768 first: what is recorded today stays secret later.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    let make = || {
+        Arc::new(CryptoProvider {
+            cipher_suites: vec![
+                aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+                aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+                aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+            ],
+            kx_groups: vec![
+                aws_lc_rs::kx_group::X25519MLKEM768,
+                aws_lc_rs::kx_group::X25519,
+                aws_lc_rs::kx_group::SECP256R1,
+            ],
+            ..aws_lc_rs::default_provider()
+        })
+    };
+    PROVIDER.get_or_init(make).clone()
+}
+
+pub fn client(
+    own: Arc<CertifiedKey>,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+    config.alpn_protocols = vec![LANE_PROTOCOL.to_vec()];
+    // The peer is known by its SPIFFE ID; a DNS name would say nothing.
+    config.enable_sni = false;
+    // A resumed session would skip the verifier.
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(config)
+}
+
+pub fn server(
+    own: Arc<CertifiedKey>,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+    config.alpn_protocols = vec![LANE_PROTOCOL.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}

@@ -1,0 +1,193 @@
+//! Our verifier, the same on both sides.
+//!
+//! The certificate names its trust domain; only that domain's roots are asked. Names other than
+//! the one SPIFFE ID mean nothing.
+
+use std::{sync::Arc, time::SystemTime};
+
+use martlet_model::SpiffeId;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+use webpki::{EndEntityCert, KeyUsage};
+use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
+
+use crate::{PeerProblem, TrustBundle, parameters::provider, svid::instant};
+
+/// What a certificate says about itself; nothing is proven by reading it.
+pub struct Facts {
+    pub identity: SpiffeId,
+    pub subject: String,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
+}
+
+/// Verifies peers against a bundle, and on the caller's side against the expected identity.
+#[derive(Debug)]
+pub struct Verifier {
+    trust: Arc<TrustBundle>,
+    expected: Option<SpiffeId>,
+}
+
+/// Reads a leaf and checks the form that SPIFFE demands (X509-SVID, sections 2 to 5).
+pub fn read(der: &[u8]) -> Result<Facts, PeerProblem> {
+    let (rest, certificate) =
+        X509Certificate::from_der(der).map_err(|_| PeerProblem::Unreadable)?;
+    if !rest.is_empty() {
+        return Err(PeerProblem::Unreadable);
+    }
+    let mut uris = Vec::new();
+    for extension in certificate.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(names) => {
+                uris.extend(names.general_names.iter().filter_map(|name| match name {
+                    GeneralName::URI(uri) => Some(*uri),
+                    _ => None,
+                }));
+            }
+            ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
+                return Err(PeerProblem::Usage("it is an authority's"));
+            }
+            ParsedExtension::KeyUsage(usage) if !usage.digital_signature() => {
+                return Err(PeerProblem::Usage("its key is not for signatures"));
+            }
+            ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() || usage.crl_sign() => {
+                return Err(PeerProblem::Usage("its key is for signing certificates"));
+            }
+            ParsedExtension::ParseError { .. } => return Err(PeerProblem::Unreadable),
+            _ => {}
+        }
+    }
+    let [uri] = uris.as_slice() else { return Err(PeerProblem::UriCount(uris.len())) };
+    let validity = certificate.validity();
+    Ok(Facts {
+        identity: uri.parse().map_err(PeerProblem::NotSpiffe)?,
+        subject: certificate.subject().to_string(),
+        not_before: instant(validity.not_before.timestamp()),
+        not_after: instant(validity.not_after.timestamp()),
+    })
+}
+
+impl Verifier {
+    pub fn new(trust: Arc<TrustBundle>, expected: Option<SpiffeId>) -> Self {
+        Self { trust, expected }
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: KeyUsage,
+        now: UnixTime,
+    ) -> Result<(), PeerProblem> {
+        let facts = read(leaf)?;
+        let domain = facts.identity.trust_domain();
+        let Some(anchors) = self.trust.anchors(&domain) else {
+            return Err(PeerProblem::TrustDomain(domain));
+        };
+        let certificate = EndEntityCert::try_from(leaf).map_err(chain_problem)?;
+        let algorithms = provider().signature_verification_algorithms;
+        certificate
+            .verify_for_usage(algorithms.all, anchors, intermediates, now, usage, None, None)
+            .map_err(chain_problem)?;
+        match &self.expected {
+            Some(expected) if *expected != facts.identity => {
+                Err(PeerProblem::Unexpected { expected: expected.clone(), found: facts.identity })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn chain_problem(error: webpki::Error) -> PeerProblem {
+    match error {
+        webpki::Error::CertExpired { .. } => PeerProblem::Expired,
+        webpki::Error::CertNotValidYet { .. } => PeerProblem::NotYetValid,
+        other => PeerProblem::Chain(other.to_string()),
+    }
+}
+
+/// Carries the problem through rustls, to be found again by the handshake.
+fn refused(problem: PeerProblem) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(problem))))
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verify(leaf, intermediates, KeyUsage::server_auth(), now).map_err(refused)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.verify(leaf, intermediates, KeyUsage::client_auth(), now).map_err(refused)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        ServerCertVerifier::verify_tls12_signature(self, message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        ServerCertVerifier::verify_tls13_signature(self, message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ServerCertVerifier::supported_verify_schemes(self)
+    }
+}
