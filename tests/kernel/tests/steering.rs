@@ -1,7 +1,5 @@
 //! The kernel half on this kernel, without TLS: who is steered, who is refused, who sees what.
 
-mod support;
-
 use std::{
     io::ErrorKind,
     net::{IpAddr, SocketAddr},
@@ -10,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use martlet_kernel::{Feature, Node, missing_features};
-use support::{Lab, Place, members, relay};
+use martlet_tests_kernel::{Lab, Place, members, relay};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},

@@ -1,0 +1,177 @@
+//! The whole way of a connection: connect, steer, lane, far pod, record; and what the wire shows.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration, time::SystemTime};
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use martlet_authority::{Authority, LEAF_LIFETIME, LeafRequest};
+use martlet_dataplane::{Dataplane, Dial, Dialing, Local, View};
+use martlet_identity::{Credentials, SigningKey, Svid, TrustBundle};
+use martlet_kernel::{Dialer, Listeners, Node};
+use martlet_model::{
+    AccessRecord, Closed, Directory, Mode, Protection, SpiffeId, TrustDomain, Workload,
+    WorkloadName,
+};
+use martlet_policy::PolicySet;
+use martlet_tests_kernel::{Lab, Place, Sniffer, members};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Inside(Dialer);
+
+impl Dial for Inside {
+    fn dial(&self, to: SocketAddr, shown_as: Option<SocketAddr>) -> Dialing<'_> {
+        Box::pin(self.0.connect(to, shown_as))
+    }
+}
+
+fn workload(domain: &TrustDomain, name: &str, place: &Place) -> Result<Arc<Workload>> {
+    Ok(Arc::new(Workload {
+        name: WorkloadName { namespace: "shop".parse()?, name: name.parse()? },
+        service_account: name.parse()?,
+        identity: SpiffeId::for_workload(domain, "shop", name)?,
+        addresses: vec![place.v4, place.v6],
+        node: "one".parse()?,
+        mode: Mode::Strict,
+    }))
+}
+
+fn credentials(authority: &Authority, workload: &Workload) -> Result<Arc<Credentials>> {
+    let key = SigningKey::generate()?;
+    let request = LeafRequest {
+        identity: workload.identity.clone(),
+        workload: workload.name.clone(),
+        node: workload.node.clone(),
+        lifetime: LEAF_LIFETIME,
+    };
+    let chain = authority.issue(&key.csr()?, &request, SystemTime::now())?;
+    let domain = authority.trust_domain().clone();
+    let trust = TrustBundle::new([(domain, authority.roots().to_vec())])?;
+    let credentials = Credentials::new(workload.identity.clone(), Arc::new(trust));
+    credentials.install(Svid::new(&key, chain, &workload.identity)?);
+    Ok(Arc::new(credentials))
+}
+
+/// What an agent does with a pod: hands what its listeners accept to the data plane.
+fn serve(dataplane: &Arc<Dataplane>, local: &Arc<Local>, dialer: &Dialer, listeners: Listeners) {
+    for listener in listeners.outbound {
+        let (dataplane, local, dialer) = (dataplane.clone(), local.clone(), dialer.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, from)) = listener.accept().await {
+                let origin = dialer.origin(&stream);
+                tokio::spawn(dataplane.clone().outbound(local.clone(), stream, from, origin));
+            }
+        });
+    }
+    for listener in listeners.inbound {
+        let (dataplane, local) = (dataplane.clone(), local.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, from)) = listener.accept().await {
+                let Ok(to) = stream.local_addr() else { continue };
+                tokio::spawn(dataplane.clone().inbound(local.clone(), stream, from, to));
+            }
+        });
+    }
+}
+
+fn canaries() -> Vec<[u8; 32]> {
+    // Multiplicative hashing: no two are alike, and none occurs by chance.
+    let word = |seed: u64| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23).to_be_bytes();
+    let canary = |number: u64| {
+        let words = [1, 2, 3, 4].map(|part| word(number * 4 + part + 0x5eed));
+        words.concat().try_into().expect("four words of eight bytes")
+    };
+    (0..10_000).map(canary).collect()
+}
+
+/// Sends all canaries from one pod to the other; how many of them the wire showed.
+async fn seen_on_the_wire(
+    from: &Place,
+    listener: &TcpListener,
+    to: SocketAddr,
+    sniffer: &mut Sniffer,
+) -> Result<(usize, usize)> {
+    let canaries = canaries();
+    let sent = canaries.concat();
+    let mut caller: TcpStream = timeout(PATIENCE, from.connect(to)).await??;
+    let (mut callee, seen) = timeout(PATIENCE, listener.accept()).await.context("accepting")??;
+    assert_eq!(seen.ip(), from.v4, "the application sees the real caller");
+    assert_eq!(caller.peer_addr()?, to);
+    let mut frames = Vec::new();
+    // One at a time, so that none is split between two packets.
+    for canary in &canaries {
+        caller.write_all(canary).await?;
+        let mut word = [0; 32];
+        timeout(PATIENCE, callee.read_exact(&mut word)).await??;
+        assert_eq!(&word, canary);
+        frames.extend(sniffer.frames()?);
+    }
+    caller.shutdown().await?;
+    let mut rest = Vec::new();
+    timeout(PATIENCE, callee.read_to_end(&mut rest)).await??;
+    assert!(rest.is_empty());
+    drop(callee);
+    timeout(PATIENCE, caller.read_to_end(&mut rest)).await??;
+    assert_eq!(sent.len(), 320_000);
+    let known: std::collections::HashSet<&[u8]> = canaries.iter().map(|c| &c[..]).collect();
+    let mut found = std::collections::HashSet::new();
+    let mut tls_records = 0;
+    for frame in &frames {
+        found.extend(frame.windows(32).filter(|window| known.contains(window)));
+        // Application data of TLS (RFC 8446, section 5.1) behind Ethernet, IPv4 and TCP with
+        // timestamps.
+        tls_records += usize::from(frame.get(66..69) == Some(&[0x17, 3, 3]));
+    }
+    Ok((found.len(), tls_records))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wire_shows_no_plaintext_between_enrolled_pods() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let (a, b) = (lab.place(1)?, lab.place(2)?);
+    let to = SocketAddr::new(b.v4, 8080);
+    let listener = b.listen(to)?;
+    let mut sniffer = lab.sniff()?;
+    let (plain, _) = seen_on_the_wire(&a, &listener, to, &mut sniffer).await?;
+    assert_eq!(plain, 10_000, "not enrolled: the sniffer sees every canary");
+
+    let domain: TrustDomain = "prod.example".parse()?;
+    let authority = Authority::ephemeral(&domain)?;
+    let (cart, web) = (workload(&domain, "cart", &a)?, workload(&domain, "web", &b)?);
+    let directory = Directory::new([cart.clone(), web.clone()], [])?;
+    let view = View { directory, policies: PolicySet::default() };
+    let (sink, mut records) = mpsc::channel::<AccessRecord>(16);
+    let dataplane = Dataplane::new(Arc::new(ArcSwap::from_pointee(view)), sink);
+    let node = Node::start(&lab.settings)?;
+    members(&node, &[&a, &b])?;
+    let mut pods = Vec::new();
+    for (place, workload) in [(&a, &cart), (&b, &web)] {
+        let (pod, listeners) = place.enroll(&node, true)?;
+        let local = Arc::new(Local {
+            workload: workload.clone(),
+            credentials: credentials(&authority, workload)?,
+            dial: Arc::new(Inside(pod.dialer())),
+        });
+        serve(&dataplane, &local, &pod.dialer(), listeners);
+        pods.push(pod);
+    }
+    let (leaked, records_of_tls) = seen_on_the_wire(&a, &listener, to, &mut sniffer).await?;
+    assert_eq!(leaked, 0, "enrolled: the sniffer sees none");
+    assert!(records_of_tls >= 10_000, "but {records_of_tls} TLS records");
+    for _ in 0..2 {
+        let record = timeout(PATIENCE, records.recv()).await?.context("a record")?;
+        assert_eq!(record.closed, Closed::Finished);
+        assert_eq!(record.protection, Protection::MutualTls);
+        assert_eq!(record.source.identity.as_ref(), Some(&cart.identity));
+        assert_eq!(record.destination.identity.as_ref(), Some(&web.identity));
+        assert_eq!(record.bytes_sent, 320_000);
+        assert_eq!(record.tls.context("TLS facts")?.key_exchange, "X25519MLKEM768");
+    }
+    Ok(())
+}
