@@ -101,7 +101,7 @@ fn source(path: &Path, text: &str) -> Vec<String> {
         if shown.starts_with("userspace/") && !shown.contains("/tests/") {
             for (word, directories) in ALONE {
                 let owned = directories.iter().any(|directory| shown.starts_with(directory));
-                if !owned && code.contains(word) {
+                if !owned && names(code, word) {
                     findings.push(format!("{shown}:{}: may not name {word}", number + 1));
                 }
             }
@@ -111,6 +111,14 @@ fn source(path: &Path, text: &str) -> Vec<String> {
         }
     }
     findings
+}
+
+/// Whether `code` has `word`, and not only as the end of a longer one.
+fn names(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|char| char.is_alphanumeric() || char == '_')
+    })
 }
 
 fn packages(lock: &str) -> Vec<String> {
@@ -154,6 +162,12 @@ mod tests {
         let text = "//! A file.\nuse rustls::ClientConfig;\n// rustls:: in a comment\n";
         assert_eq!(source(Path::new("userspace/policy/src/lib.rs"), text).len(), 1);
         assert_eq!(source(Path::new("userspace/identity/src/lib.rs"), text).len(), 0);
+    }
+
+    #[test]
+    fn the_end_of_a_longer_name_is_no_name() {
+        assert!(names("use nix::sched;", "nix::") && names("(nix::sched)", "nix::"));
+        assert!(!names("use std::os::unix::fs;", "nix::"));
     }
 
     #[test]
