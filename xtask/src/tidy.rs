@@ -4,9 +4,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// The crates of ours that each crate may import. A crate that is not listed may import nothing.
 const EDGES: &[(&str, &[&str])] = &[
@@ -63,8 +64,7 @@ pub fn run() -> Result<()> {
         let text = fs::read_to_string(&path).with_context(|| format!("reading {path:?}"))?;
         findings.extend(source(&path, &text));
     }
-    let lock = fs::read_to_string("Cargo.lock").context("reading Cargo.lock")?;
-    findings.extend(packages(&lock));
+    findings.extend(packages(&tree()?));
     for finding in &findings {
         println!("{finding}");
     }
@@ -121,12 +121,21 @@ fn names(code: &str, word: &str) -> bool {
     })
 }
 
-fn packages(lock: &str) -> Vec<String> {
-    let named = |name: &&&str| lock.contains(&format!("name = \"{name}\"\n"));
+/// What is compiled, a package a line. `Cargo.lock` also has what no feature turns on.
+fn tree() -> Result<String> {
+    let arguments =
+        ["tree", "--workspace", "--target", "all", "--edges", "all", "--prefix", "none"];
+    let output = Command::new("cargo").args(arguments).output().context("running cargo tree")?;
+    ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn packages(tree: &str) -> Vec<String> {
+    let named = |name: &&&str| tree.lines().any(|line| line.split(' ').next() == Some(**name));
     FORBIDDEN_PACKAGES
         .iter()
         .filter(named)
-        .map(|name| format!("Cargo.lock: {name} must not be in the tree"))
+        .map(|name| format!("Cargo.toml: {name} must not be in the tree (`cargo tree -i {name}`)"))
         .collect()
 }
 
@@ -179,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_second_crypto_provider_is_found() {
-        assert_eq!(packages("[[package]]\nname = \"ring\"\n").len(), 1);
-        assert!(packages("[[package]]\nname = \"aws-lc-rs\"\n").is_empty());
+        assert_eq!(packages("rustls v0.23.46\nring v0.17.14 (*)\n").len(), 1);
+        assert!(packages("aws-lc-rs v1.19.0\nstring v1.0.0\n").is_empty());
     }
 }
