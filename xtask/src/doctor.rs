@@ -46,6 +46,12 @@ const NEEDS: &[Need] = &[
         remedy: Remedy::Packages(&["iproute2"]),
     },
     Need {
+        what: "openssl",
+        why: "tests let it judge our certificates, and make odd ones with it",
+        present: || output("openssl", &["version"]).is_some(),
+        remedy: Remedy::Packages(&["openssl"]),
+    },
+    Need {
         what: "rustc for eBPF",
         why: "it brings `core` for the kernel's virtual machine; rustup's rust-src does as well",
         present: ebpf_toolchain,
@@ -109,7 +115,7 @@ impl Remedy {
                     *updated = true;
                 }
                 let mut install = Command::new("apt-get");
-                install.args(["install", "-y", "--no-install-recommends"]).args(*names);
+                install.args(["install", "-y"]).args(*names);
                 run_command(install.env("DEBIAN_FRONTEND", "noninteractive"))
             }
         }
