@@ -2,10 +2,11 @@
 
 use std::{
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use martlet_identity::{Chain, Csr};
+use martlet_identity::{Chain, Csr, SigningKey, TrustBundle, verify_chain};
 use martlet_model::{Label, SpiffeId, TrustDomain, WorkloadName};
 use rcgen::{
     CertificateSigningRequestParams, CertifiedIssuer, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
@@ -93,20 +94,33 @@ impl Authority {
         if issuer_expires <= SystemTime::now() {
             return Err(unfit("has expired"));
         }
-        let by_root = |root: &Vec<u8>| {
-            let subject = X509Certificate::from_der(root).ok()?.1.subject().as_raw().to_vec();
-            Some(subject == certificate.issuer().as_raw())
-        };
-        if !roots.iter().any(|root| by_root(root).unwrap_or(false)) {
-            return Err(unfit("is not signed by this root"));
-        }
         let key = KeyPair::from_pem(key).map_err(failed)?;
         if key.der_bytes() != certificate.public_key().subject_public_key.data.as_ref() {
             return Err(unfit("has another key than the key file"));
         }
         let der = rustls_pki_types::CertificateDer::from(issuer_der.clone());
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(failed)?;
-        Ok(Self { domain: domain.clone(), roots, issuer, issuer_der, issuer_expires })
+        let made = Self { domain: domain.clone(), roots, issuer, issuer_der, issuer_expires };
+        match made.is_accepted()? {
+            true => Ok(made),
+            false => Err(unfit("is not signed by this root")),
+        }
+    }
+
+    /// Whether peers would accept what this authority issues. Asked by trial, before any workload
+    /// depends on it: names alone don't tell one root from another.
+    fn is_accepted(&self) -> Result<bool, AuthorityError> {
+        let label = || "authority-check".parse().map_err(|_| AuthorityError::Trial);
+        let identity = SpiffeId::for_workload(&self.domain, "martlet", "authority-check")
+            .map_err(|_| AuthorityError::Trial)?;
+        let workload = WorkloadName { namespace: label()?, name: label()? };
+        let request = LeafRequest { identity, workload, node: label()?, lifetime: LEAF_LIFETIME };
+        let csr = SigningKey::generate().and_then(|key| key.csr());
+        let now = SystemTime::now();
+        let chain = self.issue(&csr.map_err(|_| AuthorityError::Trial)?, &request, now)?;
+        let trust = TrustBundle::new([(self.domain.clone(), self.roots.clone())]);
+        let trust = trust.map_err(|_| AuthorityError::Trial)?;
+        Ok(verify_chain(&chain, Arc::new(trust), now).is_ok())
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {

@@ -33,6 +33,8 @@ pub enum AuthorityError {
     Issuer(PathBuf, #[source] rcgen::Error),
     #[error("{path}: the issuer {what}")]
     IssuerUnfit { path: PathBuf, what: &'static str },
+    #[error("the roots cannot be read, or no trial certificate could be asked for")]
+    Trial,
     #[error("the issuer has expired; make a new one")]
     IssuerExpired,
 }

@@ -134,7 +134,7 @@ fn an_authority_is_never_overwritten_and_its_keys_are_private() {
 }
 
 #[test]
-fn an_issuer_of_another_root_or_key_is_refused() {
+fn an_issuer_with_another_key_or_no_certificate_is_refused() {
     let (mine, _) = made();
     let (other, _) = made();
     let (mine, other) = (mine.path().join("authority"), other.path().join("authority"));
@@ -144,4 +144,14 @@ fn an_issuer_of_another_root_or_key_is_refused() {
     fs::write(mine.join("issuer.crt"), "nonsense").unwrap();
     let error = Authority::load(&mine, &domain()).err().unwrap().to_string();
     assert!(error.contains("PEM"), "{error}");
+}
+
+#[test]
+fn an_issuer_of_another_root_with_the_same_name_is_refused() {
+    let (mine, _) = made();
+    let (other, _) = made();
+    let (mine, other) = (mine.path().join("authority"), other.path().join("authority"));
+    fs::copy(other.join("root.crt"), mine.join("root.crt")).unwrap();
+    let error = Authority::load(&mine, &domain()).err().expect("the root signed nothing here");
+    assert!(error.to_string().contains("not signed by this root"), "{error}");
 }

@@ -24,3 +24,4 @@ pub use handshake::{Peer, Secured, originate, refused_by_peer, terminate};
 pub use key::{Csr, SigningKey};
 pub use parameters::LANE_PROTOCOL;
 pub use svid::{Chain, Svid, describe};
+pub use verify::verify_chain;

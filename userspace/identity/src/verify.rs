@@ -3,7 +3,10 @@
 //! The certificate names its trust domain; only that domain's roots are asked. Names other than
 //! the one SPIFFE ID mean nothing.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use martlet_model::SpiffeId;
 use rustls::{
@@ -16,7 +19,7 @@ use rustls::{
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
-use crate::{PeerProblem, TrustBundle, parameters::provider, svid::instant};
+use crate::{Chain, PeerProblem, TrustBundle, parameters::provider, svid::instant};
 
 /// What a certificate says about itself; nothing is proven by reading it.
 pub struct Facts {
@@ -70,6 +73,19 @@ pub fn read(der: &[u8]) -> Result<Facts, PeerProblem> {
         not_before: instant(validity.not_before.timestamp()),
         not_after: instant(validity.not_after.timestamp()),
     })
+}
+
+/// Judges a chain as a peer would at `now`, for an authority that wants to know before it issues.
+pub fn verify_chain(
+    chain: &Chain,
+    trust: Arc<TrustBundle>,
+    now: SystemTime,
+) -> Result<(), PeerProblem> {
+    let ders: Vec<_> = chain.0.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let (leaf, issuers) = ders.split_first().ok_or(PeerProblem::Unreadable)?;
+    let since = now.duration_since(UNIX_EPOCH).map_err(|_| PeerProblem::NotYetValid)?;
+    let now = UnixTime::since_unix_epoch(since);
+    Verifier::new(trust, None).verify(leaf, issuers, KeyUsage::server_auth(), now)
 }
 
 impl Verifier {
