@@ -1,4 +1,4 @@
-//! A workload's key: made in memory, never written, wiped at the end.
+//! A workload's key: made in memory, and never written anywhere else.
 
 use std::{fmt, sync::Arc};
 
