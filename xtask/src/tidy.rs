@@ -54,11 +54,10 @@ const LONGEST_FILE: usize = 500;
 
 pub fn run() -> Result<()> {
     let mut findings = Vec::new();
-    for (directory, allowed) in EDGES {
-        let path = Path::new(directory).join("Cargo.toml");
-        if let Ok(manifest) = fs::read_to_string(&path) {
-            findings.extend(edges(directory, &manifest, allowed));
-        }
+    for directory in crates()? {
+        let path = Path::new(&directory).join("Cargo.toml");
+        let manifest = fs::read_to_string(&path).with_context(|| format!("reading {path:?}"))?;
+        findings.extend(edges(&directory, &manifest, allowed(&directory)));
     }
     for path in rust_files(Path::new("."))? {
         let text = fs::read_to_string(&path).with_context(|| format!("reading {path:?}"))?;
@@ -72,6 +71,25 @@ pub fn run() -> Result<()> {
         0 => Ok(()),
         count => bail!("{count} findings"),
     }
+}
+
+/// The directories of all crates that are part of the product.
+fn crates() -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for parent in ["ebpf", "userspace"] {
+        for entry in fs::read_dir(parent).with_context(|| format!("listing {parent}"))? {
+            let entry = entry?;
+            if entry.path().join("Cargo.toml").exists() {
+                found.push(format!("{parent}/{}", entry.file_name().to_string_lossy()));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn allowed(directory: &str) -> &'static [&'static str] {
+    EDGES.iter().find(|(known, _)| *known == directory).map_or(&[], |(_, allowed)| *allowed)
 }
 
 fn edges(directory: &str, manifest: &str, allowed: &[&str]) -> Vec<String> {
@@ -164,6 +182,8 @@ mod tests {
             [dev-dependencies]\nmartlet-authority.workspace = true\n";
         let found = edges("userspace/policy", manifest, &["model"]);
         assert_eq!(found, ["userspace/policy: may not import martlet-kernel"]);
+        assert_eq!(allowed("userspace/policy"), ["model"]);
+        assert!(allowed("userspace/not-drawn").is_empty());
     }
 
     #[test]
