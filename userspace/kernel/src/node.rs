@@ -24,8 +24,6 @@ use crate::{
     object::object,
 };
 
-const CONNECT_HOOKS: [&str; 4] =
-    ["martlet_connect4", "martlet_connect6", "martlet_peername4", "martlet_peername6"];
 const ESTABLISH: &str = "martlet_establish";
 const LOOKUP: &str = "martlet_lookup";
 
@@ -205,44 +203,40 @@ fn load(directory: &Path) -> Result<Ebpf, KernelError> {
     loader.load(object).map_err(|error| KernelError::Load(Box::new(error)))
 }
 
+/// Adopts the hook's pinned link, or attaches its program to the cgroup and pins the link. aya's
+/// types for the two kinds of programs share no trait, but all names.
+macro_rules! attach {
+    ($ebpf:expr, $kind:ty, $name:expr, $cgroup:expr, $links:expr) => {{
+        let name: &'static str = $name;
+        let failed = || KernelError::program(name);
+        let program = $ebpf.program_mut(name).ok_or(KernelError::Absent(name))?;
+        let program: &mut $kind = program.try_into().map_err(KernelError::program(name))?;
+        program.load().map_err(failed())?;
+        let path = $links.join(name);
+        let adopted = link::adopt(&path, program.fd().map_err(failed())?.as_fd())?;
+        if !adopted {
+            // A `bpf_link` lets other programs on the cgroup run too, whatever this mode is called.
+            let id = program.attach($cgroup, CgroupAttachMode::Single).map_err(failed())?;
+            let attached = program.take_link(id).map_err(failed())?;
+            let attached =
+                FdLink::try_from(attached).map_err(|_| KernelError::Absent("bpf_link"))?;
+            link::pin(attached, &path)?;
+        }
+        Ok(Hook { name: name.to_owned(), attached: true, adopted })
+    }};
+}
+
 fn attach_sock_addr(
     ebpf: &mut Ebpf,
     name: &'static str,
     cgroup: &File,
     links: &Path,
 ) -> Result<Hook, KernelError> {
-    debug_assert!(CONNECT_HOOKS.contains(&name));
-    let program = ebpf.program_mut(name).ok_or(KernelError::Absent(name))?;
-    let program: &mut CgroupSockAddr = program.try_into().map_err(KernelError::program(name))?;
-    program.load().map_err(KernelError::program(name))?;
-    let path = links.join(name);
-    let adopted = link::adopt(&path, program.fd().map_err(KernelError::program(name))?.as_fd())?;
-    if !adopted {
-        // A `bpf_link` lets other programs on the cgroup run too, whatever this mode is called.
-        let id =
-            program.attach(cgroup, CgroupAttachMode::Single).map_err(KernelError::program(name))?;
-        let attached = program.take_link(id).map_err(KernelError::program(name))?;
-        let attached = FdLink::try_from(attached).map_err(|_| KernelError::Absent("bpf_link"))?;
-        link::pin(attached, &path)?;
-    }
-    Ok(Hook { name: name.to_owned(), attached: true, adopted })
+    attach!(ebpf, CgroupSockAddr, name, cgroup, links)
 }
 
 fn attach_sock_ops(ebpf: &mut Ebpf, cgroup: &File, links: &Path) -> Result<Hook, KernelError> {
-    let name = ESTABLISH;
-    let program = ebpf.program_mut(name).ok_or(KernelError::Absent(name))?;
-    let program: &mut SockOps = program.try_into().map_err(KernelError::program(name))?;
-    program.load().map_err(KernelError::program(name))?;
-    let path = links.join(name);
-    let adopted = link::adopt(&path, program.fd().map_err(KernelError::program(name))?.as_fd())?;
-    if !adopted {
-        let id =
-            program.attach(cgroup, CgroupAttachMode::Single).map_err(KernelError::program(name))?;
-        let attached = program.take_link(id).map_err(KernelError::program(name))?;
-        let attached = FdLink::try_from(attached).map_err(|_| KernelError::Absent("bpf_link"))?;
-        link::pin(attached, &path)?;
-    }
-    Ok(Hook { name: name.to_owned(), attached: true, adopted })
+    attach!(ebpf, SockOps, ESTABLISH, cgroup, links)
 }
 
 fn lookup(ebpf: &mut Ebpf) -> Result<&mut SkLookup, KernelError> {
