@@ -1,0 +1,36 @@
+//! Every number that bounds the load generator and the orchestrator.
+
+use std::time::Duration;
+
+/// One write of the bulk mode: what programs that copy files use.
+pub const BULK_WRITE: usize = 128 << 10;
+
+/// The sink reads with a larger buffer, so that it is never what limits.
+pub const SINK_READ: usize = 256 << 10;
+
+/// The most that the echo server takes at once; its messages are small, and so is its memory.
+pub const ECHO_READ: usize = 1 << 10;
+
+/// Connections that wait for the server to accept them.
+pub const BACKLOG: u32 = 4096;
+
+/// After a failed connection its worker pauses: a server that refuses must not get more load.
+pub const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(1);
+
+/// What is still unfinished this long after the end of the run counts as stalled.
+pub const STALL: Duration = Duration::from_secs(10);
+
+/// How long a load may take beyond its own warm-up, run and [`STALL`].
+pub const LOAD_EXTRA: Duration = Duration::from_secs(20);
+
+/// Server programs, proxies and idle connections are up within this time.
+pub const READY: Duration = Duration::from_secs(20);
+
+/// Connections of the row that weighs idle ones.
+pub const IDLE_CONNECTIONS: usize = 1000;
+
+/// The seconds of a long run that count as its start.
+pub const EARLY_SECONDS: usize = 3;
+
+/// The second from which a long run counts as worn in.
+pub const LATE_FROM_SECOND: usize = 10;

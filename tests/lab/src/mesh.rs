@@ -1,0 +1,139 @@
+//! What all agents of a lab are told: trust domain, authority, workloads, services, policies.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::{lab::Lab, node::Node, pod::Pod, program::find_binary};
+
+/// Change it, then start or reload the agents.
+#[derive(Debug, Clone)]
+pub struct Mesh {
+    trust_domain: String,
+    authority: PathBuf,
+    members: Vec<Member>,
+    services: Vec<Value>,
+    policies: Vec<Value>,
+}
+
+#[derive(Debug, Clone)]
+struct Member {
+    pod: Pod,
+    namespace: String,
+    service_account: String,
+    mode: String,
+}
+
+impl Mesh {
+    /// Makes an authority of its own with `martlet authority init`.
+    pub fn new(lab: &Lab, trust_domain: &str) -> Result<Mesh> {
+        let authority = lab.directory().join(format!("authority.{trust_domain}"));
+        let mut init = std::process::Command::new(find_binary("martlet")?);
+        init.args(["authority", "init"]).arg(&authority).args(["--trust-domain", trust_domain]);
+        let output = init.output().context("running `martlet authority init`")?;
+        if !output.status.success() {
+            bail!("`martlet authority init` failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(Mesh::with_authority(trust_domain, authority))
+    }
+
+    /// Uses an authority that was made before: its directory holds root and issuer.
+    pub fn with_authority(trust_domain: &str, authority: PathBuf) -> Mesh {
+        Mesh {
+            trust_domain: trust_domain.to_owned(),
+            authority,
+            members: Vec::new(),
+            services: Vec::new(),
+            policies: Vec::new(),
+        }
+    }
+
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    pub fn authority(&self) -> &PathBuf {
+        &self.authority
+    }
+
+    /// Enrols a pod, or changes what was said about it; `mode` is `permissive` or `strict`.
+    pub fn enroll(&mut self, pod: &Pod, namespace: &str, service_account: &str, mode: &str) {
+        self.withdraw(pod);
+        self.members.push(Member {
+            pod: pod.clone(),
+            namespace: namespace.to_owned(),
+            service_account: service_account.to_owned(),
+            mode: mode.to_owned(),
+        });
+    }
+
+    pub fn withdraw(&mut self, pod: &Pod) {
+        self.members.retain(|member| member.pod.netns().path() != pod.netns().path());
+    }
+
+    pub fn identity(&self, namespace: &str, service_account: &str) -> String {
+        format!("spiffe://{}/ns/{namespace}/sa/{service_account}", self.trust_domain)
+    }
+
+    /// A virtual address whose port leads to endpoints like `10.1.0.2:8080`.
+    pub fn service(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        address: &str,
+        port: u16,
+        endpoints: &[String],
+    ) {
+        self.services.push(json!({
+            "namespace": namespace, "name": name, "address": address,
+            "ports": [{ "port": port, "endpoints": endpoints }],
+        }));
+    }
+
+    /// A policy in the node file's own form.
+    pub fn policy(&mut self, policy: Value) {
+        self.policies.push(policy);
+    }
+
+    pub fn clear_policies(&mut self) {
+        self.policies.clear();
+    }
+
+    /// What this node's agent is told: its own pods come with their network namespaces.
+    pub fn node_file(&self, node: &Node) -> Result<Value> {
+        let directory = node.directory()?;
+        Ok(json!({
+            "trustDomain": self.trust_domain,
+            "authority": { "directory": self.authority },
+            "node": {
+                "name": node.name(),
+                "cgroup": node.cgroup(),
+                "pin": node.pin(),
+                "socket": directory.join("agent.sock"),
+                "metrics": "127.0.0.1:15020",
+                "accessLog": directory.join("access.log"),
+            },
+            "workloads": self.members.iter().map(|member| member.entry(node)).collect::<Vec<_>>(),
+            "services": self.services,
+            "policies": self.policies,
+        }))
+    }
+}
+
+impl Member {
+    fn entry(&self, node: &Node) -> Value {
+        let mut entry = json!({
+            "namespace": self.namespace,
+            "name": self.pod.name(),
+            "serviceAccount": self.service_account,
+            "node": self.pod.node().name(),
+            "addresses": self.pod.addresses(),
+            "mode": self.mode,
+        });
+        if self.pod.node().name() == node.name() {
+            entry["netns"] = json!({ "path": self.pod.netns().path() });
+        }
+        entry
+    }
+}

@@ -1,0 +1,53 @@
+//! Says what a program in a pod sees: connects, serves, exchanges bytes, and prints facts as JSON.
+//!
+//! Every end of a connection does one [`exchange::Exchange`]; each prints one line when it has ended.
+
+mod crowd;
+mod dial;
+mod exchange;
+mod facts;
+mod latency;
+mod pattern;
+mod row;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+#[derive(Parser)]
+#[command(name = "lab-probe", about = "What a program in a pod sees, as JSON")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Listens, and does the same exchange on every connection.
+    Serve(serve::Serve),
+    /// Connects once and does one exchange.
+    Connect(exchange::Connect),
+    /// Holds many connections open at once to an echo server.
+    Crowd(crowd::Crowd),
+    /// Makes many short connections, one after another.
+    Row(row::Row),
+    /// Measures round trips to several echo servers, in turns.
+    Latency(latency::Latency),
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    facts::raise_file_limit()?;
+    match arguments.command {
+        Command::Serve(serve) => serve.run(),
+        Command::Connect(connect) => connect.run(),
+        Command::Crowd(crowd) => crowd.run(),
+        Command::Row(row) => row.run(),
+        Command::Latency(latency) => latency.run(),
+    }
+}
+
+/// One line at once: whoever waits for it reads lines.
+fn print(value: &Value) {
+    println!("{value}");
+}
