@@ -12,7 +12,6 @@ use martlet_model::{
     AccessRecord, Closed, Directory, Mode, Protection, SpiffeId, TrustDomain, Workload,
     WorkloadName,
 };
-use martlet_policy::PolicySet;
 use martlet_tests_kernel::{Lab, Place, Sniffer, members};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -65,7 +64,7 @@ fn serve(dataplane: &Arc<Dataplane>, local: &Arc<Local>, dialer: &Dialer, listen
         tokio::spawn(async move {
             while let Ok((stream, from)) = listener.accept().await {
                 let origin = dialer.origin(&stream);
-                tokio::spawn(dataplane.clone().outbound(local.clone(), stream, from, origin));
+                dataplane.outbound(local.clone(), stream, from, origin);
             }
         });
     }
@@ -74,7 +73,7 @@ fn serve(dataplane: &Arc<Dataplane>, local: &Arc<Local>, dialer: &Dialer, listen
         tokio::spawn(async move {
             while let Ok((stream, from)) = listener.accept().await {
                 let Ok(to) = stream.local_addr() else { continue };
-                tokio::spawn(dataplane.clone().inbound(local.clone(), stream, from, to));
+                dataplane.inbound(local.clone(), stream, from, to);
             }
         });
     }
@@ -145,7 +144,7 @@ async fn the_wire_shows_no_plaintext_between_enrolled_pods() -> Result<()> {
     let authority = Authority::ephemeral(&domain)?;
     let (cart, web) = (workload(&domain, "cart", &a)?, workload(&domain, "web", &b)?);
     let directory = Directory::new([cart.clone(), web.clone()], [])?;
-    let view = View { directory, policies: PolicySet::default() };
+    let view = View { directory: Arc::new(directory), policies: Arc::default() };
     let (sink, mut records) = mpsc::channel::<AccessRecord>(16);
     let dataplane = Dataplane::new(Arc::new(ArcSwap::from_pointee(view)), sink);
     let node = Node::start(&lab.settings)?;
@@ -153,11 +152,9 @@ async fn the_wire_shows_no_plaintext_between_enrolled_pods() -> Result<()> {
     let mut pods = Vec::new();
     for (place, workload) in [(&a, &cart), (&b, &web)] {
         let (pod, listeners) = place.enroll(&node, true)?;
-        let local = Arc::new(Local {
-            workload: workload.clone(),
-            credentials: credentials(&authority, workload)?,
-            dial: Arc::new(Inside(pod.dialer())),
-        });
+        let credentials = credentials(&authority, workload)?;
+        let dial = Arc::new(Inside(pod.dialer()));
+        let local = Arc::new(Local::new(workload.clone(), credentials, dial));
         serve(&dataplane, &local, &pod.dialer(), listeners);
         pods.push(pod);
     }

@@ -4,170 +4,208 @@
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use martlet_identity::terminate;
-use martlet_model::{Closed, ConnectionId, Party, Reporter};
+use martlet_model::{Closed, Party, Reporter};
 use martlet_policy::{Permit, Request};
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    Dataplane, Local,
-    frame::Frame,
-    lane::{self, Lane, LaneError, Word},
-    limits::{APPLICATION_TIMEOUT, FAREWELL_TIMEOUT, IDLE_OPEN},
+    Dataplane, Local, dial,
+    frame::{Frame, Open},
+    lane::{Lane, MutualLane, NotOpened},
+    limits::IDLE_OPEN,
+    live::{Grounds, lapsed},
+    local::Handshake,
+    outbound::{Refusal, part},
     record::{Draft, party},
-    relay::{End, Side, relay, reset},
+    relay::{End, Side, relay},
+    scratch::Waiting,
+    socket::Socket,
+    stats::count,
 };
 
-/// A refusal on its way to the caller.
-struct Refusal {
-    closed: Closed,
-    policy: String,
-}
-
-impl Dataplane {
-    /// Carries one lane from accept to its end. `destination` is the address that the lane was
-    /// dialled to: the application's own.
-    pub async fn inbound(
-        self: Arc<Self>,
-        local: Arc<Local>,
-        transport: TcpStream,
-        source: SocketAddr,
-        destination: SocketAddr,
-    ) {
-        let mut draft = Draft::new(ConnectionId(rand::random()), Reporter::Destination);
-        draft.record.source.address = Some(source);
-        draft.record.destination = party(&local.workload, destination);
-        let prepared = lane::prepare(&transport);
-        let secured = match prepared {
-            Ok(()) => terminate(transport, &local.credentials).await,
-            Err(error) => Err(martlet_identity::HandshakeError::Io(error)),
+/// From accept to the end of the lane. `draft` is used if the lane never carries a connection.
+pub async fn carry(
+    dataplane: &Dataplane,
+    local: Arc<Local>,
+    transport: TcpStream,
+    source: SocketAddr,
+    destination: SocketAddr,
+    draft: Draft,
+) {
+    let transport = Socket::over_network(transport);
+    let mut lane = match Box::pin(shake_hands(dataplane, &local, transport)).await {
+        Ok(lane) => lane,
+        Err(refusal) => return dataplane.refused(draft, &local, refusal),
+    };
+    let mut draft = Some(draft);
+    loop {
+        let opened = match next_open(dataplane, &local, &mut lane).await {
+            Some(opened) => opened,
+            // An idle lane ends without a word: only its end is to be seen.
+            None => return,
         };
-        let mut lane = match secured {
-            Ok(secured) => Lane::new(secured),
-            Err(error) => {
-                tracing::warn!(%error, peer = %source, "a lane was not accepted");
-                return draft.close(&self, error.closed());
-            }
-        };
-        let mut warm = false;
-        while let Some(opened) = next_open(&mut lane).await {
-            let (source_port, id) = match opened {
-                Ok(open) => open,
-                Err(violation) => {
-                    tracing::warn!(%violation, peer = %source, "the peer broke the lane protocol");
-                    return draft.close(&self, Closed::LaneViolation);
-                }
-            };
-            let caller = SocketAddr::new(source.ip(), source_port);
-            if !self.connection(&local, &mut lane, caller, destination, id, warm).await {
+        // A lane that was refused before it carried anything keeps the time of its accept.
+        let warm = draft.is_none();
+        let mut draft = draft.take().unwrap_or_else(|| {
+            count(&dataplane.stats.opened);
+            Draft::new(Reporter::Destination)
+        });
+        draft.over_lane(lane.stream.facts(), warm);
+        draft.record.source.identity = Some(lane.stream.peer().identity().clone());
+        let open = match opened {
+            Ok(open) => open,
+            Err(violation) => {
+                let ended = End::Violation(violation);
+                dataplane.lane_closed(draft, &ended, Side::Callee);
+                lane.stream.get_ref().reset_on_close();
                 return;
             }
-            warm = true;
-        }
-    }
-
-    /// One connection; whether the lane can carry another.
-    async fn connection(
-        &self,
-        local: &Local,
-        lane: &mut Lane,
-        caller: SocketAddr,
-        destination: SocketAddr,
-        id: ConnectionId,
-        warm: bool,
-    ) -> bool {
-        let mut draft = Draft::new(id, Reporter::Destination);
-        let peer = lane.stream.peer();
-        let known = self.view.load().directory.workload_at(caller.ip()).cloned();
-        draft.record.source = Party {
-            address: Some(caller),
-            identity: Some(peer.identity().clone()),
-            // A name only where the directory and the certificate agree.
-            workload: known.filter(|w| w.identity == *peer.identity()).map(|w| w.name.clone()),
         };
+        draft.record.id = open.id;
         draft.record.destination = party(&local.workload, destination);
-        draft.protected(lane.stream.facts(), warm);
-        let end = match self.admit(local, lane, caller, destination).await {
-            Err(Refusal { closed, policy }) => {
-                refuse(lane, closed, &policy).await;
-                draft.record.policy = (!policy.is_empty()).then_some(policy);
-                draft.close(self, closed);
-                return false;
-            }
-            Ok((mut application, permit)) => {
-                let bytes = &mut draft.bytes;
-                let end = relay(&mut application, lane, Side::Callee, None, &permit, bytes).await;
-                if !matches!(end, End::Finished) {
-                    reset(&application);
-                }
-                end
-            }
+        let caller = SocketAddr::new(source.ip(), open.source_port);
+        draft.record.source = calling_party(dataplane, &lane, caller);
+        lane = match connection(dataplane, &local, lane, caller, destination, draft).await {
+            Some(lane) => lane,
+            None => return,
         };
-        let closed = draft.ended(Side::Callee, &end);
-        draft.close(self, closed);
-        matches!(end, End::Finished)
     }
+}
 
-    /// Authorizes, and dials the application.
-    async fn admit(
-        &self,
-        local: &Local,
-        lane: &Lane,
-        caller: SocketAddr,
-        destination: SocketAddr,
-    ) -> Result<(TcpStream, Permit), Refusal> {
-        let refusal = |closed| Refusal { closed, policy: String::new() };
-        let ours = local.workload.addresses.iter().any(|ip| *ip == destination.ip().to_canonical());
-        if !ours {
-            return Err(refusal(Closed::NoRoute));
+async fn shake_hands(
+    dataplane: &Dataplane,
+    local: &Local,
+    transport: Socket,
+) -> Result<Box<MutualLane>, Refusal> {
+    let _turn = local.turn(Handshake::Terminate).await?;
+    match terminate(transport, &local.credentials).await {
+        Ok(secured) => {
+            count(&dataplane.stats.handshakes_terminated);
+            Ok(Box::new(Lane::new(secured)))
         }
-        let peer = lane.stream.peer();
-        if peer.not_after() <= SystemTime::now() {
-            return Err(refusal(Closed::PeerExpired));
-        }
-        let permit = self
-            .view
-            .load()
-            .policies
-            .authorize(&Request {
-                caller: peer.identity(),
-                caller_address: caller.ip(),
-                callee: &local.workload,
-                port: destination.port(),
-            })
-            .map_err(|denied| Refusal { closed: Closed::Denied, policy: denied.policy })?;
-        let dialling = local.dial.dial(destination, Some(caller));
-        match timeout(APPLICATION_TIMEOUT, dialling).await {
-            Ok(Ok(application)) => Ok((application, permit)),
-            Ok(Err(_)) => Err(refusal(Closed::ApplicationRefused)),
-            Err(_) => Err(refusal(Closed::ApplicationTimedOut)),
+        Err(error) => {
+            count(&dataplane.stats.handshakes_failed);
+            Err(Refusal::of_handshake(&error))
         }
     }
 }
 
-/// The next connection's source port and name; `None` when the lane ends as it may.
-async fn next_open(lane: &mut Lane) -> Option<Result<(u16, ConnectionId), String>> {
-    let word = std::future::poll_fn(|context| lane.poll_word(context));
-    match timeout(IDLE_OPEN, word).await {
-        Err(_) | Ok(Ok(Word::End) | Err(LaneError::Transport(_))) => None,
-        Ok(Ok(Word::Control(Frame::Open { source_port, id }))) => Some(Ok((source_port, id))),
-        Ok(Ok(Word::Data)) => Some(Err("data without a connection".into())),
-        Ok(Ok(Word::Control(frame))) => Some(Err(format!("{frame:?} without a connection"))),
-        Ok(Err(LaneError::Violation(error))) => Some(Err(error.to_string())),
-    }
-}
-
-/// Says why, and ends the lane: what the caller has sent meanwhile belongs to nobody.
-async fn refuse(lane: &mut Lane, reason: Closed, policy: &str) {
-    let mut bytes = Vec::new();
-    Frame::Refused { reason, policy: policy.to_owned() }.write(&mut bytes);
-    let say = async {
-        use tokio::io::AsyncWriteExt as _;
-        lane.stream.write_all(&bytes).await?;
-        lane.stream.shutdown().await?;
-        // Reads to the end, so that the refusal is not overtaken by a RST for unread bytes.
-        tokio::io::copy(&mut lane.stream, &mut tokio::io::sink()).await
+/// The next connection; `None` when the lane ends as it may.
+async fn next_open(
+    dataplane: &Dataplane,
+    local: &Local,
+    lane: &mut MutualLane,
+) -> Option<Result<Open, crate::lane::Violation>> {
+    let next = tokio::select! {
+        biased;
+        next = timeout(IDLE_OPEN, lane.next_open()) => next,
+        () = dataplane.draining.cancelled() => return None,
     };
-    if let Ok(Err(error)) = timeout(FAREWELL_TIMEOUT, say).await {
-        tracing::debug!(%error, "a refusal was not delivered");
+    match next {
+        Ok(Ok(open)) => Some(Ok(open)),
+        Ok(Err(NotOpened::Violation(violation))) => Some(Err(violation)),
+        Ok(Err(NotOpened::Ended(end))) => {
+            let workload = &local.workload.name;
+            tracing::trace!(%workload, ?end, "a lane ended");
+            None
+        }
+        Err(_) => None,
     }
+}
+
+/// A name only where the directory and the certificate agree.
+fn calling_party(dataplane: &Dataplane, lane: &MutualLane, address: SocketAddr) -> Party {
+    let identity = lane.stream.peer().identity();
+    let view = dataplane.view.load();
+    let known = view.directory.workload_at(address.ip());
+    let known = known.filter(|workload| workload.identity == *identity);
+    Party {
+        address: Some(address),
+        identity: Some(identity.clone()),
+        workload: known.map(|workload| workload.name.clone()),
+    }
+}
+
+/// One connection. Gives the lane back if it can carry another.
+async fn connection(
+    dataplane: &Dataplane,
+    local: &Arc<Local>,
+    mut lane: Box<MutualLane>,
+    caller: SocketAddr,
+    destination: SocketAddr,
+    mut draft: Draft,
+) -> Option<Box<MutualLane>> {
+    let side = Side::Callee;
+    let admitted = Box::pin(admit(dataplane, local, &lane, caller, destination)).await;
+    let (mut application, permit) = match admitted {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            let text = refusal.policy.clone().unwrap_or_default();
+            let refused = Frame::Refused { reason: refusal.closed, text };
+            dataplane.refused(draft, local, refusal);
+            if Box::pin(lane.farewell(Waiting::default(), &refused)).await.is_err() {
+                lane.stream.get_ref().reset_on_close();
+            }
+            return None;
+        }
+    };
+    let peer = lane.stream.peer();
+    let grounds = Grounds {
+        peer: peer.identity().clone(),
+        peer_expires: peer.not_after(),
+        credentials: local.credentials.clone(),
+        caller: peer.identity().clone(),
+        caller_address: caller.ip(),
+        callee: local.workload.clone(),
+        port: destination.port(),
+    };
+    let listed = dataplane.registry.list(&draft, Some(grounds));
+    let ended = relay(&permit, &mut lane, &mut application, side, None, &listed.live).await;
+    draft.count(&listed.live);
+    drop(listed);
+    if !matches!(ended.end, End::Finished) {
+        application.reset_on_close();
+    }
+    drop(application);
+    if dataplane.lane_closed(draft, &ended.end, side) {
+        return Some(lane);
+    }
+    Box::pin(part(lane, side, ended)).await;
+    None
+}
+
+/// Authorizes, and dials the application.
+async fn admit(
+    dataplane: &Dataplane,
+    local: &Local,
+    lane: &MutualLane,
+    caller: SocketAddr,
+    destination: SocketAddr,
+) -> Result<(Socket, Permit), Refusal> {
+    if dataplane.draining.is_cancelled() {
+        return Err(Closed::Draining.into());
+    }
+    let address = destination.ip().to_canonical();
+    if !local.workload.addresses.iter().any(|own| own.to_canonical() == address) {
+        return Err(Closed::NoRoute.into());
+    }
+    let peer = lane.stream.peer();
+    let lapsed = lapsed(peer.identity(), peer.not_after(), &local.credentials, SystemTime::now());
+    if let Some(closed) = lapsed {
+        return Err(closed.into());
+    }
+    let request = Request {
+        caller: peer.identity(),
+        caller_address: caller.ip(),
+        callee: &local.workload,
+        port: destination.port(),
+    };
+    let permit = dataplane.view.load().policies.authorize(&request);
+    let permit = permit.map_err(|denied| Refusal {
+        closed: Closed::Denied,
+        policy: Some(denied.policy),
+        detail: None,
+    })?;
+    let application = dial::application(&*local.dial, destination, caller).await?;
+    Ok((Socket::of_application(application), permit))
 }

@@ -4,135 +4,174 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
-    time::{Duration, SystemTime},
+    task::{Context, Poll, Waker, ready},
+    time::SystemTime,
 };
 
-use bytes::{Buf as _, BytesMut};
 use martlet_identity::Secured;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::{io::AsyncWrite as _, net::TcpStream};
-use tokio_util::io::poll_read_buf;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::{
-    frame::{Frame, FrameError, HEADER_BYTES, Header},
-    limits::LANE_READ_BYTES,
+    frame::{Decoder, Frame, FrameError, Open, Part},
+    limits::{CHUNK_BYTES, FAREWELL_BYTES, FAREWELL_TIMEOUT},
+    scratch::{self, Waiting},
+    socket::Socket,
 };
 
-pub struct Lane {
-    pub stream: Secured<TcpStream>,
-    /// Plaintext that has been read and not used yet.
-    input: BytesMut,
-    /// How many bytes of the current `DATA` are still to come.
-    data_left: usize,
+/// A lane whose peer is proven: [`Secured`] comes only from a finished handshake.
+pub type MutualLane = Lane<Secured<Socket>>;
+
+pub struct Lane<S> {
+    pub stream: S,
+    pub decoder: Decoder,
+    /// Plaintext that was read and could not be used yet.
+    pub unread: Waiting,
+    /// The transport's end, seen behind bytes that had to be used first.
+    end: Option<io::Result<()>>,
 }
 
-/// The next thing that the far side says.
+/// What can come instead of an `OPEN`.
 #[derive(Debug)]
-pub enum Word {
-    /// Application bytes are in [`Lane::data`].
-    Data,
-    Control(Frame),
-    /// The transport ended.
-    End,
+pub enum NotOpened {
+    /// The lane ends, as it may.
+    Ended(io::Result<()>),
+    Violation(Violation),
 }
 
-/// Why a lane cannot be read any further.
-#[derive(Debug)]
-pub enum LaneError {
-    Transport(io::Error),
-    Violation(FrameError),
+/// How a peer can break the protocol.
+#[derive(Debug, thiserror::Error)]
+pub enum Violation {
+    #[error(transparent)]
+    Framing(#[from] FrameError),
+    #[error("{0} has no place here")]
+    OutOfOrder(&'static str),
 }
 
-impl Lane {
-    pub fn new(stream: Secured<TcpStream>) -> Self {
-        Self { stream, input: BytesMut::new(), data_left: 0 }
+impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
+    pub fn new(stream: S) -> Self {
+        Self { stream, decoder: Decoder::default(), unread: Waiting::default(), end: None }
     }
 
-    /// Application bytes that wait to be delivered.
-    pub fn data(&self) -> &[u8] {
-        &self.input[..self.input.len().min(self.data_left)]
-    }
-
-    pub fn delivered(&mut self, bytes: usize) {
-        self.input.advance(bytes);
-        self.data_left -= bytes;
-    }
-
-    pub fn poll_word(&mut self, context: &mut Context<'_>) -> Poll<Result<Word, LaneError>> {
-        loop {
-            if let Some(word) = self.word().map_err(LaneError::Violation)? {
-                return Poll::Ready(Ok(word));
-            }
-            let read = ready!(self.poll_fill(context)).map_err(LaneError::Transport)?;
-            if read == 0 {
-                return Poll::Ready(Ok(Word::End));
-            }
-        }
-    }
-
-    /// What can be said from the bytes at hand.
-    fn word(&mut self) -> Result<Option<Word>, FrameError> {
-        if self.data_left > 0 {
-            return Ok((!self.data().is_empty()).then_some(Word::Data));
-        }
-        let Some((header, rest)) = self.input.split_first_chunk::<HEADER_BYTES>() else {
-            return Ok(None);
-        };
-        match Header::parse(*header)? {
-            Header::Data(length) => {
-                self.input.advance(HEADER_BYTES);
-                self.data_left = length;
-                Ok((!self.data().is_empty()).then_some(Word::Data))
-            }
-            Header::Control { kind, length } => {
-                let Some(payload) = rest.get(..length) else { return Ok(None) };
-                let frame = Frame::parse(kind, payload)?;
-                self.input.advance(HEADER_BYTES + length);
-                Ok(Some(Word::Control(frame)))
-            }
-        }
-    }
-
-    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.input.reserve(LANE_READ_BYTES);
-        let polled = poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input);
-        if polled.is_pending() && self.input.is_empty() {
-            // An idle lane holds no buffer.
-            self.input = BytesMut::new();
-        }
-        polled
-    }
-
-    pub fn poll_write(
+    /// Reads whatever has come, up to a chunk; 0 is the end.
+    pub fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
-        bytes: &[u8],
+        buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let mut read = ReadBuf::new(&mut buffer[..CHUNK_BYTES]);
+        while self.end.is_none() && read.remaining() > 0 {
+            let before = read.filled().len();
+            match Pin::new(&mut self.stream).poll_read(context, &mut read) {
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) => self.end = Some(Err(error)),
+                Poll::Ready(Ok(())) if read.filled().len() == before => self.end = Some(Ok(())),
+                Poll::Ready(Ok(())) => {}
+            }
+        }
+        match (read.filled().len(), self.end.take()) {
+            (0, None) => Poll::Pending,
+            (0, Some(end)) => Poll::Ready(end.map(|()| 0)),
+            (count, end) => {
+                self.end = end;
+                Poll::Ready(Ok(count))
+            }
+        }
     }
 
-    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    /// The called side waits here between connections.
+    pub async fn next_open(&mut self) -> Result<Open, NotOpened> {
+        std::future::poll_fn(|context| self.poll_open(context)).await
     }
 
-    /// Whether an idle lane can carry another connection: its peer's certificate is good, and the
-    /// far side has said nothing, not even goodbye.
-    pub fn is_usable(&mut self, generation: u64, now: SystemTime) -> bool {
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        self.stream.generation() == generation
-            && self.stream.peer().not_after() > now
-            && self.poll_word(&mut context).is_pending()
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<Result<Open, NotOpened>> {
+        let unread = std::mem::take(&mut self.unread);
+        if let Some(opened) = self.open_from(unread.bytes()) {
+            return Poll::Ready(opened);
+        }
+        scratch::with(|buffer| {
+            loop {
+                match ready!(self.poll_fill(context, buffer)) {
+                    Err(error) => return Poll::Ready(Err(NotOpened::Ended(Err(error)))),
+                    Ok(0) => return Poll::Ready(Err(self.ended_before_open())),
+                    Ok(count) => {
+                        if let Some(opened) = self.open_from(&buffer[..count]) {
+                            return Poll::Ready(opened);
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    /// What follows the OPEN belongs to the connection, and waits for it.
+    fn open_from(&mut self, mut input: &[u8]) -> Option<Result<Open, NotOpened>> {
+        let opened = match self.decoder.next(&mut input) {
+            Ok(None) => return None,
+            Ok(Some(Part::Frame(Frame::Open(open)))) => Ok(open),
+            // The caller's farewell crossed our DONE: its application was late.
+            Ok(Some(Part::Frame(Frame::Reset(_)))) => Err(NotOpened::Ended(Ok(()))),
+            Ok(Some(part)) => Err(out_of_order(name(&part))),
+            Err(error) => Err(NotOpened::Violation(error.into())),
+        };
+        self.unread.push(input);
+        Some(opened)
+    }
+
+    fn ended_before_open(&self) -> NotOpened {
+        match self.decoder.is_between_frames() {
+            true => NotOpened::Ended(Ok(())),
+            false => out_of_order("an end"),
+        }
+    }
+
+    /// Says one last thing and ends the lane. `unsent` is the rest of frames that were begun.
+    pub async fn farewell(&mut self, unsent: Waiting, last: &Frame) -> io::Result<()> {
+        let say = async {
+            self.stream.write_all(unsent.bytes()).await?;
+            self.stream.write_all(&last.to_bytes()).await?;
+            self.stream.shutdown().await?;
+            // Closing with unread bytes would send a RST, which may overtake what was just said.
+            let stream = tokio::io::AsyncReadExt::take(&mut self.stream, FAREWELL_BYTES);
+            let mut stream = tokio::io::BufReader::with_capacity(16 * 1024, stream);
+            tokio::io::copy_buf(&mut stream, &mut tokio::io::sink()).await
+        };
+        match tokio::time::timeout(FAREWELL_TIMEOUT, say).await {
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            Ok(result) => result.map(|_| ()),
+        }
+    }
+
+    /// Whether the far side has said nothing since the last connection.
+    fn is_silent(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        self.unread.is_empty()
+            && self.decoder.is_between_frames()
+            && scratch::with(|buffer| self.poll_fill(&mut context, buffer)).is_pending()
     }
 }
 
-/// Notices a peer that is gone. No TCP_USER_TIMEOUT: it also ends connections whose receiver is
-/// slow but alive, while its window is zero (tcp(7)).
-pub fn prepare(transport: &TcpStream) -> io::Result<()> {
-    transport.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(3);
-    SockRef::from(transport).set_tcp_keepalive(&keepalive)
+impl MutualLane {
+    /// Whether an idle lane can carry another connection: made with the credentials of today, to a
+    /// peer whose certificate is good, and with nothing said on it, not even goodbye.
+    pub fn is_usable(&mut self, generation: u64, now: SystemTime) -> bool {
+        self.stream.generation() == generation
+            && self.stream.peer().not_after() > now
+            && self.stream.get_ref().is_quiet()
+            && self.is_silent()
+    }
+}
+
+fn out_of_order(what: &'static str) -> NotOpened {
+    NotOpened::Violation(Violation::OutOfOrder(what))
+}
+
+pub fn name(part: &Part<'_>) -> &'static str {
+    match part {
+        Part::Bytes(_) => "DATA",
+        Part::Frame(Frame::Open(_)) => "OPEN",
+        Part::Frame(Frame::Finish) => "FINISH",
+        Part::Frame(Frame::Done) => "DONE",
+        Part::Frame(Frame::Reset(_)) => "RESET",
+        Part::Frame(Frame::Refused { .. }) => "REFUSED",
+    }
 }

@@ -1,70 +1,274 @@
 //! The life of a connection, in the order of its stages.
 //!
-//! At the caller's agent: [`outbound`](Dataplane::outbound) resolves the origin to a route, is
-//! authorized, takes a lane, relays, and records. At the called workload's agent:
-//! [`inbound`](Dataplane::inbound) terminates the lane and does the same for each connection that
-//! it carries. Nothing is relayed without a permit, and over a lane not without a proven peer.
+//! At the caller's agent [`Dataplane::outbound`] resolves the origin to a route, is authorized,
+//! takes a lane, relays, and records. At the called workload's agent [`Dataplane::inbound`]
+//! terminates the lane and does the same for each connection that it carries. Nothing is relayed
+//! without a permit, and over a lane not without a proven peer.
 
 #![forbid(unsafe_code)]
 
 mod dial;
-mod frame;
+pub mod frame;
 mod inbound;
+mod inward;
 mod lane;
 pub mod limits;
+mod live;
+mod local;
 mod outbound;
+mod outward;
+mod plain;
 mod pool;
 mod record;
 mod relay;
 mod resolve;
+mod review;
+mod scratch;
+mod socket;
+mod stats;
+mod warnings;
 
-use std::sync::Arc;
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
-use martlet_identity::Credentials;
-use martlet_model::{AccessRecord, Directory, Workload};
+use martlet_model::{Closed, Directory, Reporter, report::ConnectionReport};
 use martlet_policy::PolicySet;
-use tokio::sync::mpsc;
+use tokio::net::TcpStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use dial::{Dial, Dialing};
-pub use frame::{Frame, FrameError, Header};
+use crate::{
+    outbound::Refusal,
+    record::{Draft, party},
+    relay::{End, Side},
+};
+
+pub use dial::{Dial, Dialing, HostNetwork};
+pub use local::Local;
+pub use record::RecordSink;
+pub use stats::Stats;
 
 /// The snapshot that decisions are made by; replaced as a whole.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct View {
-    pub directory: Directory,
-    pub policies: PolicySet,
-}
-
-/// A workload of this node.
-pub struct Local {
-    pub workload: Arc<Workload>,
-    pub credentials: Arc<Credentials>,
-    /// Dials from inside the workload's network namespace.
-    pub dial: Arc<dyn Dial>,
+    pub directory: Arc<Directory>,
+    pub policies: Arc<PolicySet>,
 }
 
 /// All connections of this node.
 pub struct Dataplane {
     view: Arc<ArcSwap<View>>,
-    records: mpsc::Sender<AccessRecord>,
-    pool: pool::Pool,
+    records: RecordSink,
+    stats: Arc<Stats>,
+    pool: pool::Pool<pool::Parked>,
+    registry: live::Registry,
+    warnings: warnings::Warnings,
+    tasks: TaskTracker,
+    draining: CancellationToken,
 }
 
 impl Dataplane {
-    /// One record goes to `records` for each connection; what does not fit is dropped, so that a
-    /// slow reader of records never holds up connections.
-    pub fn new(view: Arc<ArcSwap<View>>, records: mpsc::Sender<AccessRecord>) -> Arc<Self> {
-        Arc::new(Self { view, records, pool: pool::Pool::default() })
+    /// One record goes to `records` for each connection; what does not fit is dropped and counted,
+    /// so that a slow reader of records never holds up connections. Needs a tokio runtime.
+    pub fn new(view: Arc<ArcSwap<View>>, records: RecordSink) -> Arc<Self> {
+        let dataplane = Arc::new(Self {
+            view,
+            records,
+            stats: Arc::default(),
+            pool: pool::Pool::default(),
+            registry: live::Registry::default(),
+            warnings: warnings::Warnings::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        });
+        tokio::spawn(review::run(Arc::downgrade(&dataplane)));
+        dataplane
     }
 
-    /// Closes lanes that nobody has used for long; to be called every few seconds.
-    pub fn sweep(&self) {
-        self.pool.sweep();
+    /// Carries a connection that a workload of this node has opened. `origin` is where it wanted
+    /// to go, if it was steered here.
+    pub fn outbound(
+        self: &Arc<Self>,
+        local: Arc<Local>,
+        stream: TcpStream,
+        source: SocketAddr,
+        origin: Option<SocketAddr>,
+    ) {
+        let mut draft = self.draft(Reporter::Source);
+        draft.record.source = party(&local.workload, source);
+        draft.record.origin = origin;
+        let Some((draft, place)) = self.admit(draft, &local, &stream) else { return };
+        let dataplane = self.clone();
+        self.tasks.spawn(async move {
+            outbound::carry(&dataplane, local, stream, origin, draft).await;
+            drop(place);
+        });
+    }
+
+    /// Carries a lane that arrives at a workload of this node. `destination` is the address that
+    /// it was dialed to: the application's own.
+    pub fn inbound(
+        self: &Arc<Self>,
+        local: Arc<Local>,
+        stream: TcpStream,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) {
+        let mut draft = self.draft(Reporter::Destination);
+        draft.record.source.address = Some(source);
+        draft.record.destination = party(&local.workload, destination);
+        let Some((draft, place)) = self.admit(draft, &local, &stream) else { return };
+        let dataplane = self.clone();
+        self.tasks.spawn(async move {
+            inbound::carry(&dataplane, local, stream, source, destination, draft).await;
+            drop(place);
+        });
+    }
+
+    /// What is open now.
+    pub fn connections(&self) -> Vec<ConnectionReport> {
+        self.registry.reports()
+    }
+
+    /// How many connections are open now.
+    pub fn open(&self) -> usize {
+        self.registry.len()
     }
 
     /// Lanes that wait for their next connection.
     pub fn idle_lanes(&self) -> usize {
         self.pool.len()
+    }
+
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// The workload leaves this node: its idle lanes are closed, and it gets no new ones. What is
+    /// open ends by itself, since the pod's processes do.
+    pub fn retire(&self, local: &Local) {
+        local.set_retired();
+        self.pool.sweep();
+    }
+
+    /// Refuses what is new, closes what is idle, waits until what is open has ended or `patience`
+    /// has, and then ends the rest.
+    pub async fn shutdown(&self, patience: Duration) {
+        self.draining.cancel();
+        self.pool.close();
+        self.tasks.close();
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_ok() {
+            return;
+        }
+        for live in self.registry.all() {
+            live.stop(Closed::Draining);
+        }
+        if tokio::time::timeout(limits::CUT_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "connections were left behind");
+        }
+    }
+
+    fn draft(&self, reporter: Reporter) -> Draft {
+        stats::count(&self.stats.opened);
+        Draft::new(reporter)
+    }
+
+    /// A place for one more connection, or its end.
+    fn admit(
+        &self,
+        draft: Draft,
+        local: &Local,
+        stream: &TcpStream,
+    ) -> Option<(Draft, tokio::sync::OwnedSemaphorePermit)> {
+        let admitted = match self.draining.is_cancelled() || local.is_retired() {
+            true => Err(Closed::Draining),
+            false => local.admit(),
+        };
+        match admitted {
+            Ok(place) => Some((draft, place)),
+            Err(closed) => {
+                let zero = Some(Duration::ZERO);
+                if let Err(error) = socket2::SockRef::from(stream).set_linger(zero) {
+                    tracing::debug!(%error, "a connection could not be reset");
+                }
+                self.refused(draft, local, closed.into());
+                None
+            }
+        }
+    }
+
+    /// Records a connection that did not come about.
+    fn refused(&self, mut draft: Draft, local: &Local, refusal: Refusal) {
+        let Refusal { closed, policy, detail } = refusal;
+        let workload = &local.workload.name;
+        if closed.is_refusal() && self.warnings.are_due(workload, closed, Instant::now()) {
+            let (source, destination) =
+                (draft.record.source.address, draft.record.destination.address);
+            let (origin, reporter) = (draft.record.origin, draft.record.reporter.as_str());
+            tracing::warn!(%workload, reason = %closed, policy, detail, reporter, ?source, ?destination, ?origin, "connection refused; more of the same are only recorded");
+        }
+        draft.record.policy = policy;
+        self.closed(draft, closed);
+    }
+
+    /// Records a connection that was relayed over a lane; whether the lane can carry another.
+    fn lane_closed(&self, mut draft: Draft, end: &End, side: Side) -> bool {
+        let closed = end.closed(side);
+        match end {
+            End::Refused { text, .. } if !text.is_empty() => {
+                draft.record.policy = Some(text.clone());
+            }
+            End::Violation(violation) => {
+                let peer = draft.record.source.identity.as_ref();
+                tracing::warn!(%violation, id = %draft.record.id, ?peer, "the peer broke the lane protocol");
+            }
+            _ => {}
+        }
+        self.closed(draft, closed);
+        matches!(end, End::Finished)
+    }
+
+    fn closed(&self, draft: Draft, closed: Closed) {
+        draft.close(closed, &self.records, &self.stats);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use martlet_identity::{Credentials, TrustBundle};
+    use martlet_model::{Mode, Workload, WorkloadName};
+
+    use super::*;
+
+    /// What a connection costs while it is idle, apart from TLS: the bar is 8 KiB.
+    #[tokio::test]
+    async fn the_futures_of_a_connection_are_small() {
+        let workload = Arc::new(Workload {
+            name: WorkloadName { namespace: "shop".parse().unwrap(), name: "web".parse().unwrap() },
+            service_account: "web".parse().unwrap(),
+            identity: "spiffe://a.org/ns/shop/sa/web".parse().unwrap(),
+            addresses: vec![],
+            node: "one".parse().unwrap(),
+            mode: Mode::Strict,
+        });
+        let trust = Arc::new(TrustBundle::new([]).unwrap());
+        let credentials = Arc::new(Credentials::new(workload.identity.clone(), trust));
+        let local = Arc::new(Local::new(workload, credentials, Arc::new(HostNetwork)));
+        let (records, _kept) = tokio::sync::mpsc::channel(1);
+        let dataplane = Dataplane::new(Arc::default(), records);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let stream = || TcpStream::connect(at);
+        let draft = || Draft::new(Reporter::Source);
+        let (first, second) = (stream().await.unwrap(), stream().await.unwrap());
+        let outbound = outbound::carry(&dataplane, local.clone(), first, None, draft());
+        let inbound = inbound::carry(&dataplane, local.clone(), second, at, at, draft());
+        let sizes = [size_of_val(&outbound), size_of_val(&inbound), size_of::<live::Live>()];
+        println!("outbound, inbound, live: {sizes:?}");
+        assert!(sizes[0] + sizes[2] <= 3584, "{sizes:?}");
+        assert!(sizes[1] + sizes[2] <= 4608, "{sizes:?}");
     }
 }

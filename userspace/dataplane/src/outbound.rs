@@ -1,196 +1,245 @@
 //! A connection that a workload of this node opens: origin, route, permit, lane, relay, record.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use martlet_identity::originate;
-use martlet_model::{Closed, ConnectionId, Party, Protection, Reporter, Workload};
+use martlet_model::{Closed, Party, Protection, Workload};
 use martlet_policy::{Permit, Request};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::net::TcpStream;
 
 use crate::{
-    Dataplane, Local,
-    frame::Frame,
-    lane::{self, Lane},
-    limits::DIAL_TIMEOUT,
-    pool::Key,
+    Dataplane, Local, View, dial,
+    frame::Open,
+    lane::{Lane, MutualLane},
+    live::Grounds,
+    local::Handshake,
+    plain::plain,
+    pool::{Key, Parked},
     record::{Draft, party},
-    relay::{End, Side, relay, reset},
+    relay::{End, Ended, Side, relay},
     resolve::{Route, resolve},
+    socket::Socket,
+    stats::count,
 };
 
 /// A way to a destination that is open and permitted.
 enum Way {
-    Lane { lane: Box<Lane>, key: Key, permit: Permit },
-    Plain { stream: TcpStream, protection: Protection, permit: Permit },
+    Lane { lane: Box<MutualLane>, key: Key, permit: Permit, grounds: Grounds },
+    Plain { endpoint: Socket, permit: Permit },
 }
 
-impl Dataplane {
-    /// Carries one connection from accept to record. `origin` is where it wanted to go, if it was
-    /// steered here.
-    pub async fn outbound(
-        self: Arc<Self>,
-        local: Arc<Local>,
-        mut application: TcpStream,
-        source: SocketAddr,
-        origin: Option<SocketAddr>,
-    ) {
-        let id = ConnectionId(rand::random());
-        let mut draft = Draft::new(id, Reporter::Source);
-        draft.record.source = party(&local.workload, source);
-        draft.record.origin = origin;
-        let closed = match self.way(&local, source, origin, &mut draft).await {
-            Err(closed) => {
-                reset(&application);
-                closed
-            }
-            Ok(way) => self.carry(way, &mut application, source, &mut draft).await,
-        };
-        draft.close(&self, closed);
-    }
+/// Why a connection does not come about.
+pub struct Refusal {
+    pub closed: Closed,
+    /// The policy and its rule.
+    pub policy: Option<String>,
+    /// For the log.
+    pub detail: Option<String>,
+}
 
-    async fn way(
-        &self,
-        local: &Local,
-        source: SocketAddr,
-        origin: Option<SocketAddr>,
-        draft: &mut Draft,
-    ) -> Result<Way, Closed> {
-        let origin = origin.ok_or(Closed::NoOrigin)?;
-        let view = self.view.load_full();
-        let mut last = Closed::NoEndpoint;
-        for route in resolve(&view.directory, &local.workload, origin)? {
-            draft.record.destination = Party { address: Some(route.address()), ..Party::default() };
-            let attempt = match &route {
-                Route::Mesh { address, workload } => {
-                    draft.record.destination.workload = Some(workload.name.clone());
-                    let request = Request {
-                        caller: &local.workload.identity,
-                        caller_address: source.ip(),
-                        callee: workload,
-                        port: address.port(),
-                    };
-                    let permit = view.policies.authorize(&request).map_err(|denied| {
-                        draft.record.policy = Some(denied.policy);
-                        Closed::Denied
-                    })?;
-                    self.mesh(local, *address, workload, permit, draft).await
-                }
-                Route::Own { address } => {
-                    let permit = view.policies.authorize_own(&local.workload);
-                    let stream = dial(local, *address).await;
-                    let protection = Protection::Internal;
-                    stream.map(|stream| Way::Plain { stream, protection, permit })
-                }
-                Route::Outside { address } => {
-                    let permit = view.policies.authorize_outside(&local.workload);
-                    let stream = dial(local, *address).await;
-                    let protection = Protection::Plaintext;
-                    stream.map(|stream| Way::Plain { stream, protection, permit })
-                }
-            };
-            match attempt {
-                Ok(way) => return Ok(way),
-                // Another endpoint may be reached where this one is not.
-                Err(
-                    unreached @ (Closed::DialRefused
-                    | Closed::DialTimedOut
-                    | Closed::DialUnreachable),
-                ) => last = unreached,
-                Err(closed) => return Err(closed),
-            }
+impl From<Closed> for Refusal {
+    fn from(closed: Closed) -> Self {
+        Self { closed, policy: None, detail: None }
+    }
+}
+
+/// From accept to record.
+pub async fn carry(
+    dataplane: &Dataplane,
+    local: Arc<Local>,
+    stream: TcpStream,
+    origin: Option<SocketAddr>,
+    mut draft: Draft,
+) {
+    let mut application = Socket::of_application(stream);
+    // The application may give up before there is anything to relay.
+    let gone = application.clone().failed();
+    let way = tokio::select! {
+        biased;
+        way = Box::pin(find(dataplane, &local, origin, &mut draft)) => way,
+        () = gone => Err(Closed::ResetByCaller.into()),
+    };
+    match way {
+        Err(refusal) => {
+            application.reset_on_close();
+            drop(application);
+            dataplane.refused(draft, &local, refusal);
         }
-        Err(last)
-    }
-
-    /// A lane from the pool, or a new one.
-    async fn mesh(
-        &self,
-        local: &Local,
-        address: SocketAddr,
-        workload: &Workload,
-        permit: Permit,
-        draft: &mut Draft,
-    ) -> Result<Way, Closed> {
-        let key = Key {
-            caller: local.workload.name.clone(),
-            destination: address,
-            identity: workload.identity.clone(),
-        };
-        let kept = self.pool.take(&key, local.credentials.generation());
-        let warm = kept.is_some();
-        let lane = match kept {
-            Some(lane) => lane,
-            None => {
-                let transport = dial(local, address).await?;
-                lane::prepare(&transport).map_err(|_| Closed::DialUnreachable)?;
-                let secured = originate(transport, &local.credentials, &workload.identity).await;
-                Lane::new(secured.map_err(|error| {
-                    let (peer, workload) = (address, &workload.name);
-                    tracing::warn!(%error, %peer, %workload, "a lane was not opened");
-                    error.closed()
-                })?)
+        Ok(Way::Plain { mut endpoint, permit }) => {
+            let listed = dataplane.registry.list(&draft, None);
+            let closed = plain(&permit, &mut application, &mut endpoint, &listed.live).await;
+            if closed != Closed::Finished {
+                application.reset_on_close();
+                endpoint.reset_on_close();
             }
-        };
-        draft.record.destination.identity = Some(lane.stream.peer().identity().clone());
-        draft.protected(lane.stream.facts(), warm);
-        Ok(Way::Lane { lane: Box::new(lane), key, permit })
-    }
-
-    async fn carry(
-        &self,
-        way: Way,
-        application: &mut TcpStream,
-        source: SocketAddr,
-        draft: &mut Draft,
-    ) -> Closed {
-        match way {
-            Way::Lane { mut lane, key, permit } => {
-                let open = Frame::Open { source_port: source.port(), id: draft.record.id };
-                let side = Side::Caller;
-                let bytes = &mut draft.bytes;
-                let end = relay(application, &mut lane, side, Some(&open), &permit, bytes).await;
-                match &end {
-                    End::Finished => self.pool.put(key, *lane),
-                    _ => reset(application),
-                }
-                draft.ended(side, &end)
+            draft.count(&listed.live);
+            dataplane.closed(draft, closed);
+        }
+        Ok(Way::Lane { mut lane, key, permit, grounds }) => {
+            let listed = dataplane.registry.list(&draft, Some(grounds));
+            let port = draft.record.source.address.map_or(0, |address| address.port());
+            let open = Open { source_port: port, id: draft.record.id };
+            let side = Side::Caller;
+            let relayed =
+                relay(&permit, &mut lane, &mut application, side, Some(open), &listed.live);
+            let ended = relayed.await;
+            draft.count(&listed.live);
+            drop(listed);
+            if !matches!(ended.end, End::Finished) {
+                application.reset_on_close();
             }
-            Way::Plain { mut stream, protection, permit } => {
-                draft.record.protection = protection;
-                plain(application, &mut stream, &permit, draft).await
+            drop(application);
+            if dataplane.lane_closed(draft, &ended.end, side) {
+                dataplane.pool.put(key, Parked { lane, local });
+            } else {
+                Box::pin(part(lane, side, ended)).await;
             }
         }
     }
 }
 
-/// Relays without a lane: inside a pod, or to an endpoint outside the mesh.
-async fn plain(
-    application: &mut TcpStream,
-    stream: &mut TcpStream,
-    _permit: &Permit,
+/// Tells the far side why, if it does not know. What it does not hear in time it sees as a broken
+/// lane.
+pub async fn part(mut lane: Box<MutualLane>, side: Side, ended: Ended) {
+    let said = match ended.end.farewell(side) {
+        Some(last) => Box::pin(lane.farewell(ended.unsent, &last)).await.is_ok(),
+        None => matches!(ended.end, End::ResetThere(_) | End::Refused { .. }),
+    };
+    if !said {
+        lane.stream.get_ref().reset_on_close();
+    }
+}
+
+async fn find(
+    dataplane: &Dataplane,
+    local: &Arc<Local>,
+    origin: Option<SocketAddr>,
     draft: &mut Draft,
-) -> Closed {
-    match tokio::io::copy_bidirectional(application, stream).await {
-        Ok((sent, received)) => {
-            (draft.bytes.sent, draft.bytes.received) = (sent, received);
-            Closed::Finished
+) -> Result<Way, Refusal> {
+    let origin = origin.ok_or(Closed::NoOrigin)?;
+    let view = dataplane.view.load_full();
+    let mut last = Closed::NoEndpoint;
+    for route in resolve(&view.directory, &local.workload, origin)? {
+        draft.record.destination = Party { address: Some(route.address()), ..Party::default() };
+        match open(dataplane, local, &view, route, draft).await {
+            // Another endpoint may be reached where this one is not.
+            Err(refusal) if is_unreached(refusal.closed) => last = refusal.closed,
+            found => return found,
         }
-        Err(_) => {
-            reset(application);
-            reset(stream);
-            Closed::ResetByCallee
+    }
+    Err(last.into())
+}
+
+fn is_unreached(closed: Closed) -> bool {
+    matches!(closed, Closed::DialRefused | Closed::DialTimedOut | Closed::DialUnreachable)
+}
+
+async fn open(
+    dataplane: &Dataplane,
+    local: &Arc<Local>,
+    view: &View,
+    route: Route,
+    draft: &mut Draft,
+) -> Result<Way, Refusal> {
+    let own = &local.workload;
+    match route {
+        Route::Own { address } => {
+            let permit = view.policies.authorize_own(own);
+            draft.record.destination = party(own, address);
+            draft.record.protection = Protection::Internal;
+            let source = draft.record.source.address.unwrap_or(address);
+            let stream = dial::application(&*local.dial, address, source).await?;
+            Ok(Way::Plain { endpoint: Socket::of_application(stream), permit })
+        }
+        Route::Outside { address } => {
+            let permit = view.policies.authorize_outside(own);
+            draft.record.protection = Protection::Plaintext;
+            let stream = dial::endpoint(&*local.dial, address).await?;
+            Ok(Way::Plain { endpoint: Socket::over_network(stream), permit })
+        }
+        Route::Mesh { address, workload } => {
+            draft.record.destination.workload = Some(workload.name.clone());
+            let caller_address = draft.record.source.address.map_or(address.ip(), |a| a.ip());
+            let request = Request {
+                caller: &own.identity,
+                caller_address,
+                callee: &workload,
+                port: address.port(),
+            };
+            let permit = view.policies.authorize(&request).map_err(|denied| Refusal {
+                closed: Closed::Denied,
+                policy: Some(denied.policy),
+                detail: None,
+            })?;
+            mesh(dataplane, local, address, workload, caller_address, permit, draft).await
         }
     }
 }
 
-async fn dial(local: &Local, to: SocketAddr) -> Result<TcpStream, Closed> {
-    match timeout(DIAL_TIMEOUT, local.dial.dial(to, None)).await {
-        Err(_) => Err(Closed::DialTimedOut),
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(match error.kind() {
-            io::ErrorKind::ConnectionRefused => Closed::DialRefused,
-            io::ErrorKind::TimedOut => Closed::DialTimedOut,
-            _ => Closed::DialUnreachable,
-        }),
+/// A lane from the pool, or a new one.
+async fn mesh(
+    dataplane: &Dataplane,
+    local: &Arc<Local>,
+    address: SocketAddr,
+    workload: Arc<Workload>,
+    caller_address: std::net::IpAddr,
+    permit: Permit,
+    draft: &mut Draft,
+) -> Result<Way, Refusal> {
+    let key = Key {
+        caller: local.workload.name.clone(),
+        destination: address,
+        identity: workload.identity.clone(),
+    };
+    let kept = dataplane.pool.take(&key);
+    let warm = kept.is_some();
+    count(if warm { &dataplane.stats.lanes_warm } else { &dataplane.stats.lanes_cold });
+    let lane = match kept {
+        Some(kept) => kept.lane,
+        None => Box::pin(shake_hands(dataplane, local, address, &workload)).await?,
+    };
+    let peer = lane.stream.peer();
+    draft.record.destination.identity = Some(peer.identity().clone());
+    draft.over_lane(lane.stream.facts(), warm);
+    let grounds = Grounds {
+        peer: peer.identity().clone(),
+        peer_expires: peer.not_after(),
+        credentials: local.credentials.clone(),
+        caller: local.workload.identity.clone(),
+        caller_address,
+        callee: workload,
+        port: address.port(),
+    };
+    Ok(Way::Lane { lane, key, permit, grounds })
+}
+
+async fn shake_hands(
+    dataplane: &Dataplane,
+    local: &Local,
+    address: SocketAddr,
+    workload: &Workload,
+) -> Result<Box<MutualLane>, Refusal> {
+    let _turn = local.turn(Handshake::Originate).await?;
+    let transport = dial::endpoint(&*local.dial, address).await?;
+    let transport = Socket::over_network(transport);
+    match originate(transport, &local.credentials, &workload.identity).await {
+        Ok(secured) => {
+            count(&dataplane.stats.handshakes_originated);
+            Ok(Box::new(Lane::new(secured)))
+        }
+        Err(error) => {
+            count(&dataplane.stats.handshakes_failed);
+            Err(Refusal::of_handshake(&error))
+        }
+    }
+}
+
+impl Refusal {
+    pub fn of_handshake(error: &martlet_identity::HandshakeError) -> Self {
+        let mut detail = error.to_string();
+        if let Some(source) = std::error::Error::source(error) {
+            detail.push_str(&format!(": {source}"));
+        }
+        Self { closed: error.closed(), policy: None, detail: Some(detail) }
     }
 }

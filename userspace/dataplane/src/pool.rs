@@ -3,17 +3,19 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime},
 };
 
 use martlet_model::{SpiffeId, WorkloadName};
 
 use crate::{
-    lane::Lane,
+    Local,
+    lane::MutualLane,
     limits::{IDLE_LANE, IDLE_LANES, IDLE_LANES_PER_PAIR},
 };
 
+/// Whose lane it is, where it goes, and who must be there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     pub caller: WorkloadName,
@@ -21,78 +23,200 @@ pub struct Key {
     pub identity: SpiffeId,
 }
 
+/// A lane that may be idle.
+pub trait Kept {
+    fn is_usable(&mut self, now: SystemTime) -> bool;
+}
+
+/// An idle lane, and the workload of ours that it belongs to.
+pub struct Parked {
+    pub lane: Box<MutualLane>,
+    pub local: Arc<Local>,
+}
+
+impl Kept for Parked {
+    fn is_usable(&mut self, now: SystemTime) -> bool {
+        let Self { lane, local } = self;
+        !local.is_retired() && lane.is_usable(local.credentials.generation(), now)
+    }
+}
+
 /// Last in, first out: a pair that needs few lanes lets the others grow old.
-#[derive(Default)]
-pub struct Pool {
-    idle: Mutex<Idle>,
+pub struct Pool<L> {
+    idle: Mutex<Idle<L>>,
 }
 
-#[derive(Default)]
-struct Idle {
-    lanes: HashMap<Key, Vec<(Instant, Lane)>>,
+struct Idle<L> {
+    /// The oldest stand first.
+    lanes: HashMap<Key, Vec<(Instant, L)>>,
     count: usize,
+    closed: bool,
 }
 
-impl Pool {
-    fn lock(&self) -> MutexGuard<'_, Idle> {
+impl<L> Default for Pool<L> {
+    fn default() -> Self {
+        Self { idle: Mutex::new(Idle { lanes: HashMap::new(), count: 0, closed: false }) }
+    }
+}
+
+impl<L: Kept> Pool<L> {
+    fn lock(&self) -> MutexGuard<'_, Idle<L>> {
         // Every change below is complete before anything that could panic.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A lane that is still good; those that are not are closed.
-    pub fn take(&self, key: &Key, generation: u64) -> Option<Lane> {
+    pub fn take(&self, key: &Key) -> Option<L> {
         loop {
-            let (since, mut lane) = {
-                let mut idle = self.lock();
-                let lane = idle.lanes.get_mut(key)?.pop();
-                match lane {
-                    Some(lane) => {
-                        idle.count -= 1;
-                        lane
-                    }
-                    None => {
-                        idle.lanes.remove(key);
-                        return None;
-                    }
-                }
-            };
-            if since.elapsed() < IDLE_LANE && lane.is_usable(generation, SystemTime::now()) {
+            let (since, mut lane) = self.pop(key)?;
+            if since.elapsed() < IDLE_LANE && lane.is_usable(SystemTime::now()) {
                 return Some(lane);
             }
         }
     }
 
-    /// Keeps a lane, or closes it if there are enough.
-    pub fn put(&self, key: Key, lane: Lane) {
-        let now = Instant::now();
+    fn pop(&self, key: &Key) -> Option<(Instant, L)> {
         let mut idle = self.lock();
-        if idle.count >= IDLE_LANES {
-            return;
+        let lanes = idle.lanes.get_mut(key)?;
+        let lane = lanes.pop();
+        if lanes.is_empty() {
+            idle.lanes.remove(key);
         }
-        let lanes = idle.lanes.entry(key).or_default();
-        // The oldest stand first.
-        let old = lanes.iter().take_while(|(since, _)| now - *since >= IDLE_LANE).count();
-        lanes.drain(..old);
-        let mut change = -(old as isize);
-        if lanes.len() < IDLE_LANES_PER_PAIR {
-            lanes.push((now, lane));
-            change += 1;
-        }
-        idle.count = idle.count.saturating_add_signed(change);
+        idle.count -= usize::from(lane.is_some());
+        lane
     }
 
-    /// Closes what nobody has used for long. Called now and then.
-    pub fn sweep(&self) {
-        let now = Instant::now();
+    /// Keeps a lane. Closes the pair's oldest instead if it has enough, or this one if all have.
+    pub fn put(&self, key: Key, lane: L) {
         let mut idle = self.lock();
-        for lanes in idle.lanes.values_mut() {
-            lanes.retain(|(since, _)| now - *since < IDLE_LANE);
+        if idle.closed {
+            return;
         }
-        idle.lanes.retain(|_, lanes| !lanes.is_empty());
-        idle.count = idle.lanes.values().map(Vec::len).sum();
+        let Idle { lanes, count, .. } = &mut *idle;
+        if *count >= IDLE_LANES && !lanes.contains_key(&key) {
+            return;
+        }
+        let lanes = lanes.entry(key).or_default();
+        let mut oldest = None;
+        if lanes.len() >= IDLE_LANES_PER_PAIR || *count >= IDLE_LANES {
+            oldest = Some(lanes.remove(0));
+            *count -= 1;
+        }
+        lanes.push((Instant::now(), lane));
+        *count += 1;
+        // Closing a socket takes a while.
+        drop(idle);
+        drop(oldest);
+    }
+
+    /// Closes what nobody has used for long, and what cannot be used any more.
+    pub fn sweep(&self) {
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        let mut idle = self.lock();
+        let mut closed = Vec::new();
+        idle.lanes.retain(|_, lanes| {
+            let good =
+                |lane: &mut (Instant, L)| now - lane.0 < IDLE_LANE && lane.1.is_usable(clock);
+            closed.extend(lanes.extract_if(.., |lane| !good(lane)));
+            !lanes.is_empty()
+        });
+        idle.count -= closed.len();
+        drop(idle);
+    }
+
+    /// Closes all lanes, and keeps none from now on.
+    pub fn close(&self) {
+        let mut idle = self.lock();
+        idle.closed = true;
+        idle.count = 0;
+        let lanes = std::mem::take(&mut idle.lanes);
+        drop(idle);
+        drop(lanes);
     }
 
     pub fn len(&self) -> usize {
         self.lock().count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake {
+        number: usize,
+        good: bool,
+    }
+
+    impl Kept for Fake {
+        fn is_usable(&mut self, _: SystemTime) -> bool {
+            self.good
+        }
+    }
+
+    fn key(name: &str, port: u16) -> Key {
+        Key {
+            caller: WorkloadName {
+                namespace: "shop".parse().unwrap(),
+                name: name.parse().unwrap(),
+            },
+            destination: SocketAddr::from(([10, 0, 0, 1], port)),
+            identity: "spiffe://a.org/ns/shop/sa/web".parse().unwrap(),
+        }
+    }
+
+    fn lane(number: usize) -> Fake {
+        Fake { number, good: true }
+    }
+
+    #[test]
+    fn the_last_lane_is_taken_first_and_only_by_its_pair() {
+        let pool = Pool::default();
+        pool.put(key("cart", 80), lane(1));
+        pool.put(key("cart", 80), lane(2));
+        assert!(pool.take(&key("cart", 81)).is_none());
+        assert!(pool.take(&key("web", 80)).is_none());
+        assert_eq!(pool.take(&key("cart", 80)).unwrap().number, 2);
+        assert_eq!(pool.take(&key("cart", 80)).unwrap().number, 1);
+        assert!(pool.take(&key("cart", 80)).is_none());
+        assert_eq!((pool.len(), pool.lock().lanes.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_lane_that_is_not_good_is_never_given() {
+        let pool = Pool::default();
+        pool.put(key("cart", 80), lane(1));
+        pool.put(key("cart", 80), Fake { good: false, ..lane(2) });
+        assert_eq!(pool.take(&key("cart", 80)).unwrap().number, 1);
+        assert_eq!(pool.len(), 0, "the other was closed");
+    }
+
+    #[test]
+    fn both_bounds_hold_and_the_oldest_goes_first() {
+        let pool = Pool::default();
+        for number in 0..IDLE_LANES_PER_PAIR + 10 {
+            pool.put(key("cart", 80), lane(number));
+        }
+        assert_eq!(pool.len(), IDLE_LANES_PER_PAIR);
+        assert_eq!(pool.lock().lanes[&key("cart", 80)][0].1.number, 10);
+        for port in 1..10_000 {
+            pool.put(key("web", port), lane(0));
+        }
+        assert_eq!(pool.len(), IDLE_LANES);
+        let counted: usize = pool.lock().lanes.values().map(Vec::len).sum();
+        assert_eq!(counted, IDLE_LANES);
+    }
+
+    #[test]
+    fn a_sweep_closes_what_is_dead_and_a_closed_pool_keeps_nothing() {
+        let pool = Pool::default();
+        pool.put(key("cart", 80), Fake { good: false, ..lane(1) });
+        pool.put(key("cart", 80), lane(2));
+        pool.put(key("web", 80), Fake { good: false, ..lane(3) });
+        pool.sweep();
+        assert_eq!((pool.len(), pool.lock().lanes.len()), (1, 1));
+        pool.close();
+        pool.put(key("web", 80), lane(3));
+        assert_eq!(pool.len(), 0);
     }
 }

@@ -1,26 +1,31 @@
 //! What is gathered about a connection while it lives, and said when it ends.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use martlet_model::{
     AccessRecord, Closed, ConnectionId, Party, Protection, Reporter, TlsFacts, Workload,
 };
+use tokio::sync::mpsc;
 
-use crate::{
-    Dataplane,
-    relay::{Bytes, End, Side},
-};
+use crate::{live::Live, stats::Stats};
 
+/// Where records go. It is bounded; what does not fit is dropped and counted.
+pub type RecordSink = mpsc::Sender<AccessRecord>;
+
+/// A record in the making.
 pub struct Draft {
     pub record: AccessRecord,
-    pub bytes: Bytes,
-    began: Instant,
+    pub began: Instant,
 }
 
 impl Draft {
-    pub fn new(id: ConnectionId, reporter: Reporter) -> Self {
+    pub fn new(reporter: Reporter) -> Self {
         let record = AccessRecord {
-            id,
+            id: ConnectionId(rand::random()),
             reporter,
             source: Party::default(),
             destination: Party::default(),
@@ -30,58 +35,35 @@ impl Draft {
             warm: false,
             bytes_sent: 0,
             bytes_received: 0,
-            duration: std::time::Duration::ZERO,
+            duration: Duration::ZERO,
             closed: Closed::Finished,
             policy: None,
         };
-        Self { record, bytes: Bytes::default(), began: Instant::now() }
+        Self { record, began: Instant::now() }
     }
 
-    pub fn protected(&mut self, facts: &TlsFacts, warm: bool) {
+    pub fn over_lane(&mut self, facts: &TlsFacts, warm: bool) {
         self.record.protection = Protection::MutualTls;
         self.record.tls = Some(facts.clone());
         self.record.warm = warm;
     }
 
-    /// Takes the relay's word for the end.
-    pub fn ended(&mut self, side: Side, end: &End) -> Closed {
-        let (here, there) = match side {
-            Side::Caller => (Closed::ResetByCaller, Closed::ResetByCallee),
-            Side::Callee => (Closed::ResetByCallee, Closed::ResetByCaller),
-        };
-        match end {
-            End::Finished => Closed::Finished,
-            End::ResetHere => here,
-            End::ResetThere => there,
-            End::Refused { reason, policy } => {
-                self.record.policy = (!policy.is_empty()).then(|| policy.clone());
-                *reason
-            }
-            End::Broken(Some(error)) if martlet_identity::refused_by_peer(error) => {
-                Closed::RefusedByPeer
-            }
-            End::Broken(_) => Closed::LaneBroken,
-            End::Violation(violation) => {
-                tracing::warn!(%violation, id = %self.record.id, "the peer broke the lane protocol");
-                Closed::LaneViolation
-            }
-        }
+    pub fn count(&mut self, live: &Live) {
+        self.record.bytes_sent = live.sent.load(Ordering::Relaxed);
+        self.record.bytes_received = live.received.load(Ordering::Relaxed);
     }
 
-    /// The one record of a connection.
-    pub fn close(mut self, dataplane: &Dataplane, closed: Closed) {
-        let Bytes { sent, received } = self.bytes;
-        (self.record.bytes_sent, self.record.bytes_received) = match self.record.reporter {
-            Reporter::Source => (sent, received),
-            Reporter::Destination => (received, sent),
-        };
-        if closed.is_refusal() {
-            self.record.protection = Protection::None;
+    /// The one record of a connection. Never waits.
+    pub fn close(mut self, closed: Closed, sink: &RecordSink, stats: &Stats) {
+        let record = &mut self.record;
+        if record.bytes_sent == 0 && record.bytes_received == 0 && closed.is_refusal() {
+            record.protection = Protection::None;
         }
-        self.record.duration = self.began.elapsed();
-        self.record.closed = closed;
-        if dataplane.records.try_send(self.record).is_err() {
-            tracing::debug!("an access record was dropped");
+        record.duration = self.began.elapsed();
+        record.closed = closed;
+        stats.closed(record);
+        if sink.try_send(self.record).is_err() {
+            stats.records_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

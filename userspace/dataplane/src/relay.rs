@@ -1,269 +1,269 @@
 //! Between an application and a lane, both directions in one task.
 //!
+//! ```text
+//!             FINISH ours          FINISH theirs
+//!   open ──────────────▶ half open ─────────────▶ callee says DONE ─▶ Finished: lane idle again
+//!     │ reset, refusal, violation, failure, taken back
+//!     └────────────────────────────────────────────▶ any other End: lane closed
+//! ```
+//!
 //! Nothing is read from one side while the other has not taken what was read before: TCP's own
-//! flow control is the only one there is, from one application to the other.
+//! flow control is the only one there is, from one application to the other. While a side is not
+//! read, it is watched for failure.
 
 use std::{
+    future::Future,
     io,
-    pin::Pin,
+    pin::pin,
+    sync::atomic::AtomicU64,
     task::{Context, Poll},
 };
 
-use bytes::BufMut as _;
 use martlet_model::Closed;
 use martlet_policy::Permit;
-use tokio::{io::AsyncWrite as _, net::TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    frame::{Frame, FrameError, HEADER_BYTES, data_header},
-    lane::{Lane, LaneError, Word},
-    limits::{CHUNK_BYTES, FAREWELL_TIMEOUT},
+    frame::{Frame, Open},
+    inward::{Heard, Interruption, Inward},
+    lane::{Lane, MutualLane, Violation},
+    live::Live,
+    outward::{Fault, Outward},
+    scratch::Waiting,
+    socket::Socket,
 };
+
+pub use crate::inward::Side;
 
 /// How a relayed connection ended, seen from this side.
 #[derive(Debug)]
 pub enum End {
     /// Both directions were finished; the lane can carry another connection.
     Finished,
-    /// Our application reset it; the far side has been told.
+    /// Our application reset it.
     ResetHere,
-    /// The far application reset it.
-    ResetThere,
+    /// The far side reset it, and says why.
+    ResetThere(Closed),
     /// The far side refused it.
-    Refused { reason: Closed, policy: String },
+    Refused { reason: Closed, text: String },
     /// The lane's transport ended; the error is there if it was one.
     Broken(Option<io::Error>),
     /// The far side broke the protocol.
     Violation(Violation),
+    /// It was taken back: by policy, by an expired certificate, by the agent's stopping.
+    Stopped(Closed),
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Violation {
-    #[error(transparent)]
-    Framing(FrameError),
-    #[error("a frame that has no place in this state")]
-    OutOfOrder,
+/// An end, and what must still go to the lane before anything is said about it.
+#[derive(Debug)]
+pub struct Ended {
+    pub end: End,
+    pub unsent: Waiting,
 }
 
-/// How many application bytes went which way.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Bytes {
-    /// From our application.
-    pub sent: u64,
-    /// To our application.
-    pub received: u64,
-}
-
-/// Which side of the lane we are: only the called side may refuse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    Caller,
-    Callee,
-}
-
-/// Relays until the connection has ended. `greeting` is sent first, together with what the
-/// application has sent already.
+/// Relays over a lane until the connection has ended. The permit is policy's word for it, and the
+/// lane is proof of the peer.
 pub async fn relay(
-    application: &mut TcpStream,
-    lane: &mut Lane,
-    side: Side,
-    greeting: Option<&Frame>,
     _permit: &Permit,
-    bytes: &mut Bytes,
-) -> End {
-    let mut outgoing = Vec::new();
-    if let Some(greeting) = greeting {
-        greeting.write(&mut outgoing);
-    }
-    let mut relay = Relay {
-        application,
-        lane,
-        side,
-        bytes,
-        outgoing,
-        sent: 0,
-        flushed: false,
-        finished_here: false,
-        finished_there: false,
-    };
-    let end = std::future::poll_fn(|context| relay.poll(context)).await;
-    if matches!(end, End::ResetHere) {
-        Frame::Reset.write(&mut relay.outgoing);
-        let farewell = std::future::poll_fn(|context| relay.poll_send(context));
-        // Without it the far side finds the lane broken, and resets too.
-        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
-    }
-    end
-}
-
-struct Relay<'a> {
-    application: &'a mut TcpStream,
-    lane: &'a mut Lane,
+    lane: &mut MutualLane,
+    application: &mut Socket,
     side: Side,
-    bytes: &'a mut Bytes,
-    /// Frames on their way to the lane: `outgoing[sent..]`.
-    outgoing: Vec<u8>,
-    sent: usize,
-    flushed: bool,
-    finished_here: bool,
-    finished_there: bool,
+    opening: Option<Open>,
+    live: &Live,
+) -> Ended {
+    let application_failed = application.clone().failed();
+    let lane_failed = lane.stream.get_ref().clone().failed();
+    let (here, there) = live.counters(side);
+    let conversation = Conversation::new(application, lane, side, opening, here, there);
+    run(conversation, application_failed, lane_failed, live.stopped()).await
 }
 
-impl Relay<'_> {
+async fn run<A, L>(
+    mut conversation: Conversation<'_, A, L>,
+    application_failed: impl Future<Output = ()>,
+    lane_failed: impl Future<Output = ()>,
+    stopped: impl Future<Output = Closed>,
+) -> Ended
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut application_failed = pin!(application_failed);
+    let mut lane_failed = pin!(lane_failed);
+    let mut stopped = pin!(stopped);
+    let end = std::future::poll_fn(|context| {
+        if let Poll::Ready(reason) = stopped.as_mut().poll(context) {
+            return Poll::Ready(End::Stopped(reason));
+        }
+        if let Poll::Ready(end) = conversation.poll(context) {
+            return Poll::Ready(end);
+        }
+        if conversation.outward.ignores_application()
+            && application_failed.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(End::ResetHere);
+        }
+        if conversation.inward.is_stalled && lane_failed.as_mut().poll(context).is_ready() {
+            return Poll::Ready(conversation.last_words(context, None));
+        }
+        Poll::Pending
+    })
+    .await;
+    Ended { end, unsent: std::mem::take(&mut conversation.outward.waiting) }
+}
+
+struct Conversation<'a, A, L> {
+    application: &'a mut A,
+    lane: &'a mut Lane<L>,
+    side: Side,
+    outward: Outward,
+    inward: Inward,
+    /// The called side has said DONE.
+    done_said: bool,
+    bytes_outward: &'a AtomicU64,
+    bytes_inward: &'a AtomicU64,
+}
+
+impl<'a, A, L> Conversation<'a, A, L>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin,
+{
+    fn new(
+        application: &'a mut A,
+        lane: &'a mut Lane<L>,
+        side: Side,
+        opening: Option<Open>,
+        bytes_outward: &'a AtomicU64,
+        bytes_inward: &'a AtomicU64,
+    ) -> Self {
+        let (outward, inward) = (Outward::new(opening), Inward::new(side));
+        Self {
+            application,
+            lane,
+            side,
+            outward,
+            inward,
+            done_said: false,
+            bytes_outward,
+            bytes_inward,
+        }
+    }
+
+    /// A direction that is pending has left its waker; one that failed ends both.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        // A pending direction has left its waker; an ended one ends both.
-        if let Poll::Ready(Err(end)) = self.poll_up(context) {
-            return Poll::Ready(end);
+        let mut outward = self.poll_outward(context);
+        if let Poll::Ready(Err(fault)) = outward {
+            return Poll::Ready(self.fault(context, fault));
         }
-        if let Poll::Ready(Err(end)) = self.poll_down(context) {
-            return Poll::Ready(end);
+        let heard_before = self.inward.heard;
+        let inward = self.inward.poll(
+            context,
+            self.lane,
+            self.application,
+            self.outward.finished,
+            self.bytes_inward,
+        );
+        if let Poll::Ready(Err(interruption)) = inward {
+            return Poll::Ready(end_of(interruption));
         }
-        match self.finished_here && self.finished_there && self.is_sent() {
+        let finishes_now = heard_before < Heard::Finish && self.inward.heard >= Heard::Finish;
+        if finishes_now && self.outward.finished && self.owes_done() {
+            self.outward.push(&Frame::Done);
+            self.done_said = true;
+            outward = self.poll_outward(context);
+            if let Poll::Ready(Err(fault)) = outward {
+                return Poll::Ready(self.fault(context, fault));
+            }
+        }
+        let over = match self.side {
+            Side::Caller => self.inward.heard == Heard::Done,
+            Side::Callee => self.done_said,
+        };
+        match over && outward.is_ready() {
             true => Poll::Ready(End::Finished),
             false => Poll::Pending,
         }
     }
 
-    fn is_sent(&self) -> bool {
-        self.outgoing.is_empty() && self.flushed
+    fn poll_outward(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let was_finished = self.outward.finished;
+        let says_done = self.owes_done() && self.inward.heard >= Heard::Finish;
+        let last = if says_done { Frame::Done } else { Frame::Finish };
+        let polled = self.outward.poll(
+            context,
+            self.application,
+            &mut self.lane.stream,
+            &last,
+            self.bytes_outward,
+        );
+        self.done_said |= says_done && !was_finished && self.outward.finished;
+        polled
     }
 
-    /// From the application to the lane.
-    fn poll_up(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
-        loop {
-            let mut blocked = self.finished_here;
-            if !blocked && self.sent == 0 && self.outgoing.len() < CHUNK_BYTES {
-                match self.poll_take(context) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(End::ResetHere)),
-                    Poll::Pending => blocked = true,
-                }
-            }
-            match self.poll_send(context) {
-                Poll::Ready(Ok(())) if blocked => {
-                    // An idle connection holds no buffer.
-                    self.outgoing = Vec::new();
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Broken(Some(error)))),
-                Poll::Pending => return Poll::Pending,
-            }
+    fn owes_done(&self) -> bool {
+        self.side == Side::Callee && !self.done_said
+    }
+
+    fn fault(&mut self, context: &mut Context<'_>, fault: Fault) -> End {
+        match fault {
+            Fault::Application => End::ResetHere,
+            Fault::Lane(error) => self.last_words(context, Some(error)),
         }
     }
 
-    /// Takes what the application has sent, as one frame.
-    fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.application.poll_read_ready(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(ready) => ready?,
-        }
-        let start = self.outgoing.len();
-        self.outgoing.extend_from_slice(&data_header(0));
-        self.outgoing.reserve(CHUNK_BYTES);
-        let read = self.application.try_read_buf(&mut (&mut self.outgoing).limit(CHUNK_BYTES));
-        let length = match read {
-            Ok(length) if length > 0 => length,
-            nothing => {
-                self.outgoing.truncate(start);
-                match nothing {
-                    // Readiness was stale; asking again leaves the waker.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        return self.application.poll_read_ready(context);
-                    }
-                    other => other?,
-                }
-            }
-        };
-        self.flushed = false;
-        if length == 0 {
-            Frame::Finish.write(&mut self.outgoing);
-            self.finished_here = true;
-            return Poll::Ready(Ok(()));
-        }
-        self.outgoing[start..start + HEADER_BYTES].copy_from_slice(&data_header(length));
-        self.bytes.sent += length as u64;
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.outgoing.len() {
-            match self.lane.poll_write(context, &self.outgoing[self.sent..]) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                Poll::Ready(Ok(written)) => self.sent += written,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            }
-        }
-        self.outgoing.clear();
-        self.sent = 0;
-        if !self.flushed {
-            match self.lane.poll_flush(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(result) => result?,
-            }
-            self.flushed = true;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// From the lane to the application.
-    fn poll_down(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
-        while !self.finished_there {
-            if !self.lane.data().is_empty() {
-                let data = self.lane.data();
-                match Pin::new(&mut *self.application).poll_write(context, data) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(written)) => {
-                        self.lane.delivered(written);
-                        self.bytes.received += written as u64;
-                    }
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(End::ResetHere)),
-                }
-                continue;
-            }
-            let word = match self.lane.poll_word(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(word) => word,
-            };
-            if let Err(end) = self.hear(context, word) {
-                return Poll::Ready(Err(end));
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn hear(
-        &mut self,
-        context: &mut Context<'_>,
-        word: Result<Word, LaneError>,
-    ) -> Result<(), End> {
-        match word {
-            Ok(Word::Data) => Ok(()),
-            Ok(Word::Control(Frame::Finish)) => {
-                self.finished_there = true;
-                // An application that is gone already shows itself when it is read.
-                let _ = Pin::new(&mut *self.application).poll_shutdown(context);
-                Ok(())
-            }
-            Ok(Word::Control(Frame::Reset)) => Err(End::ResetThere),
-            Ok(Word::Control(Frame::Refused { reason, policy })) if self.side == Side::Caller => {
-                Err(End::Refused { reason, policy })
-            }
-            Ok(Word::Control(_)) => Err(End::Violation(Violation::OutOfOrder)),
-            Ok(Word::End) => Err(End::Broken(None)),
-            Err(LaneError::Transport(error)) => Err(End::Broken(Some(error))),
-            Err(LaneError::Violation(error)) => Err(End::Violation(Violation::Framing(error))),
+    fn last_words(&mut self, context: &mut Context<'_>, error: Option<io::Error>) -> End {
+        match end_of(self.inward.last_words(context, self.lane)) {
+            End::Broken(None) => End::Broken(error),
+            said => said,
         }
     }
 }
 
-/// Lets the application see a reset instead of an orderly end, when its socket is dropped.
-pub fn reset(application: &TcpStream) {
-    let zero = Some(std::time::Duration::ZERO);
-    if let Err(error) = socket2::SockRef::from(application).set_linger(zero) {
-        tracing::debug!(%error, "a connection could not be reset");
+fn end_of(interruption: Interruption) -> End {
+    match interruption {
+        Interruption::Application => End::ResetHere,
+        Interruption::Reset(reason) => End::ResetThere(reason),
+        Interruption::Refused { reason, text } => End::Refused { reason, text },
+        Interruption::Violation(violation) => End::Violation(violation),
+        Interruption::Ended => End::Broken(None),
+        Interruption::Failed(error) => End::Broken(Some(error)),
     }
 }
+
+impl End {
+    /// What the record says.
+    pub fn closed(&self, side: Side) -> Closed {
+        match self {
+            Self::Finished => Closed::Finished,
+            Self::ResetHere => reset_by(side),
+            Self::ResetThere(reason) | Self::Refused { reason, .. } => *reason,
+            Self::Broken(Some(error)) if martlet_identity::refused_by_peer(error) => {
+                Closed::RefusedByPeer
+            }
+            Self::Broken(_) => Closed::LaneBroken,
+            Self::Violation(_) => Closed::LaneViolation,
+            Self::Stopped(reason) => *reason,
+        }
+    }
+
+    /// What the far side is told, if it does not know and can be told.
+    pub fn farewell(&self, side: Side) -> Option<Frame> {
+        match self {
+            Self::ResetHere | Self::Violation(_) | Self::Stopped(_) => {
+                Some(Frame::Reset(self.closed(side)))
+            }
+            Self::Finished | Self::ResetThere(_) | Self::Refused { .. } | Self::Broken(_) => None,
+        }
+    }
+}
+
+fn reset_by(side: Side) -> Closed {
+    match side {
+        Side::Caller => Closed::ResetByCaller,
+        Side::Callee => Closed::ResetByCallee,
+    }
+}
+
+#[cfg(test)]
+mod tests;

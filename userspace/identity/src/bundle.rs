@@ -46,6 +46,10 @@ impl TrustBundle {
         self.domains.get(domain).map(|roots| roots.anchors.as_slice())
     }
 
+    pub fn trusts(&self, domain: &TrustDomain) -> bool {
+        self.domains.contains_key(domain)
+    }
+
     /// All root certificates, DER.
     pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.domains.values().flat_map(|roots| roots.certificates.iter().map(Vec::as_slice))

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConnectionId, Label, Mode, Party, Protection, Reporter, SpiffeId, TlsFacts, TrustDomain,
-    WorkloadName,
+    AccessRecord, ConnectionId, Label, Mode, Party, Protection, Reporter, SpiffeId, TlsFacts,
+    TrustDomain, WorkloadName,
 };
 
 /// `GET /status`
@@ -152,4 +152,13 @@ pub enum CheckResult {
     Success,
     Warning,
     Error,
+}
+
+/// One element of `GET /records`, and one line of the access log in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimedRecord {
+    /// When the record was taken: RFC 3339, UTC, milliseconds.
+    pub time: String,
+    #[serde(flatten)]
+    pub record: AccessRecord,
 }
