@@ -1,17 +1,37 @@
 //! What a machine needs: checked, named, and with `--yes` installed.
+//!
+//! `needs` is the list, `machine` asks this machine, `install` changes it.
 
-use std::{path::Path, process::Command};
+mod install;
+pub mod machine;
+mod needs;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
-struct Need {
+use self::needs::NEEDS;
+
+/// What a need is for. Who builds does not need what is only tested with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Group {
+    Build,
+    Demo,
+    Test,
+    Bench,
+}
+
+impl Group {
+    pub const ALL: &[Group] = &[Group::Build, Group::Demo, Group::Test, Group::Bench];
+}
+
+pub struct Need {
     what: &'static str,
     why: &'static str,
+    groups: &'static [Group],
     present: fn() -> bool,
     remedy: Remedy,
 }
 
-enum Remedy {
+pub enum Remedy {
     /// Debian packages.
     Packages(&'static [&'static str]),
     /// bpf-linker, from source, against the LLVM that rustc for eBPF has.
@@ -20,140 +40,86 @@ enum Remedy {
     Machine(&'static str),
 }
 
-const NEEDS: &[Need] = &[
-    Need {
-        what: "root",
-        why: "kernel tests load eBPF programs and make network namespaces",
-        present: || output("id", &["-u"]).is_some_and(|id| id.trim() == "0"),
-        remedy: Remedy::Machine("run as root"),
-    },
-    Need {
-        what: "kernel type information (BTF)",
-        why: "eBPF maps are described with it",
-        present: || Path::new("/sys/kernel/btf/vmlinux").exists(),
-        remedy: Remedy::Machine("use a kernel of 5.15 or later with CONFIG_DEBUG_INFO_BTF=y"),
-    },
-    Need {
-        what: "C compiler",
-        why: "the cryptographic library has parts in C",
-        present: || output("cc", &["--version"]).is_some(),
-        remedy: Remedy::Packages(&["gcc", "libc6-dev"]),
-    },
-    Need {
-        what: "ip",
-        why: "kernel tests make network namespaces with it",
-        present: || output("ip", &["-V"]).is_some(),
-        remedy: Remedy::Packages(&["iproute2"]),
-    },
-    Need {
-        what: "openssl",
-        why: "tests let it judge our certificates, and make odd ones with it",
-        present: || output("openssl", &["version"]).is_some(),
-        remedy: Remedy::Packages(&["openssl"]),
-    },
-    Need {
-        what: "rustc for eBPF",
-        why: "it brings `core` for the kernel's virtual machine; rustup's rust-src does as well",
-        present: ebpf_toolchain,
-        remedy: Remedy::Packages(&["rustc-web", "libstd-rust-web-dev-bpf"]),
-    },
-    Need {
-        what: "LLVM 22 for bpf-linker",
-        why: "bpf-linker is built against the LLVM of the rustc for eBPF",
-        present: || linker() || Path::new("/usr/lib/llvm-22/bin/llvm-config").exists(),
-        remedy: Remedy::Packages(&["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"]),
-    },
-    Need {
-        what: "bpf-linker",
-        why: "it links eBPF programs",
-        present: linker,
-        remedy: Remedy::Linker,
-    },
-];
+/// Fails if something is missing and is not, or cannot be, installed. No group means all.
+pub fn run(groups: &[Group], install: bool) -> Result<()> {
+    let needs = needed(if groups.is_empty() { Group::ALL } else { groups });
+    let missing = report(&needs);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !install {
+        bail!("{} missing; `cargo xtask doctor --yes` installs what it can", missing.len());
+    }
+    install::all(&missing)?;
+    for need in &missing {
+        ensure!((need.present)(), "{} is still missing after its installation", need.what);
+    }
+    Ok(())
+}
 
-/// Fails if something is missing and is not, or cannot be, installed.
-pub fn run(install: bool) -> Result<()> {
-    let mut updated = false;
-    let mut missing = 0;
-    for need in NEEDS {
+fn needed(groups: &[Group]) -> Vec<&'static Need> {
+    NEEDS.iter().filter(|need| need.groups.iter().any(|group| groups.contains(group))).collect()
+}
+
+fn report(needs: &[&'static Need]) -> Vec<&'static Need> {
+    let mut missing = Vec::new();
+    for &need in needs {
         if (need.present)() {
-            println!("  ok       {}", need.what);
-            continue;
-        }
-        println!("  missing  {}: {}\n           {}", need.what, need.why, need.remedy.command());
-        if install {
-            need.remedy.apply(&mut updated)?;
-            ensure!((need.present)(), "{} is still missing after its installation", need.what);
+            println!("  ✓ {}", need.what);
         } else {
-            missing += 1;
+            println!("  ✗ {}: {}\n      {}", need.what, need.why, need.remedy.command());
+            missing.push(need);
         }
     }
-    match missing {
-        0 => Ok(()),
-        _ => bail!("{missing} missing; `cargo xtask doctor --yes` installs what can be installed"),
-    }
+    missing
 }
 
 impl Remedy {
     fn command(&self) -> String {
         match self {
-            Remedy::Packages(names) => format!("apt-get install {}", names.join(" ")),
-            Remedy::Linker => format!("LLVM_PREFIX={LLVM} cargo {}", LINKER_ARGUMENTS.join(" ")),
+            Remedy::Packages(names) if install::is_debian() => {
+                format!("apt-get install {}", names.join(" "))
+            }
+            Remedy::Packages(names) => {
+                format!("install what Debian has as {}", names.join(", "))
+            }
+            Remedy::Linker => install::linker_command(),
             Remedy::Machine(advice) => (*advice).to_owned(),
         }
     }
+}
 
-    fn apply(&self, updated: &mut bool) -> Result<()> {
-        match self {
-            Remedy::Machine(advice) => bail!("cannot be installed: {advice}"),
-            Remedy::Linker => {
-                run_command(Command::new("cargo").args(LINKER_ARGUMENTS).env("LLVM_PREFIX", LLVM))
-            }
-            Remedy::Packages(names) => {
-                if !*updated {
-                    run_command(Command::new("apt-get").arg("update"))?;
-                    *updated = true;
-                }
-                let mut install = Command::new("apt-get");
-                install.args(["install", "-y"]).args(*names);
-                run_command(install.env("DEBIAN_FRONTEND", "noninteractive"))
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_builds_needs_no_server() {
+        let names = |groups| needed(groups).iter().map(|need| need.what).collect::<Vec<_>>();
+        assert!(names(&[Group::Test]).contains(&"redis"));
+        assert!(!names(&[Group::Build]).contains(&"redis"));
+        assert!(names(&[Group::Build]).contains(&"bpf-linker"));
+        assert_eq!(names(Group::ALL).len(), NEEDS.len());
+    }
+
+    #[test]
+    fn every_need_says_why_and_for_what() {
+        for need in NEEDS {
+            assert!(!need.why.is_empty() && !need.groups.is_empty(), "{}", need.what);
+            assert!(!need.remedy.command().is_empty(), "{}", need.what);
         }
     }
-}
 
-const LLVM: &str = "/usr/lib/llvm-22";
-const LINKER_ARGUMENTS: &[&str] = &[
-    "install",
-    "bpf-linker",
-    "--version",
-    "0.13.0",
-    "--no-default-features",
-    "--features",
-    "llvm-22",
-];
-
-fn ebpf_toolchain() -> bool {
-    let sysroot = |rustc: &str| output(rustc, &["--print", "sysroot"]);
-    let has = |root: String, part: &str| Path::new(root.trim()).join(part).is_dir();
-    ["rustc", "/usr/bin/rustc"]
-        .iter()
-        .filter_map(|rustc| sysroot(rustc))
-        .any(|root| has(root, "lib/rustlib/bpfel-unknown-none"))
-        || sysroot("rustc").is_some_and(|root| has(root, "lib/rustlib/src/rust/library/core"))
-}
-
-fn linker() -> bool {
-    output("bpf-linker", &["--version"]).is_some()
-}
-
-fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn run_command(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("running {command:?}"))?;
-    ensure!(status.success(), "{command:?} failed: {status}");
-    Ok(())
+    #[test]
+    fn what_cannot_be_installed_is_said_before_anything_is_changed() {
+        let need = Need {
+            what: "a kernel",
+            why: "a test",
+            groups: &[Group::Build],
+            present: || false,
+            remedy: Remedy::Machine("get another one"),
+        };
+        let refused = install::all(&[&need]).unwrap_err().to_string();
+        assert!(refused.contains("get another one"), "{refused}");
+    }
 }

@@ -1,50 +1,97 @@
 //! Development tasks. Has few dependencies, so that it works before anything else is installed.
 
+mod build;
+mod command;
+mod demo;
 mod doctor;
-mod task;
+mod fuzz;
+mod lint;
+mod test;
 mod tidy;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::doctor::Group;
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about = "Development tasks of Martlet")]
 struct Args {
     #[command(subcommand)]
-    command: Command,
+    task: Task,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum Task {
     /// Say what this machine lacks, which package has it, and why it is needed.
     Doctor {
-        /// Install what is missing.
+        /// Install what is missing (Debian).
         #[arg(long)]
         yes: bool,
+        /// Look only at what these need.
+        #[arg(long = "for", value_enum, value_delimiter = ',')]
+        groups: Vec<Group>,
     },
     /// Build all binaries and the kernel programs.
-    Build,
-    /// Run every test: unit, property, and kernel tests (as root).
-    Test {
-        /// Install what is missing first.
+    Build {
         #[arg(long)]
-        yes: bool,
+        release: bool,
     },
-    /// Check formatting and lints, with warnings as errors.
+    /// Run the tests: unit and property tests, the lab's, then those on the running kernel.
+    Test(test::Args),
+    /// Build, and show the main job on this machine. Leaves nothing behind.
+    Demo(demo::Args),
+    /// Read the demonstration's output, and fail unless its last line says what it must.
+    #[command(hide = true)]
+    DemoVerdict,
+    /// Build, and measure beside direct TCP and HAProxy.
+    Bench {
+        /// Only name what is missing, instead of installing it first.
+        #[arg(long)]
+        no_install: bool,
+        /// Handed on to the benchmark (`--smoke`, `--help`, ...).
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run the fuzz targets, each for some seconds.
+    Fuzz {
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Format all sources.
+    Fmt {
+        /// Change nothing; fail if something would change.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run clippy with warnings as errors.
     Lint,
     /// Check what the compiler does not: crate edges, who may name what, file sizes.
     Tidy,
 }
 
-fn main() -> Result<()> {
-    match Args::parse().command {
-        Command::Doctor { yes } => doctor::run(yes),
-        Command::Build => task::build(),
-        Command::Test { yes } => {
-            doctor::run(yes)?;
-            task::test()
-        }
-        Command::Lint => task::lint(),
-        Command::Tidy => tidy::run(),
+fn main() -> ExitCode {
+    let args = Args::parse();
+    command::enter_workspace().and_then(|()| run(args.task)).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Doctor { yes, groups } => doctor::run(&groups, yes)?,
+        Task::Build { release } => build::all(release)?,
+        Task::Test(args) => return test::run(&args),
+        Task::Demo(args) => return demo::demo(&args),
+        Task::DemoVerdict => demo::judge()?,
+        Task::Bench { no_install, arguments } => return demo::bench(!no_install, &arguments),
+        Task::Fuzz { seconds } => fuzz::all(seconds)?,
+        Task::Fmt { check } => lint::format(check)?,
+        Task::Lint => lint::clippy()?,
+        Task::Tidy => tidy::run()?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -23,5 +23,5 @@ pub use error::{HandshakeError, IdentityError, PeerProblem};
 pub use handshake::{Peer, Secured, originate, refused_by_peer, terminate};
 pub use key::{Csr, SigningKey};
 pub use parameters::LANE_PROTOCOL;
-pub use svid::{Chain, Svid, describe};
+pub use svid::{Chain, Svid, describe, fingerprint};
 pub use verify::verify_chain;

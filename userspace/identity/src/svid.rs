@@ -80,7 +80,7 @@ pub fn describe(der: &[u8]) -> Result<CertificateReport, PeerProblem> {
         GeneralName::URI(uri) => Some((*uri).to_owned()),
         _ => None,
     });
-    let digest = sha256(der);
+    let digest = fingerprint(der);
     Ok(CertificateReport {
         subject: certificate.subject().to_string(),
         issuer: certificate.issuer().to_string(),
@@ -92,11 +92,12 @@ pub fn describe(der: &[u8]) -> Result<CertificateReport, PeerProblem> {
     })
 }
 
-fn sha256(der: &[u8]) -> String {
+/// SHA-256, in hex.
+pub fn fingerprint(bytes: &[u8]) -> String {
     use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
     let hash = TLS13_AES_128_GCM_SHA256
         .tls13()
-        .map(|suite| suite.common.hash_provider.hash(der).as_ref().to_vec());
+        .map(|suite| suite.common.hash_provider.hash(bytes).as_ref().to_vec());
     hash.unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,3 +1,5 @@
+//! Frames, however they are cut into pieces, and what no decoder takes.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,93 @@
+//! Runs the tests and counts them. The totals are the last line, also after a failure.
+
+mod totals;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+
+use self::totals::{Report, Totals};
+use crate::{
+    build::{self, ALL_BUT_EBPF, NODE},
+    command::cargo,
+    doctor::{self, Group, machine},
+};
+
+const KERNEL_TESTS: &str = "martlet-tests-kernel";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only tests whose name has this in it.
+    filter: Option<String>,
+    /// Only unit and property tests and those of the lab.
+    #[arg(long)]
+    unit: bool,
+    /// Only tests on the running kernel.
+    #[arg(long, conflicts_with = "unit")]
+    kernel: bool,
+    /// Let tests on the running kernel take as long as their claims are worth.
+    #[arg(long)]
+    long: bool,
+    /// Only name what is missing, instead of installing it first.
+    #[arg(long)]
+    no_install: bool,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    doctor::run(&[Group::Build, Group::Test], !args.no_install)?;
+    let mut totals = Totals::default();
+    if !args.kernel {
+        totals += watch(unit_tests(args))?;
+    }
+    if !args.unit {
+        build::release(NODE)?;
+        totals += watch(kernel_tests(args))?;
+    }
+    if totals.passed == 0 {
+        println!("no test ran");
+    }
+    println!("{totals}");
+    Ok(if totals.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn unit_tests(args: &Args) -> Command {
+    let mut command = cargo("test");
+    command.args(ALL_BUT_EBPF).args(["--exclude", KERNEL_TESTS, "--no-fail-fast"]);
+    command.args(&args.filter);
+    command
+}
+
+/// One after the other: they share the machine's root cgroup, and some measure memory and time.
+/// They run against the release build, which is what a user runs.
+fn kernel_tests(args: &Args) -> Command {
+    let mut command = cargo("test");
+    command.args(["--release", "--package", KERNEL_TESTS, "--no-fail-fast"]).args(&args.filter);
+    command.args(["--", "--test-threads=1", "--show-output"]);
+    if args.long {
+        command.env("MARTLET_LONG", "1");
+    }
+    command
+}
+
+/// Hands the tests' output on, and counts what it says.
+fn watch(mut command: Command) -> Result<Totals> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
+    let output = child.stdout.take().context("cargo's output is piped")?;
+    let mut report = Report::default();
+    for line in BufReader::new(output).split(b'\n') {
+        // Not every program that a test shows speaks UTF-8.
+        let line = line.context("reading the tests' output")?;
+        let line = String::from_utf8_lossy(&line);
+        report.read(&line);
+        println!("{line}");
+    }
+    let success = child.wait().context("waiting for cargo test")?.success();
+    let (totals, complaints) = report.finish(success, machine::lacks);
+    for complaint in complaints {
+        println!("{complaint}");
+    }
+    Ok(totals)
+}
