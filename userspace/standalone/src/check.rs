@@ -1,0 +1,113 @@
+//! What must be true of a file beyond its shape. Every problem is noted and the rest is still
+//! looked at, so that one run shows all of them.
+
+mod policies;
+mod services;
+mod settings;
+mod text;
+mod workloads;
+
+use std::{collections::HashMap, hash::Hash, sync::Arc};
+
+use martlet_model::Directory;
+use martlet_policy::PolicySet;
+
+use crate::{
+    file::File,
+    limits,
+    mark::{At, Mark},
+    node_file::NodeFile,
+    problem::{Fault, Problem},
+};
+
+/// What was found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    problems: Vec<Problem>,
+    /// Those that were not kept.
+    others: usize,
+}
+
+/// Where each key stood first.
+struct Seen<K>(HashMap<K, Option<Mark>>);
+
+pub(crate) fn file(file: &File) -> Result<NodeFile, Findings> {
+    let mut findings = Findings::default();
+    let found = &mut findings;
+    let trust_domain = text::trust_domain(&file.trust_domain, found);
+    let authority = text::path(&file.authority.directory, found);
+    let settings = settings::settings(&file.node, found);
+    let own_node = settings.as_ref().map(|settings| &settings.name);
+    let workloads = workloads::workloads(&file.workloads, trust_domain.as_ref(), own_node, found);
+    let services = services::services(&file.services, &workloads.owners, found);
+    let policies = policies::policies(&file.policies, found);
+
+    // Both refuse what was noted above, without knowing its place.
+    if findings.problems.is_empty()
+        && let (Some(trust_domain), Some(authority), Some(settings)) =
+            (trust_domain, authority, settings)
+    {
+        let directory = findings.keep(None, Directory::new(workloads.all, services));
+        let policies = findings.keep(None, PolicySet::new(policies));
+        if let (Some(directory), Some(policies)) = (directory, policies) {
+            let (directory, policies) = (Arc::new(directory), Arc::new(policies));
+            let local = workloads.local;
+            return Ok(NodeFile { trust_domain, authority, settings, local, directory, policies });
+        }
+    }
+    Err(findings)
+}
+
+impl Findings {
+    fn note(&mut self, mark: Option<Mark>, fault: impl Into<Fault>) {
+        match self.problems.len() < limits::MAX_PROBLEMS_KEPT {
+            true => self.problems.push(Problem { mark, fault: fault.into() }),
+            false => self.others += 1,
+        }
+    }
+
+    /// The value, or a note of why there is none.
+    fn keep<T>(&mut self, mark: Option<Mark>, result: Result<T, impl Into<Fault>>) -> Option<T> {
+        result.map_err(|fault| self.note(mark, fault)).ok()
+    }
+
+    /// Notes a list that says nothing. What it was meant to say is not for us to guess.
+    fn refuse_empty<T>(&mut self, key: &'static str, list: &At<Vec<T>>, instead: &'static str) {
+        if list.value.is_empty() {
+            self.note(list.mark, Fault::Empty { key, instead });
+        }
+    }
+
+    /// The first problems in the file's order, and how many more there are.
+    pub(crate) fn into_list(mut self) -> (Vec<Problem>, usize) {
+        self.problems.sort_by_key(|problem| problem.mark);
+        let unlisted = self.problems.len().saturating_sub(limits::MAX_PROBLEMS);
+        self.problems.truncate(limits::MAX_PROBLEMS);
+        (self.problems, unlisted + self.others)
+    }
+}
+
+impl<K: Eq + Hash> Seen<K> {
+    fn new() -> Self {
+        Self(HashMap::new())
+    }
+
+    /// Notes a key that was there before; `what` names it.
+    fn once(
+        &mut self,
+        key: K,
+        what: impl Fn() -> String,
+        mark: Option<Mark>,
+        found: &mut Findings,
+    ) {
+        match self.0.entry(key) {
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(mark);
+            }
+            std::collections::hash_map::Entry::Occupied(entry) => {
+                let first = entry.get().unwrap_or(Mark { line: 1, column: 1 });
+                found.note(mark, Fault::Twice { what: what(), first });
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! How this node's agent runs, with the defaults of what is left out.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use super::{Findings, text};
+use crate::{
+    file::Node,
+    mark::{At, Given},
+    node_file::{AccessLog, Settings},
+};
+
+/// Where bpffs is mounted on every system that mounts it.
+const PIN: &str = "/sys/fs/bpf/martlet";
+/// What the unit's `StateDirectory` makes.
+const STATE: &str = "/var/lib/martlet";
+/// In what the unit's `RuntimeDirectory` makes.
+const SOCKET: &str = "/run/martlet/agent.sock";
+/// Of this machine alone: metrics name workloads and identities.
+const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15020);
+/// What turns a thing off.
+const OFF: &str = "off";
+
+pub(super) fn settings(node: &Node, found: &mut Findings) -> Option<Settings> {
+    let name = text::label(&node.name, found);
+    let cgroup = optional(&node.cgroup, found, text::path);
+    let pin = or_default(&node.pin, found, text::path, || PIN.into());
+    let state = or_default(&node.state, found, text::path, || STATE.into());
+    let socket = or_default(&node.socket, found, text::socket_path, || SOCKET.into());
+    let metrics = or_default(&node.metrics, found, metrics, || Some(METRICS));
+    let access_log = or_default(&node.access_log, found, access_log, || AccessLog::Stdout);
+    Some(Settings {
+        name: name?,
+        cgroup: cgroup?,
+        pin: pin?,
+        state: state?,
+        socket: socket?,
+        metrics: metrics?,
+        access_log: access_log?,
+    })
+}
+
+fn metrics(given: &At<String>, found: &mut Findings) -> Option<Option<SocketAddr>> {
+    match given.value.as_str() {
+        OFF => Some(None),
+        _ => text::listen(given, found).map(Some),
+    }
+}
+
+fn access_log(given: &At<String>, found: &mut Findings) -> Option<AccessLog> {
+    match given.value.as_str() {
+        OFF => Some(AccessLog::Off),
+        "stdout" => Some(AccessLog::Stdout),
+        _ => text::path(given, found).map(AccessLog::File),
+    }
+}
+
+/// The outer `None` is a noted problem, the inner one a key that was left out.
+fn optional(
+    given: &Given<At<String>>,
+    found: &mut Findings,
+    read: fn(&At<String>, &mut Findings) -> Option<PathBuf>,
+) -> Option<Option<PathBuf>> {
+    match given.as_ref() {
+        None => Some(None),
+        Some(text) => read(text, found).map(Some),
+    }
+}
+
+fn or_default<T>(
+    given: &Given<At<String>>,
+    found: &mut Findings,
+    read: fn(&At<String>, &mut Findings) -> Option<T>,
+    default: fn() -> T,
+) -> Option<T> {
+    match given.as_ref() {
+        None => Some(default()),
+        Some(text) => read(text, found),
+    }
+}

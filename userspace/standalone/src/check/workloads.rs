@@ -1,0 +1,176 @@
+//! Workloads: names and addresses belong to one of them each, and this node's have a namespace.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use martlet_model::{Label, Mode, SpiffeId, TrustDomain, Workload, WorkloadName};
+
+use super::{Findings, Seen, text};
+use crate::{
+    file,
+    mark::{At, Mark, Texts},
+    node_file::{LocalWorkload, NetnsSource},
+    problem::Fault,
+};
+
+pub(super) struct Workloads {
+    pub(super) all: Vec<Arc<Workload>>,
+    pub(super) local: Vec<LocalWorkload>,
+    /// Whose each address is.
+    pub(super) owners: HashMap<IpAddr, WorkloadName>,
+}
+
+/// An entry whose texts were read. What was refused is missing, and is noted.
+struct Entry {
+    mark: Option<Mark>,
+    name: Option<WorkloadName>,
+    account: Option<Label>,
+    node: Option<Label>,
+    addresses: Addresses,
+    netns: Option<At<Option<NetnsSource>>>,
+    mode: Mode,
+}
+
+type Addresses = Vec<(IpAddr, Option<Mark>)>;
+
+/// `trust_domain` and `own_node` are unknown if they were refused; the rest is checked anyway.
+pub(super) fn workloads(
+    entries: &[At<file::Workload>],
+    trust_domain: Option<&TrustDomain>,
+    own_node: Option<&Label>,
+    found: &mut Findings,
+) -> Workloads {
+    let mut workloads = Workloads { all: Vec::new(), local: Vec::new(), owners: HashMap::new() };
+    let (mut names, mut sources) = (Seen::new(), Seen::new());
+    for At { value, mark } in entries {
+        let entry = read(value, *mark, own_node, found);
+        if let Some(name) = &entry.name {
+            names.once(name.clone(), || format!("workload {name}"), *mark, found);
+            claim(&mut workloads.owners, name, &entry.addresses, found);
+        }
+        if let Some(At { value: Some(source), mark }) = &entry.netns {
+            sources.once(source.clone(), || "this network namespace".to_owned(), *mark, found);
+        }
+        check_presence(&entry, own_node, found);
+        workloads.extend(entry, trust_domain, own_node, found);
+    }
+    workloads
+}
+
+impl Workloads {
+    fn extend(
+        &mut self,
+        entry: Entry,
+        trust_domain: Option<&TrustDomain>,
+        own_node: Option<&Label>,
+        found: &mut Findings,
+    ) {
+        let Entry { mark, name, account, node, addresses, netns, mode } = entry;
+        let (Some(domain), Some(name), Some(service_account), Some(node)) =
+            (trust_domain, name, account, node)
+        else {
+            return;
+        };
+        let namespace = name.namespace.as_str();
+        let identity = SpiffeId::for_workload(domain, namespace, service_account.as_str())
+            .map_err(|reason| Fault::Identity { text: name.to_string(), reason });
+        let Some(identity) = found.keep(mark, identity) else { return };
+        let is_local = own_node == Some(&node);
+        let addresses = addresses.into_iter().map(|(address, _)| address).collect();
+        let workload = Workload { name, service_account, identity, addresses, node, mode };
+        let workload = Arc::new(workload);
+        self.all.push(workload.clone());
+        if let (true, Some(netns)) = (is_local, netns.and_then(|netns| netns.value)) {
+            self.local.push(LocalWorkload { workload, netns });
+        }
+    }
+}
+
+fn read(
+    entry: &file::Workload,
+    mark: Option<Mark>,
+    own_node: Option<&Label>,
+    found: &mut Findings,
+) -> Entry {
+    let namespace = text::label(&entry.namespace, found);
+    let name = text::label(&entry.name, found);
+    let netns = entry.netns.as_ref();
+    Entry {
+        mark,
+        name: namespace.zip(name).map(|(namespace, name)| WorkloadName { namespace, name }),
+        account: text::label(&entry.service_account, found),
+        node: match entry.node.as_ref() {
+            Some(node) => text::label(node, found),
+            None => own_node.cloned(),
+        },
+        addresses: addresses(&entry.addresses, found),
+        netns: netns.map(|At { value, mark }| At { value: source(value, found), mark: *mark }),
+        mode: mode(entry.mode.as_ref()),
+    }
+}
+
+/// At most one of each family: the kernel gives a connection of a pod the pod's own address, and
+/// has room for one of each.
+fn addresses(entries: &Texts, found: &mut Findings) -> Addresses {
+    found.refuse_empty("addresses", entries, "a workload has an IPv4 or an IPv6 address, or both");
+    let mut addresses = Addresses::new();
+    for entry in &entries.value {
+        let Some(address) = text::address(entry, found) else { continue };
+        let same_family = |(other, _): &&(IpAddr, _)| other.is_ipv4() == address.is_ipv4();
+        match addresses.iter().find(same_family) {
+            Some((first, _)) => {
+                let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                found.note(entry.mark, Fault::SecondOfFamily { family, first: *first });
+            }
+            None => addresses.push((address, entry.mark)),
+        }
+    }
+    addresses
+}
+
+fn claim(
+    owners: &mut HashMap<IpAddr, WorkloadName>,
+    name: &WorkloadName,
+    addresses: &[(IpAddr, Option<Mark>)],
+    found: &mut Findings,
+) {
+    for (address, mark) in addresses {
+        match owners.get(address) {
+            Some(owner) => {
+                let (address, owner) = (*address, owner.clone());
+                found.note(*mark, Fault::AddressTwice { address, owner });
+            }
+            None => {
+                owners.insert(*address, name.clone());
+            }
+        }
+    }
+}
+
+fn source(netns: &file::Netns, found: &mut Findings) -> Option<NetnsSource> {
+    match netns {
+        file::Netns::Path(path) => text::path(path, found).map(NetnsSource::Path),
+        file::Netns::Pid(pid) => text::pid(pid, found).map(NetnsSource::Pid),
+        file::Netns::Cgroup(path) => text::path(path, found).map(NetnsSource::Cgroup),
+    }
+}
+
+/// Only the agent of a workload's own node can find its namespace, and it must.
+fn check_presence(entry: &Entry, own_node: Option<&Label>, found: &mut Findings) {
+    let Entry { mark, name: Some(name), node: Some(node), netns, .. } = entry else { return };
+    let Some(own_node) = own_node else { return };
+    let workload = name.clone();
+    match netns {
+        None if node == own_node => found.note(*mark, Fault::NetnsMissing { workload }),
+        Some(netns) if node != own_node => {
+            found.note(netns.mark, Fault::NetnsElsewhere { workload, node: node.clone() });
+        }
+        _ => {}
+    }
+}
+
+fn mode(given: Option<&file::Mode>) -> Mode {
+    match given {
+        None | Some(file::Mode::Permissive) => Mode::Permissive,
+        Some(file::Mode::Strict) => Mode::Strict,
+    }
+}

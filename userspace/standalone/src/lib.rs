@@ -1,0 +1,20 @@
+//! The node file of standalone mode: from its text to values that can be trusted.
+//!
+//! Pure: it takes a text, does no IO and reads no clock. The file's shape is in `file`, what YAML
+//! makes of the text in `yaml`, what must be true beyond the shape in `check`, and what is said
+//! about a file that is refused in `problem`. The user's reference is `docs/node-file.md`.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod file;
+mod limits;
+mod mark;
+mod node_file;
+mod problem;
+mod yaml;
+
+pub use limits::MAX_FILE_BYTES;
+pub use mark::Mark;
+pub use node_file::{AccessLog, LocalWorkload, NetnsSource, NodeFile, Settings, parse, schema};
+pub use problem::{Fault, NodeFileError, Problem};

@@ -1,0 +1,93 @@
+//! What a valid node file says.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use martlet_model::{Directory, Label, TrustDomain, Workload};
+use martlet_policy::PolicySet;
+use serde_json::Value;
+
+use crate::{check, file::File, problem::NodeFileError, yaml};
+
+#[derive(Debug, Clone)]
+pub struct NodeFile {
+    pub trust_domain: TrustDomain,
+    /// The directory that holds root and issuer.
+    pub authority: PathBuf,
+    pub settings: Settings,
+    /// The workloads of this node, in the file's order; the directory holds them too.
+    pub local: Vec<LocalWorkload>,
+    pub directory: Arc<Directory>,
+    pub policies: Arc<PolicySet>,
+}
+
+/// How this node's agent runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub name: Label,
+    /// `None`: the root of the mounted cgroup v2.
+    pub cgroup: Option<PathBuf>,
+    pub pin: PathBuf,
+    pub state: PathBuf,
+    pub socket: PathBuf,
+    /// `None`: off.
+    pub metrics: Option<SocketAddr>,
+    pub access_log: AccessLog,
+}
+
+/// Where access records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    Stdout,
+    Off,
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalWorkload {
+    pub workload: Arc<Workload>,
+    pub netns: NetnsSource,
+}
+
+/// How a network namespace is found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NetnsSource {
+    Path(PathBuf),
+    Pid(u32),
+    Cgroup(PathBuf),
+}
+
+/// `name` stands before each problem, as compilers do it.
+pub fn parse(text: &str, name: &str) -> Result<NodeFile, NodeFileError> {
+    let (problems, unlisted) = match yaml::read(text) {
+        Err(problem) => (vec![problem], 0),
+        Ok(file) => match check::file(&file) {
+            Ok(file) => return Ok(file),
+            Err(findings) => findings.into_list(),
+        },
+    };
+    Err(NodeFileError { name: name.to_owned(), problems, unlisted })
+}
+
+/// The file's JSON schema, for editors and for generators of node files.
+pub fn schema() -> Value {
+    schemars::schema_for!(File).to_value()
+}
+
+impl NodeFile {
+    /// The first key whose change only a restart brings into effect.
+    pub fn needs_restart(&self, new: &NodeFile) -> Option<&'static str> {
+        let (old, settings) = (&self.settings, &new.settings);
+        let changes = [
+            ("trustDomain", self.trust_domain != new.trust_domain),
+            ("authority", self.authority != new.authority),
+            ("node.name", old.name != settings.name),
+            ("node.cgroup", old.cgroup != settings.cgroup),
+            ("node.pin", old.pin != settings.pin),
+            ("node.state", old.state != settings.state),
+            ("node.socket", old.socket != settings.socket),
+            ("node.metrics", old.metrics != settings.metrics),
+            ("node.accessLog", old.access_log != settings.access_log),
+        ];
+        changes.into_iter().find_map(|(key, changed)| changed.then_some(key))
+    }
+}

@@ -1,0 +1,156 @@
+//! Why a node file is refused: what, where, and what to do about it.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+use martlet_model::{DirectoryError, Label, LabelError, SpiffeIdError, WorkloadName};
+use martlet_policy::PolicyError;
+use thiserror::Error;
+
+use crate::{limits, mark::Mark};
+
+/// Everything that is wrong with one file, in the file's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFileError {
+    pub(crate) name: String,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) unlisted: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// `None`: the file as a whole.
+    pub mark: Option<Mark>,
+    pub fault: Fault,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Fault {
+    #[error("the file has {0} bytes, and at most {max} are read", max = limits::MAX_FILE_BYTES)]
+    TooLarge(usize),
+    #[error("unknown key `{key}`, expected {expected}")]
+    UnknownKey { key: String, expected: String },
+    #[error("unknown value `{value}`, expected {expected}")]
+    UnknownValue { value: String, expected: String },
+    #[error("the key `{0}` is missing")]
+    MissingKey(&'static str),
+    #[error("the key `{0}` is given twice")]
+    KeyTwice(String),
+    #[error("a value is missing here (a key without a value does not mean its default)")]
+    NoValue,
+    #[error("the file is empty or ends too early")]
+    EndOfFile,
+    #[error("a second document begins here; a node file is one document")]
+    SecondDocument,
+    #[error("exactly one of path, pid and cgroup is wanted")]
+    OneKeyOnly,
+    #[error("expected {0} here (a key without a value does not mean its default)")]
+    Form(&'static str),
+    #[error("the file is larger, deeper or has more aliases than a node file may: {0}")]
+    Limit(String),
+    #[error("{0}")]
+    Yaml(String),
+
+    #[error(transparent)]
+    Name(#[from] LabelError),
+    #[error("{text:?} is not a trust domain: {reason}")]
+    TrustDomain { text: String, reason: SpiffeIdError },
+    #[error("{text:?} is not an identity: {reason}")]
+    Identity { text: String, reason: SpiffeIdError },
+    #[error("{0:?} is not an absolute path; begin it with /")]
+    RelativePath(String),
+    #[error("the path {0:?} contains `..`; write where it leads")]
+    ParentInPath(String),
+    #[error("the path has {length} bytes, and at most {max} are possible here")]
+    LongPath { length: usize, max: usize },
+    #[error("a path cannot contain a zero byte")]
+    ZeroInPath,
+    #[error("{0:?} is not a process number; use 1 to 2147483647")]
+    Pid(String),
+
+    #[error("{0:?} is not an IP address")]
+    Address(String),
+    #[error("{address} is {kind}, by which nothing in the mesh can be reached")]
+    UnreachableAddress { address: IpAddr, kind: &'static str },
+    #[error("{address} is an IPv4 address in IPv6's form; write {plain}")]
+    MappedAddress { address: IpAddr, plain: IpAddr },
+    #[error("{0:?} is not an address and port like 10.1.0.2:8080 or [fd00::1]:8080")]
+    AddressAndPort(String),
+    #[error("{0:?} is neither `off` nor an address and port like 127.0.0.1:15020")]
+    Metrics(String),
+    #[error("{0:?} is neither an address nor a network like 10.0.0.0/8")]
+    Network(String),
+    #[error("{given} is an address within a network; write {network} for the network")]
+    HostBits { given: IpNet, network: IpNet },
+    #[error("{0:?} is not a port; use 1 to 65535")]
+    Port(String),
+    #[error("{0:?} is not a range of ports like 9000-9100, from 1 to 65535, lower end first")]
+    PortRange(String),
+    #[error("port 0 cannot be connected to; use 1 to 65535")]
+    PortZero,
+
+    #[error("`{key}` is empty; {instead}")]
+    Empty { key: &'static str, instead: &'static str },
+    #[error("{what} is already listed at {first}")]
+    Twice { what: String, first: Mark },
+    #[error("{address} is already the address of workload {owner}")]
+    AddressTwice { address: IpAddr, owner: WorkloadName },
+    #[error(
+        "a workload has at most one {family} address, and this one has {first}; \
+         only the first would be steered to"
+    )]
+    SecondOfFamily { family: &'static str, first: IpAddr },
+    #[error("{workload} runs on this node, so it needs `netns`: one of path, pid and cgroup")]
+    NetnsMissing { workload: WorkloadName },
+    #[error(
+        "{workload} runs on node {node}, whose agent alone needs its `netns`; leave it out here"
+    )]
+    NetnsElsewhere { workload: WorkloadName, node: Label },
+
+    #[error("{address} is the address of workload {owner}; a service needs an address of its own")]
+    ServiceOnWorkload { address: IpAddr, owner: WorkloadName },
+    #[error("{endpoint} is not of the family of the service's address {address}")]
+    EndpointFamily { endpoint: SocketAddr, address: IpAddr },
+    #[error("{endpoint} is at a service's address; name the endpoints behind that service")]
+    EndpointIsService { endpoint: SocketAddr },
+
+    #[error(
+        "{0:?} is not a rule's name; use 1 to {max} bytes without control characters",
+        max = limits::MAX_RULE_NAME_BYTES
+    )]
+    RuleName(String),
+    #[error(transparent)]
+    Policies(#[from] PolicyError),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+impl NodeFileError {
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl std::error::Error for NodeFileError {}
+
+impl fmt::Display for NodeFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        for (index, Problem { mark, fault }) in self.problems.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            match mark {
+                Some(mark) => write!(f, "{name}:{mark}: {fault}")?,
+                None => write!(f, "{name}: {fault}")?,
+            }
+        }
+        match self.unlisted {
+            0 => Ok(()),
+            more => write!(f, "\n{name}: and {more} more"),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Files that are accepted, and what they say.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use martlet_model::{Mode, Place, SpiffeId};
+use martlet_policy::Request;
+use martlet_standalone::{AccessLog, NetnsSource, NodeFile, parse};
+
+const HEAD: &str =
+    "trustDomain: demo.martlet.dev\nauthority: { directory: /etc/martlet/authority }\n";
+
+fn accept(text: &str) -> NodeFile {
+    parse(text, "node.yaml").unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn with_node(rest: &str) -> NodeFile {
+    accept(&format!("{HEAD}{rest}"))
+}
+
+fn full() -> NodeFile {
+    accept(include_str!("good/full.yaml"))
+}
+
+fn socket(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn what_is_left_out_gets_its_default() {
+    let file = with_node("node: { name: one }\n");
+    assert_eq!(file.trust_domain.as_str(), "demo.martlet.dev");
+    assert_eq!(file.authority, PathBuf::from("/etc/martlet/authority"));
+    let settings = &file.settings;
+    assert_eq!(settings.name.as_str(), "one");
+    assert_eq!(settings.cgroup, None);
+    assert_eq!(settings.pin, PathBuf::from("/sys/fs/bpf/martlet"));
+    assert_eq!(settings.state, PathBuf::from("/var/lib/martlet"));
+    assert_eq!(settings.socket, PathBuf::from("/run/martlet/agent.sock"));
+    assert_eq!(settings.metrics, Some(socket("127.0.0.1:15020")));
+    assert_eq!(settings.access_log, AccessLog::Stdout);
+    assert!(file.local.is_empty());
+    assert_eq!(file.directory.workload_addresses().count(), 0);
+}
+
+#[test]
+fn every_setting_can_be_given() {
+    let settings = full().settings;
+    assert_eq!(settings.cgroup, Some(PathBuf::from("/sys/fs/cgroup/machine.slice")));
+    assert_eq!(settings.pin, PathBuf::from("/sys/fs/bpf/martlet-one"));
+    assert_eq!(settings.state, PathBuf::from("/var/lib/martlet-one"));
+    assert_eq!(settings.socket, PathBuf::from("/run/martlet-one/agent.sock"));
+    assert_eq!(settings.metrics, Some(socket("[::1]:9100")));
+    assert_eq!(settings.access_log, AccessLog::File(PathBuf::from("/var/log/martlet/access.log")));
+}
+
+#[test]
+fn metrics_and_access_log_can_be_off() {
+    for off in ["off", "\"off\""] {
+        let file = with_node(&format!("node: {{ name: one, metrics: {off}, accessLog: {off} }}\n"));
+        assert_eq!(file.settings.metrics, None);
+        assert_eq!(file.settings.access_log, AccessLog::Off);
+    }
+}
+
+#[test]
+fn workloads_of_this_node_come_with_their_namespaces_and_others_without() {
+    let file = full();
+    let names: Vec<_> = file.local.iter().map(|local| local.workload.name.to_string()).collect();
+    assert_eq!(names, ["shop/web-0", "shop/cart-0", "pay/till-0"]);
+    let sources: Vec<_> = file.local.into_iter().map(|local| local.netns).collect();
+    assert_eq!(
+        sources,
+        [
+            NetnsSource::Path("/run/netns/web".into()),
+            NetnsSource::Pid(4242),
+            NetnsSource::Cgroup("/sys/fs/cgroup/machine.slice/till".into()),
+        ]
+    );
+    let remote = file.directory.workload_at("10.2.0.2".parse().unwrap()).unwrap();
+    assert_eq!((remote.name.to_string(), remote.node.as_str()), ("shop/web-1".into(), "two"));
+}
+
+#[test]
+fn a_workload_has_its_identity_and_mode() {
+    let file = full();
+    let [web, cart, till] = &file.local[..] else { panic!("three local workloads") };
+    let identity = "spiffe://demo.martlet.dev/ns/shop/sa/web";
+    assert_eq!(web.workload.identity.as_str(), identity);
+    let modes = [web, cart, till].map(|local| local.workload.mode);
+    assert_eq!(modes, [Mode::Strict, Mode::Permissive, Mode::Permissive]);
+    let addresses: Vec<_> = web.workload.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.1.0.2", "fd00:1::2"]);
+}
+
+#[test]
+fn a_service_leads_to_its_endpoints_on_each_port_and_family() {
+    let file = full();
+    for (address, endpoints) in [
+        ("10.96.0.10:80", vec!["10.1.0.2:8080", "10.2.0.2:8080"]),
+        ("10.96.0.10:443", vec!["192.0.2.7:443"]),
+        ("[fd00:96::10]:80", vec!["[fd00:1::2]:8080"]),
+        ("10.96.0.11:6379", vec![]),
+    ] {
+        let Place::Service(service) = file.directory.place(socket(address)) else {
+            panic!("{address} is no service");
+        };
+        let expected: Vec<_> = endpoints.into_iter().map(socket).collect();
+        assert_eq!(service.endpoints, expected, "{address}");
+    }
+    assert!(matches!(file.directory.place(socket("10.96.0.10:81")), Place::UnknownPort));
+}
+
+/// Who may call `web` of the full file on which port.
+#[test]
+fn policies_decide_as_they_are_written() {
+    let file = full();
+    let web = &file.local[0].workload;
+    let decide = |caller: &str, address: &str, port| {
+        let caller: SpiffeId = caller.parse().unwrap();
+        let caller_address = address.parse().unwrap();
+        let request = Request { caller: &caller, caller_address, callee: web, port };
+        match file.policies.authorize(&request) {
+            Ok(permit) => permit.policy().unwrap_or("none").to_owned(),
+            Err(denied) => format!("denied by {}", denied.policy),
+        }
+    };
+    let cart = "spiffe://demo.martlet.dev/ns/shop/sa/cart";
+    let till = "spiffe://demo.martlet.dev/ns/pay/sa/till";
+    assert_eq!(decide(cart, "10.1.0.3", 8080), "shop/callers: cart");
+    assert_eq!(decide(till, "10.1.0.4", 9050), "shop/callers: rule 2");
+    assert_eq!(decide(till, "10.1.0.4", 8080), "denied by shop/callers: no rule allows");
+    assert_eq!(decide(cart, "192.0.2.1", 8080), "denied by shop/outside: rule 1");
+    assert_eq!(
+        decide("spiffe://other.example/ns/shop/sa/cart", "10.1.0.3", 8080),
+        "denied by shop/callers: no rule allows"
+    );
+}
+
+#[test]
+fn json_is_yaml() {
+    let file = accept(
+        r#"{"trustDomain":"a.b","authority":{"directory":"/a"},"node":{"name":"one"},
+            "workloads":[{"namespace":"n","name":"w","serviceAccount":"s","addresses":["fd00::1"],
+            "netns":{"pid":7}}],"services":[],"policies":[]}"#,
+    );
+    assert_eq!(file.local[0].netns, NetnsSource::Pid(7));
+}
+
+/// The form that the lab's fixture for agents writes.
+#[test]
+fn what_the_lab_writes_is_accepted() {
+    let file = accept(include_str!("good/lab.json"));
+    assert_eq!(file.settings.metrics, Some(socket("127.0.0.1:15020")));
+    assert_eq!(file.local.len(), 1);
+    assert_eq!(file.directory.services().count(), 1);
+}
+
+#[test]
+fn what_looks_like_a_number_stays_the_text_that_it_is() {
+    let file = with_node("node: { name: 007 }\n");
+    assert_eq!(file.settings.name.as_str(), "007");
+}
+
+#[test]
+fn aliases_and_merges_stand_for_what_they_name() {
+    let file = accept(include_str!("good/aliases.yaml"));
+    assert_eq!(file.local.len(), 2);
+    assert_eq!(file.local[1].workload.service_account.as_str(), "web");
+}
+
+#[test]
+fn a_file_with_many_workloads_is_accepted() {
+    let workload = |number: u32| {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + number);
+        format!(
+            "  - namespace: shop\n    name: web-{number}\n    serviceAccount: web\n    \
+             node: two\n    addresses: [{address}]\n"
+        )
+    };
+    let workloads: String = (1..=20_000).map(workload).collect();
+    let file = with_node(&format!("node: {{ name: one }}\nworkloads:\n{workloads}"));
+    assert_eq!(file.directory.workload_addresses().count(), 20_000);
+}
+
+#[test]
+fn a_reload_may_change_workloads_services_and_policies() {
+    let old = with_node("node: { name: one }\n");
+    let new = with_node(
+        "node: { name: one }\nworkloads: [{ namespace: a, name: b, serviceAccount: c, \
+         addresses: [10.0.0.1], netns: { pid: 7 } }]\n",
+    );
+    assert_eq!(old.needs_restart(&new), None);
+}
+
+#[test]
+fn a_reload_that_changes_what_the_agent_stands_on_needs_a_restart() {
+    let old = with_node("node: { name: one }\n");
+    for (key, new) in [
+        ("node.name", "node: { name: two }"),
+        ("node.cgroup", "node: { name: one, cgroup: /sys/fs/cgroup/a }"),
+        ("node.pin", "node: { name: one, pin: /sys/fs/bpf/a }"),
+        ("node.state", "node: { name: one, state: /a }"),
+        ("node.socket", "node: { name: one, socket: /a.sock }"),
+        ("node.metrics", "node: { name: one, metrics: off }"),
+        ("node.accessLog", "node: { name: one, accessLog: off }"),
+    ] {
+        assert_eq!(old.needs_restart(&with_node(new)), Some(key));
+    }
+    let node = "node: { name: one }\n";
+    let domain = accept(&format!("{}{node}", HEAD.replace("demo", "other")));
+    assert_eq!(old.needs_restart(&domain), Some("trustDomain"));
+    let authority = accept(&format!("{}{node}", HEAD.replace("/etc", "/opt")));
+    assert_eq!(old.needs_restart(&authority), Some("authority"));
+}
