@@ -1,0 +1,20 @@
+//! What the agent tells people: logs, access records, metrics, readiness, and the admin endpoints.
+//!
+//! Read in this order: how log lines are written ([`logs`]), what is counted ([`Metrics`]), what
+//! becomes of the record of each connection ([`RecordWriter`], [`Recent`]), and where all of it
+//! can be asked for ([`Admin`]).
+
+#![forbid(unsafe_code)]
+
+mod admin;
+#[cfg(test)]
+mod fixtures;
+mod limits;
+pub mod logs;
+mod metrics;
+mod records;
+
+pub use admin::{Admin, AdminError, AdminSocket, Reports, bind_socket, bind_tcp};
+pub use logs::Format;
+pub use metrics::{Metrics, Outcome, RecordLoss, Totals};
+pub use records::{Recent, RecordOutput, RecordWriter, RecordsError, queue};

@@ -1,0 +1,348 @@
+//! What is counted, and how it is rendered for Prometheus.
+//!
+//! Some metrics are counted as things happen; those that describe a state (hooks, certificates,
+//! live connections) are taken from the agent's reports at each scrape. Labels are closed enums,
+//! names of hooks and workloads, or identities of this node's workloads: never an address, never
+//! a text that a peer chose. The page docs/metrics.md is written from this registry.
+
+mod labels;
+
+use std::{fmt, sync::Mutex};
+
+use martlet_model::{
+    AccessRecord, Protection, Reporter,
+    report::{Certificates, Status},
+};
+use prometheus_client::{
+    encoding::text,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+use labels::{
+    BuildLabels, ByCause, ByCloser, ByDirection, ByHook, ByLane, ByOutcome, ByReporter, BySide,
+    ByTraffic, ByVerdict, ByWorkload, own_identity,
+};
+
+/// Hook and verdict by which the kernel counts plaintext that a permissive workload lets in.
+const PLAINTEXT_LET_IN: (&str, &str) = ("lookup", "passed_plaintext");
+
+/// How something ended that can only succeed or fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    Failure,
+}
+
+/// Totals that the data plane counts by itself, taken over at each scrape.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub connections_opened: u64,
+    /// Handshakes finished as the caller.
+    pub handshakes_originated: u64,
+    /// Handshakes finished as the called side.
+    pub handshakes_terminated: u64,
+    /// Handshakes that failed, on either side.
+    pub handshakes_failed: u64,
+    /// Records that found the queue to the writer full.
+    pub records_dropped: u64,
+}
+
+/// Where a record was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordLoss {
+    /// The queue from the connections to the writer was full.
+    Queue,
+    /// The output did not keep up.
+    OutputBusy,
+    /// Writing to the output failed.
+    OutputFailed,
+}
+
+/// All metrics of the agent.
+pub struct Metrics {
+    registry: Registry,
+    opened: Counter,
+    closed: Family<ByCloser, Counter>,
+    sent: Family<ByTraffic, Counter>,
+    received: Family<ByTraffic, Counter>,
+    durations: Family<ByReporter, Histogram, fn() -> Histogram>,
+    plaintext: Family<ByDirection, Counter>,
+    handshakes: Family<BySide, Counter>,
+    handshake_failures: Counter,
+    lanes: Family<ByLane, Counter>,
+    idle_lanes: Gauge,
+    live: Gauge,
+    lost: Family<ByCause, Counter>,
+    renewals: Family<ByOutcome, Counter>,
+    expiry: Family<ByWorkload, Gauge>,
+    reloads: Family<ByOutcome, Counter>,
+    ready: Gauge,
+    workloads: Gauge,
+    attached: Family<ByHook, Gauge>,
+    verdicts: Family<ByVerdict, Counter>,
+    /// Held while state is taken over and rendered, so that two scrapes do not mix.
+    scrape: Mutex<()>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new(env!("CARGO_PKG_VERSION"))
+    }
+}
+
+impl Metrics {
+    /// The metrics of an agent of this version.
+    pub fn new(version: &str) -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("martlet"),
+            opened: Counter::default(),
+            closed: Family::default(),
+            sent: Family::default(),
+            received: Family::default(),
+            durations: Family::new_with_constructor(connection_buckets),
+            plaintext: Family::default(),
+            handshakes: Family::default(),
+            handshake_failures: Counter::default(),
+            lanes: Family::default(),
+            idle_lanes: Gauge::default(),
+            live: Gauge::default(),
+            lost: Family::default(),
+            renewals: Family::default(),
+            expiry: Family::default(),
+            reloads: Family::default(),
+            ready: Gauge::default(),
+            workloads: Gauge::default(),
+            attached: Family::default(),
+            verdicts: Family::default(),
+            scrape: Mutex::new(()),
+        };
+        metrics.register(version);
+        metrics.start_at_zero();
+        metrics
+    }
+
+    fn register(&mut self, version: &str) {
+        let r = &mut self.registry;
+        let build = Info::new(BuildLabels { version: version.to_owned() });
+        r.register("build", "The version of the agent", build);
+        r.register("ready", "Whether the agent is ready: 1 or 0", self.ready.clone());
+        r.register("workloads", "Workloads of this node", self.workloads.clone());
+        r.register(
+            "connections_opened",
+            "Connections that the agent took over, and connections that arrived over lanes",
+            self.opened.clone(),
+        );
+        r.register("connections_closed", "Connections that ended, by reason", self.closed.clone());
+        r.register("live_connections", "Connections open now", self.live.clone());
+        r.register_with_unit(
+            "connection_duration",
+            "How long connections lasted",
+            Unit::Seconds,
+            self.durations.clone(),
+        );
+        r.register_with_unit(
+            "sent",
+            "Application bytes from caller to callee",
+            Unit::Bytes,
+            self.sent.clone(),
+        );
+        r.register_with_unit(
+            "received",
+            "Application bytes from callee to caller",
+            Unit::Bytes,
+            self.received.clone(),
+        );
+        r.register(
+            "plaintext_connections",
+            "Connections without mTLS: inbound ones that a permissive workload let in, outbound ones to endpoints outside the mesh",
+            self.plaintext.clone(),
+        );
+        r.register(
+            "handshakes",
+            "mTLS handshakes finished, as the caller (source) or the called side (destination)",
+            self.handshakes.clone(),
+        );
+        r.register(
+            "handshake_failures",
+            "mTLS handshakes that failed, on either side",
+            self.handshake_failures.clone(),
+        );
+        r.register(
+            "lanes_taken",
+            "Connections that took a lane: a warm one, or a cold one that had to be opened",
+            self.lanes.clone(),
+        );
+        r.register(
+            "idle_lanes",
+            "Lanes kept open for the next connection",
+            self.idle_lanes.clone(),
+        );
+        r.register("records_dropped", "Access records that were lost, by cause", self.lost.clone());
+        r.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When the certificate of a workload expires, in Unix time",
+            Unit::Seconds,
+            self.expiry.clone(),
+        );
+        r.register(
+            "certificate_renewals",
+            "Attempts to renew a certificate",
+            self.renewals.clone(),
+        );
+        r.register(
+            "configuration_reloads",
+            "Attempts to take over a changed node file",
+            self.reloads.clone(),
+        );
+        r.register(
+            "hook_attached",
+            "Whether an eBPF program is attached: 1 or 0",
+            self.attached.clone(),
+        );
+        r.register(
+            "hook_verdicts",
+            "How often an eBPF program reached a verdict since it was first attached",
+            self.verdicts.clone(),
+        );
+    }
+
+    /// Counters that alerts watch exist from the start: a rate needs a zero to begin from.
+    fn start_at_zero(&self) {
+        self.plaintext.get_or_create(&ByDirection::INBOUND).inc_by(0);
+        self.plaintext.get_or_create(&ByDirection::OUTBOUND).inc_by(0);
+        for warm in [true, false] {
+            self.lanes.get_or_create(&ByLane::warm(warm)).inc_by(0);
+        }
+        for outcome in [Outcome::Success, Outcome::Failure] {
+            self.renewals.get_or_create(&outcome.into()).inc_by(0);
+            self.reloads.get_or_create(&outcome.into()).inc_by(0);
+        }
+        for cause in [RecordLoss::Queue, RecordLoss::OutputBusy, RecordLoss::OutputFailed] {
+            self.lost.get_or_create(&cause.into()).inc_by(0);
+        }
+    }
+
+    /// A connection ended.
+    pub fn connection_closed(&self, record: &AccessRecord) {
+        let identity = own_identity(record);
+        let protection = record.protection.as_str();
+        let reporter = record.reporter.as_str();
+        let closed = record.closed.as_str();
+        let closer = ByCloser { reporter, identity: identity.clone(), protection, closed };
+        self.closed.get_or_create(&closer).inc();
+        let traffic = ByTraffic { reporter, identity, protection };
+        self.sent.get_or_create(&traffic).inc_by(record.bytes_sent);
+        self.received.get_or_create(&traffic).inc_by(record.bytes_received);
+        let by_reporter = ByReporter { reporter };
+        self.durations.get_or_create(&by_reporter).observe(record.duration.as_secs_f64());
+        match (record.reporter, record.protection) {
+            (Reporter::Source, Protection::MutualTls) => {
+                self.lanes.get_or_create(&ByLane::warm(record.warm)).inc();
+            }
+            (_, Protection::Plaintext) => {
+                self.plaintext.get_or_create(&ByDirection::OUTBOUND).inc();
+            }
+            _ => {}
+        }
+    }
+
+    /// One attempt to renew a workload's certificate ended.
+    pub fn certificate_renewal(&self, outcome: Outcome) {
+        self.renewals.get_or_create(&outcome.into()).inc();
+    }
+
+    /// One attempt to take over a changed node file ended.
+    pub fn configuration_reload(&self, outcome: Outcome) {
+        self.reloads.get_or_create(&outcome.into()).inc();
+    }
+
+    /// An access record was lost.
+    pub fn record_dropped(&self, cause: RecordLoss) {
+        self.lost.get_or_create(&cause.into()).inc();
+    }
+
+    /// Takes over the state, and renders everything in the OpenMetrics text format.
+    pub fn scrape(
+        &self,
+        status: &Status,
+        certificates: &Certificates,
+        totals: &Totals,
+    ) -> Result<String, fmt::Error> {
+        // A poisoned lock protects nothing that could be half-written.
+        let _one_at_a_time = self.scrape.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.take_status(status);
+        self.take_certificates(certificates);
+        self.take_totals(totals);
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry)?;
+        Ok(page)
+    }
+
+    fn take_status(&self, status: &Status) {
+        self.ready.set(status.ready.into());
+        self.workloads.set(gauge(status.workloads));
+        self.live.set(gauge(status.connections));
+        self.idle_lanes.set(gauge(status.idle_lanes));
+        self.attached.clear();
+        for hook in &status.hooks {
+            let labels = ByHook { hook: hook.name.clone() };
+            self.attached.get_or_create(&labels).set(hook.attached.into());
+        }
+        for counter in &status.counters {
+            let labels = ByVerdict { hook: counter.hook.clone(), verdict: counter.verdict.clone() };
+            raise_to(&self.verdicts.get_or_create(&labels), counter.count);
+            if (counter.hook.as_str(), counter.verdict.as_str()) == PLAINTEXT_LET_IN {
+                raise_to(&self.plaintext.get_or_create(&ByDirection::INBOUND), counter.count);
+            }
+        }
+    }
+
+    fn take_totals(&self, totals: &Totals) {
+        raise_to(&self.opened, totals.connections_opened);
+        let side = |reporter: Reporter| BySide { side: reporter.as_str() };
+        for (side, total) in [
+            (side(Reporter::Source), totals.handshakes_originated),
+            (side(Reporter::Destination), totals.handshakes_terminated),
+        ] {
+            raise_to(&self.handshakes.get_or_create(&side), total);
+        }
+        raise_to(&self.handshake_failures, totals.handshakes_failed);
+        raise_to(&self.lost.get_or_create(&RecordLoss::Queue.into()), totals.records_dropped);
+    }
+
+    fn take_certificates(&self, certificates: &Certificates) {
+        self.expiry.clear();
+        for leaf in &certificates.leaves {
+            let Some(certificate) = leaf.chain.first() else { continue };
+            let labels = ByWorkload { workload: leaf.workload.to_string() };
+            let expiry = i64::try_from(certificate.not_after).unwrap_or(i64::MAX);
+            self.expiry.get_or_create(&labels).set(expiry);
+        }
+    }
+}
+
+/// Takes over a total that is counted elsewhere. A counter never goes back, even if reports race.
+fn raise_to(counter: &Counter, total: u64) {
+    counter.inner().fetch_max(total, std::sync::atomic::Ordering::Relaxed);
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// 1 ms to about 4.5 hours, by factors of four: requests and long-lived connections alike.
+fn connection_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 4.0, 13))
+}
+
+#[cfg(test)]
+mod page;
+#[cfg(test)]
+mod tests;
