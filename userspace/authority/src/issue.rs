@@ -6,8 +6,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use martlet_identity::{Chain, Csr, SigningKey, TrustBundle, verify_chain};
-use martlet_model::{Label, SpiffeId, TrustDomain, WorkloadName};
+use martlet_identity::{Chain, Csr, SigningKey, TrustBundle, describe, verify_chain};
+use martlet_model::{Label, SpiffeId, TrustDomain, WorkloadName, report::CertificateReport};
 use rcgen::{
     CertificateSigningRequestParams, CertifiedIssuer, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
     PKCS_ECDSA_P384_SHA384, PublicKeyData as _,
@@ -130,6 +130,12 @@ impl Authority {
     /// DER.
     pub fn roots(&self) -> &[Vec<u8>] {
         &self.roots
+    }
+
+    /// The roots, then the issuer, as people read them.
+    pub fn certificates(&self) -> Result<Vec<CertificateReport>, AuthorityError> {
+        let all = self.roots.iter().chain([&self.issuer_der]);
+        all.map(|der| describe(der)).collect::<Result<_, _>>().map_err(|_| AuthorityError::Trial)
     }
 
     /// Issues a leaf: never beyond the issuer's own life, never outside the trust domain.

@@ -1,0 +1,72 @@
+//! `martlet`: asks the agent of this node what it does, and makes authorities.
+//!
+//! Read in this order: the command line ([`args`]), how the agent is asked ([`agent`]), what is
+//! printed of its answers ([`show`]), and how an authority is made ([`authority`]).
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod args;
+mod authority;
+mod human;
+mod json;
+mod limits;
+mod paint;
+mod show;
+mod table;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use agent::{Agent, AgentError};
+use args::{Args, AuthorityCommand, Command};
+use paint::{Tone, paint};
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(code) => code,
+        Err(error) if reader_has_left(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let told = tell(&error);
+            // There is nobody left to tell.
+            let _ = anstream::stderr().write_all(told.as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<ExitCode> {
+    if let Command::Authority(AuthorityCommand::Init { directory, trust_domain }) = &args.command {
+        write(&authority::init(directory, trust_domain)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(show::show(&Agent::at(args.socket), args.command))
+}
+
+/// Writes to standard output: with colors on a terminal, without them elsewhere.
+fn write(text: &str) -> Result<()> {
+    let mut to = anstream::stdout().lock();
+    to.write_all(text.as_bytes()).and_then(|()| to.flush()).context("writing the answer")
+}
+
+/// As in `martlet records | head`.
+fn reader_has_left(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn tell(error: &anyhow::Error) -> String {
+    let mut told = format!("{} {error:#}\n", paint("error:", Tone::Bad));
+    if let Some(hint) = error.downcast_ref::<AgentError>().and_then(AgentError::hint) {
+        told.push_str(&format!("{} {hint}\n", paint(" hint:", Tone::Faint)));
+    }
+    told
+}

@@ -1,0 +1,124 @@
+//! From a command to what is printed. Each page is a pure function of the report and the time.
+
+mod certificates;
+mod check;
+mod connections;
+mod records;
+mod status;
+mod workloads;
+
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use anyhow::Result;
+use martlet_model::report::{CheckReport, Connections};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    agent::Agent,
+    args::{Command, Output},
+    json, limits, write,
+};
+
+pub async fn show(agent: &Agent, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Status { answer } => page(agent, "/status", answer.output, status::page).await?,
+        Command::Workloads { answer } => {
+            page(agent, "/workloads", answer.output, workloads::page).await?
+        }
+        Command::Connections { watch: false, answer } => {
+            page(agent, "/connections", answer.output, connections::page).await?;
+        }
+        Command::Connections { watch: true, answer } => watch(agent, answer.output).await?,
+        Command::Certificates { answer } => {
+            page(agent, "/certificates", answer.output, certificates::page).await?;
+        }
+        Command::Check { answer } => return check(agent, answer.output).await,
+        Command::Records { follow: false, answer } => {
+            page(agent, "/records", answer.output, records::page).await?;
+        }
+        Command::Records { follow: true, answer } => follow(agent, answer.output).await?,
+        // Needs no agent, and was done before one was looked for.
+        Command::Authority(_) => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn page<T: DeserializeOwned>(
+    agent: &Agent,
+    path: &'static str,
+    output: Output,
+    page: fn(&T, SystemTime) -> String,
+) -> Result<()> {
+    let answer = agent.ask(path).await?;
+    match output {
+        Output::Json => write(&as_json(&answer)),
+        Output::Table => write(&page(&agent.read(&answer).await?, SystemTime::now())),
+    }
+}
+
+/// As it came, for programs; indented for a person.
+fn as_json(answer: &[u8]) -> String {
+    let answer = String::from_utf8_lossy(answer);
+    let answer = answer.trim_end();
+    if io::stdout().is_terminal() { json::indent(answer) + "\n" } else { format!("{answer}\n") }
+}
+
+/// A screen at a time on a terminal; in a pipe one page after the other, or one line of JSON each.
+async fn watch(agent: &Agent, output: Output) -> Result<()> {
+    const CLEAR: &str = "\x1b[H\x1b[2J";
+    let (before, after) = match (output, io::stdout().is_terminal()) {
+        (Output::Json, _) => ("", ""),
+        (Output::Table, true) => (CLEAR, ""),
+        (Output::Table, false) => ("", "\n"),
+    };
+    loop {
+        let answer = agent.ask("/connections").await?;
+        let text = match output {
+            Output::Json => as_json(&answer),
+            Output::Table => {
+                let now: Connections = agent.read(&answer).await?;
+                connections::page(&now, SystemTime::now())
+            }
+        };
+        write(&format!("{before}{text}{after}"))?;
+        tokio::time::sleep(limits::WATCH).await;
+    }
+}
+
+/// An agent that cannot be asked is what the check found.
+async fn check(agent: &Agent, output: Output) -> Result<ExitCode> {
+    let (answer, report) = match agent.ask("/check").await {
+        Ok(answer) => {
+            let report: CheckReport = agent.read(&answer).await?;
+            (answer, report)
+        }
+        Err(error) => {
+            let report = check::no_agent(&error);
+            (serde_json::to_vec(&report)?, report)
+        }
+    };
+    match output {
+        Output::Json => write(&as_json(&answer))?,
+        Output::Table => write(&check::page(&report))?,
+    }
+    Ok(if check::is_good(&report) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Until the agent stops, or the reader does.
+async fn follow(agent: &Agent, output: Output) -> Result<()> {
+    let mut lines = agent.follow("/records?follow").await?;
+    if output == Output::Table {
+        write(&records::head())?;
+    }
+    while let Some(line) = lines.next().await? {
+        match output {
+            Output::Json => write(&(String::from_utf8_lossy(&line) + "\n"))?,
+            Output::Table => write(&records::line(&agent.read(&line).await?))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! `martlet certificates`: how long each one lasts, and by which fingerprint it is known.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use comfy_table::Cell;
+use martlet_model::{
+    SpiffeId,
+    report::{CertificateReport, Certificates, LeafReport},
+};
+
+use crate::{
+    human::{self, Names},
+    limits,
+    paint::{Tone, paint},
+    table::{Table, cell, plain},
+};
+
+pub fn page(report: &Certificates, now: SystemTime) -> String {
+    let identities: Vec<SpiffeId> = report.leaves.iter().filter_map(identity).collect();
+    let names = Names::of(&identities);
+    let leaves = match report.leaves.is_empty() {
+        true => "no workload of this node has a certificate\n".to_owned(),
+        false => leaves(&report.leaves, &names, now),
+    };
+    let warnings: String = report.leaves.iter().filter_map(warning).collect();
+    let parts = [leaves, warnings, authorities(report, now)];
+    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    parts.join("\n") + &names.legend()
+}
+
+fn leaves(leaves: &[LeafReport], names: &Names, now: SystemTime) -> String {
+    let mut table = Table::new(&["WORKLOAD", "IDENTITY", "EXPIRES", "RENEWS", "SHA-256"]);
+    for leaf in leaves {
+        let Some(certificate) = leaf.chain.first() else {
+            let missing = cell("no certificate yet", Tone::Warning);
+            table.row([plain(leaf.workload.to_string()), missing]);
+            continue;
+        };
+        // Renewed at half of its life: what is in the last quarter was not.
+        let life = certificate.not_after.saturating_sub(certificate.not_before);
+        table.row([
+            plain(leaf.workload.to_string()),
+            plain(match identity(leaf) {
+                Some(identity) => names.identity(&identity),
+                None => certificate.uris.join(", "),
+            }),
+            expiry(certificate, Duration::from_secs(life / 4), now),
+            plain(human::relative(leaf.renews_at, now)),
+            plain(&certificate.fingerprint),
+        ]);
+    }
+    table.text()
+}
+
+/// The one identity of a leaf, if it is as it should be.
+fn identity(leaf: &LeafReport) -> Option<SpiffeId> {
+    match leaf.chain.first()?.uris.as_slice() {
+        [uri] => uri.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The issuers that are in use, once each, and the roots.
+fn authorities(report: &Certificates, now: SystemTime) -> String {
+    let mut issuers: Vec<&CertificateReport> = Vec::new();
+    for issuer in report.leaves.iter().flat_map(|leaf| leaf.chain.iter().skip(1)) {
+        if !issuers.iter().any(|known| known.fingerprint == issuer.fingerprint) {
+            issuers.push(issuer);
+        }
+    }
+    let mut table = Table::new(&["AUTHORITY", "SUBJECT", "EXPIRES", "SHA-256"]);
+    let issuers = issuers.into_iter().map(|issuer| ("issuer", issuer));
+    for (kind, certificate) in issuers.chain(report.roots.iter().map(|root| ("root", root))) {
+        table.row([
+            plain(kind),
+            plain(&certificate.subject),
+            expiry(certificate, limits::AUTHORITY_ENDS_SOON, now),
+            plain(&certificate.fingerprint),
+        ]);
+    }
+    table.text()
+}
+
+fn expiry(certificate: &CertificateReport, soon: Duration, now: SystemTime) -> Cell {
+    let now_seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let left = certificate.not_after.checked_sub(now_seconds);
+    let tone = match left {
+        None | Some(0) => Tone::Bad,
+        Some(left) if left < soon.as_secs() => Tone::Warning,
+        Some(_) => Tone::Plain,
+    };
+    cell(human::relative(certificate.not_after, now), tone)
+}
+
+fn warning(leaf: &LeafReport) -> Option<String> {
+    let error = leaf.renewal_error.as_ref()?;
+    let line = format!("‼ {} was not renewed: {error}", leaf.workload);
+    Some(format!("{}\n", paint(&line, Tone::Warning)))
+}

@@ -1,0 +1,86 @@
+//! `martlet status`: first whether the node is ready, then what it consists of.
+
+use std::time::{Duration, SystemTime};
+
+use martlet_model::report::{Hook, Status};
+
+use crate::{
+    human,
+    paint::{Tone, paint},
+    table::{Table, plain},
+};
+
+pub fn page(status: &Status, _now: SystemTime) -> String {
+    let mut page = headline(status);
+    page.push('\n');
+    for (name, value) in facts(status) {
+        page.push_str(&format!("{name:<15}{value}\n"));
+    }
+    if let Some(error) = &status.configuration_error {
+        let warning = format!("‼ the newest node file was not taken over: {error}");
+        page.push_str(&format!("\n{}\n", paint(&warning, Tone::Warning)));
+    }
+    let mut table = Table::new(&["HOOK", "VERDICT", "COUNT"]);
+    for counter in status.counters.iter().filter(|counter| counter.count > 0) {
+        table.row([
+            plain(&counter.hook),
+            plain(&counter.verdict),
+            plain(counter.count.to_string()),
+        ]);
+    }
+    let verdicts = table.text();
+    if !verdicts.is_empty() {
+        page.push_str(&format!("\n{verdicts}"));
+    }
+    page
+}
+
+/// One line, whatever there is to say.
+fn headline(status: &Status) -> String {
+    if status.ready {
+        return format!("{}\n", paint(&format!("√ {} is ready", status.node), Tone::Good));
+    }
+    let why = match status.not_ready.as_slice() {
+        [] => "it does not say why".to_owned(),
+        reasons => reasons.join("; "),
+    };
+    format!("{}: {why}\n", paint(&format!("× {} is not ready", status.node), Tone::Bad))
+}
+
+fn facts(status: &Status) -> [(&'static str, String); 7] {
+    [
+        ("trust domain", status.trust_domain.to_string()),
+        ("agent", agent(status)),
+        ("node file", status.configuration.chars().take(12).collect()),
+        ("workloads", status.workloads.to_string()),
+        ("connections", format!("{} open", status.connections)),
+        ("idle lanes", status.idle_lanes.to_string()),
+        ("hooks", hooks(&status.hooks)),
+    ]
+}
+
+fn agent(status: &Status) -> String {
+    const OURS: &str = env!("CARGO_PKG_VERSION");
+    let uptime = human::span(Duration::from_secs(status.uptime_seconds));
+    let agent = format!("{}, up for {uptime}", status.version);
+    if status.version == OURS {
+        return agent;
+    }
+    format!("{agent} {}", paint(&format!("(this is martlet {OURS})"), Tone::Warning))
+}
+
+fn hooks(hooks: &[Hook]) -> String {
+    let attached = hooks.iter().filter(|hook| hook.attached).count();
+    let adopted = hooks.iter().filter(|hook| hook.adopted).count();
+    let mut text = format!("{attached} of {} attached", hooks.len());
+    if adopted > 0 {
+        text.push_str(&format!(", {adopted} taken over from an earlier agent"));
+    }
+    let missing: Vec<_> =
+        hooks.iter().filter(|hook| !hook.attached).map(|hook| hook.name.as_str()).collect();
+    if !missing.is_empty() {
+        let missing = format!("missing: {}", missing.join(", "));
+        text.push_str(&format!("; {}", paint(&missing, Tone::Bad)));
+    }
+    text
+}
