@@ -66,7 +66,8 @@ fn build(sysroot: &str, unlocked: &str) -> Result<()> {
 /// A sysroot that can build for the kernel, and what to unlock in it.
 fn toolchain() -> Option<(String, &'static str)> {
     let active = sysroot("rustc");
-    let ready = |root: &String| PathBuf::from(root).join("lib/rustlib").join(TARGET).is_dir();
+    let ready =
+        |root: &String| PathBuf::from(root).join("lib/rustlib").join(TARGET).join("lib").is_dir();
     let with_source =
         |root: &String| PathBuf::from(root).join("lib/rustlib/src/rust/library/core").is_dir();
     [active.clone(), sysroot("/usr/bin/rustc")]

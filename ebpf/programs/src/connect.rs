@@ -19,7 +19,8 @@ use martlet_ebpf_shared::{
 
 use crate::{
     context::{load, load_v6, store, store_v6},
-    maps::{DIALS, MEMBERS, PEERS, WORKLOADS, count},
+    log::tell,
+    maps::{DIALS, MEMBERS, PEERS, RECEIVERS, WORKLOADS, count},
     socket::Socket,
 };
 
@@ -35,6 +36,8 @@ const SO_BINDTODEVICE: i32 = 25;
 const USER_IP4: usize = offset_of!(bpf_sock_addr, user_ip4);
 const USER_IP6: usize = offset_of!(bpf_sock_addr, user_ip6);
 const USER_PORT: usize = offset_of!(bpf_sock_addr, user_port);
+const SOURCE_IP4: usize = offset_of!(bpf_sock, src_ip4);
+const SOURCE_IP6: usize = offset_of!(bpf_sock, src_ip6);
 const TYPE: usize = offset_of!(bpf_sock_addr, type_);
 const PROTOCOL: usize = offset_of!(bpf_sock_addr, protocol);
 
@@ -42,6 +45,8 @@ const PROTOCOL: usize = offset_of!(bpf_sock_addr, protocol);
 struct Attempt {
     socket: Socket,
     sock: *mut bpf_sock,
+    /// The cookie of its network namespace.
+    netns: u64,
     workload: Enrollment,
 }
 
@@ -50,7 +55,8 @@ pub fn martlet_connect4(context: SockAddrContext) -> i32 {
     let Some(attempt) = attempt(&context) else { return PASS };
     let raw = context.sock_addr;
     let destination = Address::v4(load!(raw, USER_IP4));
-    match verdict(&attempt, &destination, raw) {
+    let bound = Address::v4(load!(attempt.sock, SOURCE_IP4));
+    match verdict(&attempt, &bound, &destination, raw) {
         Ok((own, port)) => {
             // An own address of the family was asked for, so it is a v4-mapped one.
             store!(raw, USER_IP4, own.words[3]);
@@ -66,7 +72,8 @@ pub fn martlet_connect6(context: SockAddrContext) -> i32 {
     let Some(attempt) = attempt(&context) else { return PASS };
     let raw = context.sock_addr;
     let destination = load_v6!(raw, USER_IP6);
-    match verdict(&attempt, &destination, raw) {
+    let bound = load_v6!(attempt.sock, SOURCE_IP6);
+    match verdict(&attempt, &bound, &destination, raw) {
         Ok((own, port)) => {
             store_v6!(raw, USER_IP6, own);
             store!(raw, USER_PORT, u32::from(port.to_be()));
@@ -85,8 +92,8 @@ fn attempt(context: &SockAddrContext) -> Option<Attempt> {
         return None;
     }
     // SAFETY: the context is that of a cgroup program, which this helper accepts.
-    let cookie = unsafe { bpf_get_netns_cookie(raw.cast()) };
-    let workload = WORKLOADS.get_ptr(&cookie)?;
+    let netns = unsafe { bpf_get_netns_cookie(raw.cast()) };
+    let workload = WORKLOADS.get_ptr(&netns)?;
     // SAFETY: entries are replaced as a whole and freed after a grace period.
     let workload = unsafe { *workload };
     // SAFETY: a plain field of the context.
@@ -96,56 +103,68 @@ fn attempt(context: &SockAddrContext) -> Option<Attempt> {
         count(Event::ConnectAgent);
         return None;
     }
-    Some(Attempt { socket, sock, workload })
+    Some(Attempt { socket, sock, netns, workload })
 }
 
 /// Where to connect to instead, or the answer to give at once.
 #[inline(always)]
 fn verdict(
     attempt: &Attempt,
+    bound: &Address,
     destination: &Address,
     raw: *mut bpf_sock_addr,
 ) -> Result<(Address, u16), i32> {
+    let port = u16::from_be(load!(raw, USER_PORT) as u16);
     let member = MEMBERS.get_ptr(destination);
-    // SAFETY: entries are freed after a grace period.
+    // SAFETY: here and below: entries are freed after a grace period.
     let member = member.map(|member| unsafe { *member });
-    match decide::connect(&attempt.workload, destination, member) {
+    let owned = |address: &Address| {
+        let receiver = RECEIVERS.get_ptr(address);
+        receiver.is_some_and(|receiver| unsafe { (*receiver).netns } == attempt.netns)
+    };
+    match decide::connect(&attempt.workload, bound, destination, member, owned) {
         Connect::Pass(event) => {
             // The socket may have been steered before and is now connected to somewhere else.
             attempt.socket.forget(&PEERS);
-            count(event);
+            tell(event, bound, destination, port);
             Err(PASS)
         }
         Connect::Refuse(event) => {
-            count(event);
+            tell(event, bound, destination, port);
             Err(REFUSE)
         }
-        Connect::Steer(own) => steer(attempt, destination, own, raw),
+        Connect::Steer(own) => match steer(attempt, destination, port, raw) {
+            Ok(steered) => {
+                tell(Event::ConnectSteered, &own, destination, port);
+                Ok((own, steered))
+            }
+            Err(event) => {
+                tell(event, &own, destination, port);
+                Err(REFUSE)
+            }
+        },
     }
 }
 
+/// Keeps the origin; the port to connect to instead.
 #[inline(always)]
 fn steer(
     attempt: &Attempt,
     destination: &Address,
-    own: Address,
+    port: u16,
     raw: *mut bpf_sock_addr,
-) -> Result<(Address, u16), i32> {
+) -> Result<u16, Event> {
     // SAFETY: plain fields of the socket, readable from this context.
     let (device, source_port) = unsafe { ((*attempt.sock).bound_dev_if, (*attempt.sock).src_port) };
     if device != 0 && !unbind_device(raw) {
-        count(Event::ConnectDevice);
-        return Err(REFUSE);
+        return Err(Event::ConnectDevice);
     }
-    let port = u16::from_be(load!(raw, USER_PORT) as u16);
     if attempt.socket.write(&PEERS, &Endpoint::new(*destination, port)).is_err() {
-        count(Event::ConnectNoMemory);
-        return Err(REFUSE);
+        return Err(Event::ConnectNoMemory);
     }
-    count(Event::ConnectSteered);
     // SAFETY: the helper has no conditions.
     let random = unsafe { bpf_get_prandom_u32() };
-    Ok((own, decide::steer_port(random, source_port)))
+    Ok(decide::steer_port(random, source_port))
 }
 
 /// A socket bound to a device does not get the answers that arrive over the loopback device. Which

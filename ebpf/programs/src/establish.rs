@@ -15,11 +15,12 @@ use aya_ebpf::{
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use martlet_ebpf_shared::{Address, Enrollment, Event, Flow, ListeningKey, Published};
+use martlet_ebpf_shared::{Address, Endpoint, Event, Flow, ListeningKey, Published, is_steer_port};
 
 use crate::{
     context::{load, load_v6},
-    maps::{DIALS, LISTENING, ORIGINS, PEERS, PUBLISHED, WORKLOADS, add, count},
+    log::tell,
+    maps::{DIALS, LISTENING, ORIGINS, PEERS, PUBLISHED, WORKLOADS, add},
     socket::Socket,
 };
 
@@ -31,6 +32,7 @@ const REMOTE_IP6: usize = offset_of!(bpf_sock_ops, remote_ip6);
 const LOCAL_IP6: usize = offset_of!(bpf_sock_ops, local_ip6);
 const REMOTE_PORT: usize = offset_of!(bpf_sock_ops, remote_port);
 const LOCAL_PORT: usize = offset_of!(bpf_sock_ops, local_port);
+const CALLBACKS: usize = offset_of!(bpf_sock_ops, bpf_sock_ops_cb_flags);
 const OLD_STATE: usize = offset_of!(bpf_sock_ops, __bindgen_anon_1);
 
 const AF_INET: u32 = 2;
@@ -54,31 +56,44 @@ pub fn martlet_establish(context: SockOpsContext) -> u32 {
 /// Runs in `connect()`, after the source port is chosen and before the SYN.
 #[inline(always)]
 fn publish(raw: *mut bpf_sock_ops) {
-    let Some(socket) = socket(raw) else { return };
-    let published = if let Some(origin) = socket.read(&PEERS) {
-        Published { peer: origin, kind: Published::ORIGIN }
-    } else if let Some(dial) = socket.read(&DIALS) {
-        if dial.shown.port == 0 {
-            return;
-        }
-        Published { peer: dial.shown, kind: Published::CLIENT }
-    } else {
-        return;
-    };
-    let flow = Flow {
-        address: local_address(raw),
-        source_port: load!(raw, LOCAL_PORT) as u16,
-        port: remote_port(raw),
-    };
-    if PUBLISHED.insert(&flow, &published, 0).is_err() {
-        // Then the SYN finds nothing published: the connection is the pod's own, to itself.
-        count(Event::PublishFailed);
+    let address = local_address(raw);
+    if address != remote_address(raw) || address.is_loopback() {
         return;
     }
-    count(match published.kind {
-        Published::ORIGIN => Event::PublishedOrigin,
-        _ => Event::PublishedClient,
-    });
+    let Some(socket) = socket(raw) else { return };
+    let port = remote_port(raw);
+    let flow = Flow { address, source_port: load!(raw, LOCAL_PORT) as u16, port };
+    let Some((published, event)) = to_publish(raw, socket, port) else {
+        // What is left from a connection that failed with the same ports is not about this one.
+        let _ = PUBLISHED.remove(&flow);
+        return;
+    };
+    let stored = PUBLISHED.insert(&flow, &published, 0).is_ok();
+    if !stored {
+        // The SYN must find nothing, and be refused, rather than what an earlier connection left.
+        let _ = PUBLISHED.remove(&flow);
+    }
+    let event = if stored { event } else { Event::PublishFailed };
+    tell(event, &address, &published.peer.address, published.peer.port);
+}
+
+#[inline(always)]
+fn to_publish(raw: *mut bpf_sock_ops, socket: Socket, port: u16) -> Option<(Published, Event)> {
+    if let Some(peer) = socket.read(&PEERS) {
+        let published = Published { peer, kind: Published::ORIGIN };
+        return Some((published, Event::PublishedOrigin));
+    }
+    if let Some(dial) = socket.read(&DIALS) {
+        let published = Published { peer: dial.shown, kind: Published::CLIENT };
+        return (dial.shown.port != 0).then_some((published, Event::PublishedClient));
+    }
+    // Said aloud, since a connection to such a port of which nothing is known is refused.
+    if !is_steer_port(port) {
+        return None;
+    }
+    workload(raw)?;
+    let published = Published { peer: Endpoint::default(), kind: Published::OWN };
+    Some((published, Event::PublishedOwn))
 }
 
 /// Runs when an accepted connection is established, before `accept()` can return it. The current
@@ -86,7 +101,7 @@ fn publish(raw: *mut bpf_sock_ops) {
 #[inline(always)]
 fn attach(raw: *mut bpf_sock_ops) {
     let address = local_address(raw);
-    if address != remote_address(raw) {
+    if address != remote_address(raw) || address.is_loopback() {
         return;
     }
     let flow = Flow { address, source_port: remote_port(raw), port: load!(raw, LOCAL_PORT) as u16 };
@@ -98,70 +113,60 @@ fn attach(raw: *mut bpf_sock_ops) {
     let Some(socket) = socket(raw) else { return };
     let (stored, event) = match published.kind {
         Published::ORIGIN => (socket.write(&ORIGINS, &published.peer), Event::Intercepted),
-        _ => (socket.write(&PEERS, &published.peer), Event::ClientShown),
+        Published::CLIENT => (socket.write(&PEERS, &published.peer), Event::ClientShown),
+        _ => return,
     };
     // Without an origin the agent refuses the connection.
-    count(if stored.is_ok() { event } else { Event::AttachFailed });
+    let event = if stored.is_ok() { event } else { Event::AttachFailed };
+    tell(event, &address, &published.peer.address, published.peer.port);
 }
 
 #[inline(always)]
 fn listen(raw: *mut bpf_sock_ops) {
-    let Some((workload, bound, port)) = listener(raw) else { return };
+    let Some(key) = listener(raw) else { return };
+    // Another program on the cgroup may want other callbacks of the socket.
+    let callbacks = load!(raw, CALLBACKS) | BPF_SOCK_OPS_STATE_CB_FLAG;
     // SAFETY: the context is a sock_ops program's. Without the flag the end of listening is not
     // seen, and the agent finds nobody listening when it dials.
-    unsafe { bpf_sock_ops_cb_flags_set(raw, BPF_SOCK_OPS_STATE_CB_FLAG as i32) };
-    each_address(&workload, &bound, |address| {
-        let key = ListeningKey { address, port };
-        let known = match LISTENING.get_ptr_mut(&key) {
-            Some(sockets) => {
-                add(sockets, 1);
-                true
-            }
-            None => LISTENING.insert(&key, &1_u64, 0).is_ok(),
-        };
-        count(if known { Event::ListenSeen } else { Event::ListenLost });
-    });
+    unsafe { bpf_sock_ops_cb_flags_set(raw, callbacks as i32) };
+    if let Some(sockets) = LISTENING.get_ptr_mut(&key) {
+        add(sockets, 1);
+    }
+    // New, or removed by a socket that ended just now on another CPU.
+    let known = LISTENING.get_ptr(&key).is_some() || LISTENING.insert(&key, &1_u64, 0).is_ok();
+    let event = if known { Event::ListenSeen } else { Event::ListenLost };
+    tell(event, &Address::UNSPECIFIED, &key.bound, key.port as u16);
 }
 
 #[inline(always)]
 fn unlisten(raw: *mut bpf_sock_ops) {
-    let Some((workload, bound, port)) = listener(raw) else { return };
-    each_address(&workload, &bound, |address| {
-        let key = ListeningKey { address, port };
-        let Some(sockets) = LISTENING.get_ptr_mut(&key) else { return };
-        // SAFETY: entries are aligned and freed after a grace period.
-        if unsafe { sockets.read_volatile() } > 1 {
-            add(sockets, -1);
-        } else {
-            let _ = LISTENING.remove(&key);
+    let Some(key) = listener(raw) else { return };
+    let Some(sockets) = LISTENING.get_ptr_mut(&key) else { return };
+    add(sockets, -1);
+    // SAFETY: here and below: entries are aligned and freed after a grace period.
+    if unsafe { sockets.read_volatile() } as i64 <= 0 {
+        let _ = LISTENING.remove(&key);
+        // A socket that began to listen meanwhile has counted itself in what is removed now.
+        if unsafe { sockets.read_volatile() } as i64 > 0 {
+            let _ = LISTENING.insert(&key, &1_u64, 0);
         }
-        count(Event::ListenEnded);
-    });
+    }
+    tell(Event::ListenEnded, &Address::UNSPECIFIED, &key.bound, key.port as u16);
 }
 
-/// The workload that a listening socket belongs to, its address and its port.
+/// A listening socket of an enrolled workload.
 #[inline(always)]
-fn listener(raw: *mut bpf_sock_ops) -> Option<(Enrollment, Address, u32)> {
+fn listener(raw: *mut bpf_sock_ops) -> Option<ListeningKey> {
+    let netns = workload(raw)?;
+    Some(ListeningKey::new(netns, local_address(raw), load!(raw, LOCAL_PORT) as u16))
+}
+
+/// The namespace's cookie, if it is an enrolled workload's.
+#[inline(always)]
+fn workload(raw: *mut bpf_sock_ops) -> Option<u64> {
     // SAFETY: the context is a sock_ops program's.
-    let cookie = unsafe { bpf_get_netns_cookie(raw.cast()) };
-    let workload = WORKLOADS.get_ptr(&cookie)?;
-    // SAFETY: entries are replaced as a whole and freed after a grace period.
-    Some((unsafe { *workload }, local_address(raw), load!(raw, LOCAL_PORT)))
-}
-
-/// Those of the workload's addresses at which a socket bound to `bound` is reached.
-#[inline(always)]
-fn each_address(workload: &Enrollment, bound: &Address, mut reached: impl FnMut(Address)) {
-    let any_v6 = *bound == Address::UNSPECIFIED;
-    let any_v4 = matches!(bound.as_v4(), Some(0));
-    // An IPv6 socket bound to no address takes IPv4 too, unless it is IPv6 only, which cannot be
-    // seen from here; then the agent finds nobody listening when it dials.
-    if !workload.v4.is_unspecified() && (any_v4 || any_v6 || *bound == workload.v4) {
-        reached(workload.v4);
-    }
-    if !workload.v6.is_unspecified() && (any_v6 || *bound == workload.v6) {
-        reached(workload.v6);
-    }
+    let netns = unsafe { bpf_get_netns_cookie(raw.cast()) };
+    WORKLOADS.get_ptr(&netns).map(|_| netns)
 }
 
 #[inline(always)]

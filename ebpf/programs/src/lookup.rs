@@ -14,7 +14,8 @@ use martlet_ebpf_shared::{
 
 use crate::{
     context::{load, load_v6},
-    maps::{LISTENERS, LISTENING, MEMBERS, PUBLISHED, RECEIVERS, count},
+    log::tell,
+    maps::{FOUND, LISTENERS, LISTENING, MEMBERS, PUBLISHED, RECEIVERS},
 };
 
 const PASS: u32 = 1;
@@ -33,8 +34,20 @@ const LOCAL_IP4: usize = offset_of!(bpf_sk_lookup, local_ip4);
 const LOCAL_IP6: usize = offset_of!(bpf_sk_lookup, local_ip6);
 const LOCAL_PORT: usize = offset_of!(bpf_sk_lookup, local_port);
 
+/// In the namespace of a permissive pod.
 #[sk_lookup]
 pub fn martlet_lookup(context: SkLookupContext) -> u32 {
+    lookup(&context, false)
+}
+
+/// In the namespace of a strict pod: refuses what arrives at addresses that nobody has declared.
+#[sk_lookup]
+pub fn martlet_lookup_strict(context: SkLookupContext) -> u32 {
+    lookup(&context, true)
+}
+
+#[inline(always)]
+fn lookup(context: &SkLookupContext, pod_strict: bool) -> u32 {
     let raw = context.lookup;
     if load!(raw, PROTOCOL) != IPPROTO_TCP {
         return PASS;
@@ -46,45 +59,68 @@ pub fn martlet_lookup(context: SkLookupContext) -> u32 {
     // Network byte order in the lower half of the word.
     let source_port = u16::from_be(load!(raw, REMOTE_PORT) as u16);
     let port = load!(raw, LOCAL_PORT);
-    match decide::lookup(&arrival(remote, source_port, local, port)) {
+    let arrival = arrival(remote, source_port, local, port, pod_strict);
+    match decide::lookup(&arrival) {
         Lookup::Pass(event) => {
-            count(event);
+            tell(event, &remote, &local, port as u16);
             PASS
         }
         Lookup::Refuse(event) => {
-            count(event);
+            tell(event, &remote, &local, port as u16);
             DROP
         }
-        Lookup::Outbound => assign(&context, local, Role::Outbound, Event::LookupOutbound),
-        Lookup::Inbound => assign(&context, local, Role::Inbound, Event::LookupInbound),
+        Lookup::Outbound => assign(context, &arrival, Role::Outbound, Event::LookupOutbound),
+        Lookup::Inbound => assign(context, &arrival, Role::Inbound, Event::LookupInbound),
     }
 }
 
 #[inline(always)]
-fn arrival(remote: Address, source_port: u16, local: Address, port: u32) -> Arrival {
+fn arrival(
+    remote: Address,
+    source_port: u16,
+    local: Address,
+    port: u32,
+    pod_strict: bool,
+) -> Arrival {
+    // SAFETY: here and below: entries are freed after a grace period.
+    let receiver = RECEIVERS.get_ptr(&local).map(|receiver| unsafe { *receiver });
+    let strict = receiver.map(|receiver| receiver.strict != 0);
+    let port = port as u16;
+    let (published, member, listening) = (None, None, false);
     let mut arrival =
-        Arrival { remote, local, published: None, strict: None, member: None, listening: false };
+        Arrival { remote, local, port, pod_strict, published, strict, member, listening };
     if remote == local {
-        let flow = Flow { address: local, source_port, port: port as u16 };
-        // SAFETY: here and below: entries are freed after a grace period.
+        let flow = Flow { address: local, source_port, port };
         arrival.published = PUBLISHED.get_ptr(&flow).map(|published| unsafe { (*published).kind });
         return arrival;
     }
-    let receiver = RECEIVERS.get_ptr(&local);
-    arrival.strict = receiver.map(|receiver| unsafe { (*receiver).strict } != 0);
     arrival.member = MEMBERS.get_ptr(&remote).map(|member| unsafe { *member });
-    arrival.listening = LISTENING.get_ptr(&ListeningKey { address: local, port }).is_some();
+    arrival.listening = receiver.is_some_and(|receiver| listens(receiver.netns, &local, port));
     arrival
+}
+
+/// Whether a socket of the namespace takes connections to an address and port.
+#[inline(always)]
+fn listens(netns: u64, local: &Address, port: u16) -> bool {
+    let bound_to = |bound: Address| {
+        let key = ListeningKey::new(netns, bound, port);
+        LISTENING.get_ptr(&key).is_some() || FOUND.get_ptr(&key).is_some()
+    };
+    // A socket bound to `::` takes IPv4 too, unless it is IPv6 only, which is not known here; then
+    // the agent finds nobody listening when it dials.
+    bound_to(Address::UNSPECIFIED)
+        || local.as_v4().is_some() && bound_to(Address::UNSPECIFIED_V4)
+        || bound_to(*local)
 }
 
 /// Hands the SYN to the agent; without an agent there is no socket to hand it to.
 #[inline(always)]
-fn assign(context: &SkLookupContext, address: Address, role: Role, event: Event) -> u32 {
-    let key = ListenerKey { address, role: role as u32 };
-    if LISTENERS.redirect_sk_lookup(context, key, 0).is_err() {
-        count(Event::LookupRefusedNoAgent);
-        return DROP;
-    }
-    count(event);
-    PASS
+fn assign(context: &SkLookupContext, arrival: &Arrival, role: Role, event: Event) -> u32 {
+    let key = ListenerKey { address: arrival.local, role: role as u32 };
+    let (event, answer) = match LISTENERS.redirect_sk_lookup(context, key, 0) {
+        Ok(()) => (event, PASS),
+        Err(_) => (Event::LookupRefusedNoAgent, DROP),
+    };
+    tell(event, &arrival.remote, &arrival.local, arrival.port);
+    answer
 }

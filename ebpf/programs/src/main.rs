@@ -11,6 +11,7 @@
 mod connect;
 mod context;
 mod establish;
+mod log;
 mod lookup;
 mod maps;
 mod peername;

@@ -22,7 +22,7 @@ pub static WORKLOADS: HashMap<u64, Enrollment, 4096, GROWING> = HashMap::new();
 #[btf_map]
 pub static MEMBERS: HashMap<Address, u32, 262_144, GROWING> = HashMap::new();
 
-/// How this node's workloads receive, by their address. Written by the agent.
+/// Who of this node's workloads receives at an address, and how. Written by the agent.
 /// Missing: the address is not an enrolled workload's.
 #[btf_map]
 pub static RECEIVERS: HashMap<Address, Receiver, 8192, GROWING> = HashMap::new();
@@ -33,15 +33,22 @@ pub static RECEIVERS: HashMap<Address, Receiver, 8192, GROWING> = HashMap::new()
 #[btf_map]
 pub static LISTENERS: SockHash<ListenerKey, 16_384> = SockHash::new();
 
-/// Ports on which applications listen, with the number of listening sockets. Written by
-/// `establish`, and by the agent for sockets older than the programs.
-/// Missing: nobody listens; strict refuses, permissive leaves it to the kernel.
+/// Ports on which applications listen, with the number of sockets that `establish` has seen begin.
+/// Written by `establish` alone, also while no agent runs.
+/// Missing here and in `FOUND`: nobody listens, and an enrolled caller is refused.
 #[btf_map]
 pub static LISTENING: HashMap<ListeningKey, u64, 65_536, GROWING> = HashMap::new();
 
+/// Ports on which applications listened before `establish` watched them. Written by the agent
+/// alone, from the kernel's table of sockets. The end of such a socket is not seen: then the agent
+/// finds nobody listening when it dials.
+/// Missing here and in `LISTENING`: nobody listens, and an enrolled caller is refused.
+#[btf_map]
+pub static FOUND: HashMap<ListeningKey, u64, 65_536, GROWING> = HashMap::new();
+
 /// Connections between SYN and accept, inside pods. Written and removed by `establish`; the least
 /// recently used are evicted.
-/// Missing: not steered; the pod's own connection to itself.
+/// Missing: the pod's own connection to itself; on a port that steered ones go to, refused.
 #[btf_map]
 pub static PUBLISHED: LruHashMap<Flow, Published, 65_536> = LruHashMap::new();
 

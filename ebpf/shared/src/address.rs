@@ -22,6 +22,8 @@ const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
 impl Address {
     pub const UNSPECIFIED: Address = Address { words: [0; 4] };
+    /// 0.0.0.0 in its mapped form.
+    pub const UNSPECIFIED_V4: Address = Address::v4(0);
 
     /// `word` is the IPv4 address in network byte order.
     #[inline(always)]

@@ -2,7 +2,10 @@
 //!
 //! For enrolled workloads the answer to anything unknown is a refusal.
 
-use crate::{Address, Enrollment, Event, Member, Published, STEER_PORT_COUNT, STEER_PORT_FIRST};
+use crate::{
+    Address, Enrollment, Event, Member, Published, STEER_PORT_COUNT, STEER_PORT_FIRST,
+    is_steer_port,
+};
 
 /// What `connect` does with a TCP connection that a process of an enrolled workload opens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,19 +18,31 @@ pub enum Connect {
 
 /// Decides about a `connect()` of an enrolled workload to `destination`.
 ///
+/// `bound` is what the socket is bound to, and `owned` says whether the workload has an address;
 /// `member` is what the directory says of the destination.
 #[inline(always)]
-pub fn connect(workload: &Enrollment, destination: &Address, member: Option<u32>) -> Connect {
-    if *destination == workload.v4 || *destination == workload.v6 {
-        return Connect::Pass(Event::ConnectOwn);
+pub fn connect(
+    workload: &Enrollment,
+    bound: &Address,
+    destination: &Address,
+    member: Option<u32>,
+    owned: impl Fn(&Address) -> bool,
+) -> Connect {
+    if workload.steered == 0 {
+        return Connect::Pass(Event::ConnectNotYet);
     }
     if member.is_none() {
         return Connect::Pass(Event::ConnectOutside);
     }
-    let own = match destination.as_v4() {
-        Some(_) => workload.v4,
-        None => workload.v6,
-    };
+    if owned(destination) {
+        return Connect::Pass(Event::ConnectOwn);
+    }
+    let is_v4 = destination.as_v4().is_some();
+    // From an address to the same one: only then does the connection stay inside the pod.
+    if !bound.is_unspecified() && bound.as_v4().is_some() == is_v4 && owned(bound) {
+        return Connect::Steer(*bound);
+    }
+    let own = if is_v4 { workload.v4 } else { workload.v6 };
     match own.is_unspecified() {
         true => Connect::Refuse(Event::ConnectNoFamily),
         false => Connect::Steer(own),
@@ -51,9 +66,12 @@ pub fn steer_port(random: u32, source_port: u32) -> u16 {
 pub struct Arrival {
     pub remote: Address,
     pub local: Address,
+    pub port: u16,
+    /// Whether the pod is strict, as its program knows: for addresses that nobody has declared.
+    pub pod_strict: bool,
     /// The kind of what was published for this flow, if remote and local address are the same.
     pub published: Option<u32>,
-    /// Whether the pod is strict; `None` if the local address is not an enrolled workload's.
+    /// Whether the workload is strict; `None` if the local address is not an enrolled workload's.
     pub strict: Option<bool>,
     /// What the directory says of the remote address.
     pub member: Option<u32>,
@@ -72,28 +90,46 @@ pub enum Lookup {
 
 /// Decides about a SYN in the network namespace of an enrolled pod.
 ///
-/// Strict is judged before anything else is looked at, so that nothing forgotten can widen it.
+/// A loopback source does not come from the wire: the kernel drops it there. Who forges the local
+/// address as source gets no answer, since the answer goes to the pod itself.
 #[inline(always)]
 pub fn lookup(arrival: &Arrival) -> Lookup {
     if arrival.remote == arrival.local {
-        return match arrival.published {
-            Some(Published::ORIGIN) => Lookup::Outbound,
-            _ => Lookup::Pass(Event::LookupOwn),
-        };
+        return own(arrival);
+    }
+    if arrival.remote.is_loopback() || arrival.local.is_loopback() {
+        return Lookup::Pass(Event::LookupOwn);
     }
     let Some(strict) = arrival.strict else {
-        return Lookup::Pass(Event::LookupOwn);
+        // A second or a link-local address must not be a way around strict.
+        return match arrival.pod_strict {
+            true => Lookup::Refuse(Event::LookupRefusedAddress),
+            false => Lookup::Pass(Event::LookupPlaintext),
+        };
     };
-    if arrival.remote.is_loopback() {
-        return Lookup::Pass(Event::LookupOwn);
-    }
     let enrolled = matches!(arrival.member, Some(member) if member == Member::Workload as u32);
     match (enrolled, strict, arrival.listening) {
         (false, true, _) => Lookup::Refuse(Event::LookupRefusedPlaintext),
         (false, false, _) => Lookup::Pass(Event::LookupPlaintext),
         (true, _, true) => Lookup::Inbound,
-        (true, true, false) => Lookup::Refuse(Event::LookupRefusedNoListener),
-        (true, false, false) => Lookup::Pass(Event::LookupNoListener),
+        // Passed on, this SYN could meet a socket that began to listen in this very moment, and
+        // the application would be sent TLS. The caller can't tell the two refusals apart.
+        (true, _, false) => Lookup::Refuse(Event::LookupRefusedNoListener),
+    }
+}
+
+/// A connection from an address to itself.
+#[inline(always)]
+fn own(arrival: &Arrival) -> Lookup {
+    match arrival.published {
+        Some(Published::ORIGIN) => Lookup::Outbound,
+        Some(_) => Lookup::Pass(Event::LookupOwn),
+        // It may have been steered, and what was published is lost: some other program that
+        // listens on this port must not get it.
+        None if arrival.strict.is_some() && is_steer_port(arrival.port) => {
+            Lookup::Refuse(Event::LookupRefusedNoOrigin)
+        }
+        None => Lookup::Pass(Event::LookupOwn),
     }
 }
 
@@ -109,21 +145,45 @@ mod tests {
     const SERVICE: Option<u32> = Some(Member::Service as u32);
 
     fn pod() -> Enrollment {
-        Enrollment { v4: v4([10, 0, 0, 1]), v6: Address::UNSPECIFIED }
+        Enrollment { v4: v4([10, 0, 0, 1]), v6: Address::UNSPECIFIED, steered: 1 }
+    }
+
+    /// The decision for a socket that is not bound, of a pod whose only address is 10.0.0.1.
+    fn unbound(workload: &Enrollment, destination: &Address, member: Option<u32>) -> Connect {
+        let owned = |address: &Address| *address == workload.v4;
+        connect(workload, &Address::UNSPECIFIED_V4, destination, member, owned)
+    }
+
+    #[test]
+    fn a_bound_socket_is_steered_to_the_address_that_it_is_bound_to() {
+        let second = v4([10, 0, 0, 8]);
+        let owned = |address: &Address| [pod().v4, second].contains(address);
+        let to = |bound: &Address| connect(&pod(), bound, &v4([10, 0, 0, 2]), WORKLOAD, owned);
+        assert_eq!(to(&second), Connect::Steer(second));
+        assert_eq!(to(&v4([10, 0, 0, 9])), Connect::Steer(pod().v4));
+        let to_second = connect(&pod(), &pod().v4, &second, WORKLOAD, owned);
+        assert_eq!(to_second, Connect::Pass(Event::ConnectOwn));
+    }
+
+    #[test]
+    fn nothing_is_steered_before_the_pod_is_enrolled() {
+        let preparing = Enrollment { steered: 0, ..pod() };
+        let passed = unbound(&preparing, &v4([10, 0, 0, 2]), WORKLOAD);
+        assert_eq!(passed, Connect::Pass(Event::ConnectNotYet));
     }
 
     #[test]
     fn a_destination_of_the_mesh_is_steered_to_the_own_address() {
         for member in [WORKLOAD, SERVICE] {
-            assert_eq!(connect(&pod(), &v4([10, 0, 0, 2]), member), Connect::Steer(pod().v4));
+            assert_eq!(unbound(&pod(), &v4([10, 0, 0, 2]), member), Connect::Steer(pod().v4));
         }
     }
 
     #[test]
     fn what_is_outside_the_mesh_or_the_pod_itself_is_passed() {
-        let outside = connect(&pod(), &v4([10, 0, 0, 9]), None);
+        let outside = unbound(&pod(), &v4([10, 0, 0, 9]), None);
         assert_eq!(outside, Connect::Pass(Event::ConnectOutside));
-        let own = connect(&pod(), &v4([10, 0, 0, 1]), WORKLOAD);
+        let own = unbound(&pod(), &v4([10, 0, 0, 1]), WORKLOAD);
         assert_eq!(own, Connect::Pass(Event::ConnectOwn));
     }
 
@@ -131,7 +191,7 @@ mod tests {
     fn a_destination_of_a_family_that_the_pod_lacks_is_refused() {
         let mut octets = [0; 16];
         octets[0] = 0xfd;
-        let refused = connect(&pod(), &Address::from_octets(octets), WORKLOAD);
+        let refused = unbound(&pod(), &Address::from_octets(octets), WORKLOAD);
         assert_eq!(refused, Connect::Refuse(Event::ConnectNoFamily));
     }
 
@@ -150,6 +210,8 @@ mod tests {
         Arrival {
             remote: v4([10, 0, 0, 2]),
             local: v4([10, 0, 0, 1]),
+            port: 8080,
+            pod_strict: true,
             published: None,
             strict: Some(true),
             member: WORKLOAD,
@@ -180,11 +242,11 @@ mod tests {
     }
 
     #[test]
-    fn a_port_nobody_listens_on_never_reaches_the_agent() {
+    fn an_enrolled_caller_reaches_neither_agent_nor_application_where_nobody_listens() {
         let strict = Arrival { listening: false, ..arrival() };
         assert_eq!(lookup(&strict), Lookup::Refuse(Event::LookupRefusedNoListener));
         let permissive = Arrival { strict: Some(false), ..strict };
-        assert_eq!(lookup(&permissive), Lookup::Pass(Event::LookupNoListener));
+        assert_eq!(lookup(&permissive), Lookup::Refuse(Event::LookupRefusedNoListener));
     }
 
     #[test]
@@ -200,8 +262,30 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_not_the_workloads_is_left_alone() {
-        let other = Arrival { strict: None, member: None, ..arrival() };
+    fn a_steered_connection_whose_origin_is_lost_reaches_nobody() {
+        let own = Arrival { remote: v4([10, 0, 0, 1]), port: 873, ..arrival() };
+        assert_eq!(lookup(&own), Lookup::Refuse(Event::LookupRefusedNoOrigin));
+        for kind in [Published::OWN, Published::CLIENT] {
+            let known = Arrival { published: Some(kind), ..own };
+            assert_eq!(lookup(&known), Lookup::Pass(Event::LookupOwn));
+        }
+        // Not an enrolled workload's address, or not a port of steered connections.
+        let other = Arrival { strict: None, ..own };
         assert_eq!(lookup(&other), Lookup::Pass(Event::LookupOwn));
+        for port in [511, 1024, 8080] {
+            assert_eq!(lookup(&Arrival { port, ..own }), Lookup::Pass(Event::LookupOwn));
+        }
+    }
+
+    #[test]
+    fn an_address_that_nobody_declared_is_no_way_around_strict() {
+        for member in [None, WORKLOAD] {
+            let strict = Arrival { strict: None, member, ..arrival() };
+            assert_eq!(lookup(&strict), Lookup::Refuse(Event::LookupRefusedAddress));
+            let permissive = Arrival { pod_strict: false, ..strict };
+            assert_eq!(lookup(&permissive), Lookup::Pass(Event::LookupPlaintext));
+            let inside = Arrival { local: v4([127, 0, 0, 1]), ..strict };
+            assert_eq!(lookup(&inside), Lookup::Pass(Event::LookupOwn));
+        }
     }
 }

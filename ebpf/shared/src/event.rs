@@ -27,12 +27,13 @@ events! {
     ConnectOutside = "connect" / "passed_outside_mesh";
     ConnectOwn = "connect" / "passed_own_address";
     ConnectAgent = "connect" / "passed_agent";
+    ConnectNotYet = "connect" / "passed_not_yet_enrolled";
     ConnectNoFamily = "connect" / "refused_address_family";
     ConnectDevice = "connect" / "refused_bound_to_device";
     ConnectNoMemory = "connect" / "refused_no_memory";
-    ConnectNotWritten = "connect" / "refused_not_rewritten";
     PublishedOrigin = "establish" / "published_origin";
     PublishedClient = "establish" / "published_client";
+    PublishedOwn = "establish" / "published_own";
     PublishFailed = "establish" / "publish_failed";
     Intercepted = "establish" / "origin_attached";
     ClientShown = "establish" / "client_attached";
@@ -44,8 +45,9 @@ events! {
     LookupInbound = "lookup" / "to_inbound";
     LookupOwn = "lookup" / "passed_own";
     LookupPlaintext = "lookup" / "passed_plaintext";
-    LookupNoListener = "lookup" / "passed_nobody_listens";
     LookupRefusedPlaintext = "lookup" / "refused_plaintext";
+    LookupRefusedAddress = "lookup" / "refused_undeclared_address";
+    LookupRefusedNoOrigin = "lookup" / "refused_no_origin";
     LookupRefusedNoListener = "lookup" / "refused_nobody_listens";
     LookupRefusedNoAgent = "lookup" / "refused_no_agent";
     PeernameShown = "peername" / "shown";

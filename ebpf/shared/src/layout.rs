@@ -7,9 +7,11 @@ use crate::{Address, Endpoint};
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Enrollment {
-    /// Unspecified if the workload has no address of the family.
+    /// The first address of the family; unspecified if the workload has none.
     pub v4: Address,
     pub v6: Address,
+    /// 0 while the pod is being enrolled: what it listens on is watched, but nothing is steered.
+    pub steered: u32,
 }
 
 /// What an address of the mesh is.
@@ -24,8 +26,11 @@ pub enum Member {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Receiver {
+    /// The cookie of the workload's network namespace.
+    pub netns: u64,
     /// 1: whatever is not an enrolled caller is refused.
     pub strict: u32,
+    pub padding: u32,
 }
 
 /// One connection inside a pod, from the pod's own address to the same address.
@@ -51,6 +56,8 @@ impl Published {
     pub const ORIGIN: u32 = 1;
     /// The agent dials the application; the peer is the real caller.
     pub const CLIENT: u32 = 2;
+    /// The pod's own connection to itself, to one of the ports that steered ones go to.
+    pub const OWN: u32 = 3;
 }
 
 /// Which of the agent's listeners in a pod.
@@ -68,12 +75,23 @@ pub struct ListenerKey {
     pub role: u32,
 }
 
-/// A port on which the application of a pod listens, at the pod's address.
+/// A port on which the application of a pod listens.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ListeningKey {
-    pub address: Address,
+    /// The cookie of the pod's network namespace.
+    pub netns: u64,
+    /// What the socket is bound to: an address, 0.0.0.0 in its mapped form, or `::`.
+    pub bound: Address,
     pub port: u32,
+    pub padding: u32,
+}
+
+impl ListeningKey {
+    #[inline(always)]
+    pub const fn new(netns: u64, bound: Address, port: u16) -> Self {
+        Self { netns, bound, port: port as u32, padding: 0 }
+    }
 }
 
 /// Written by the agent on each socket that it dials with: the hooks leave it alone.
@@ -87,12 +105,13 @@ pub struct Dial {
 const _: () = {
     assert!(size_of::<Address>() == 16);
     assert!(size_of::<Endpoint>() == 20);
-    assert!(size_of::<Enrollment>() == 32);
+    assert!(size_of::<Enrollment>() == 36);
     assert!(size_of::<Flow>() == 20);
     assert!(size_of::<Published>() == 24);
     assert!(size_of::<ListenerKey>() == 20);
-    assert!(size_of::<ListeningKey>() == 20);
+    assert!(size_of::<ListeningKey>() == 32);
     assert!(size_of::<Dial>() == 20);
+    assert!(size_of::<Receiver>() == 16);
 };
 
 /// Lets aya copy these types to and from maps.

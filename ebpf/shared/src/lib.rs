@@ -18,7 +18,7 @@ pub use layout::{
 };
 
 /// Part of the pin directory's name, since a pinned map is reused without a check of its layout.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Steered connections are spread over these ports of the pod's own address.
 ///
@@ -27,3 +27,9 @@ pub const ABI_VERSION: u32 = 1;
 pub const STEER_PORT_FIRST: u16 = 512;
 /// A power of two, so that a random number becomes a port by a mask.
 pub const STEER_PORT_COUNT: u16 = 512;
+
+/// Whether steered connections may go to this port of the pod's own address.
+#[inline(always)]
+pub const fn is_steer_port(port: u16) -> bool {
+    port.wrapping_sub(STEER_PORT_FIRST) < STEER_PORT_COUNT
+}

@@ -8,11 +8,12 @@ use martlet_authority::{Authority, LEAF_LIFETIME, LeafRequest};
 use martlet_dataplane::{Dataplane, Dial, Dialing, Local, View};
 use martlet_identity::{Credentials, SigningKey, Svid, TrustBundle};
 use martlet_kernel::{Dialer, Listeners, Node};
+use martlet_lab::{Canaries, Capture, Sniffer};
 use martlet_model::{
     AccessRecord, Closed, Directory, Mode, Protection, SpiffeId, TrustDomain, Workload,
     WorkloadName,
 };
-use martlet_tests_kernel::{Lab, Place, Sniffer, members};
+use martlet_tests_kernel::{Lab, Place, members};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -21,6 +22,7 @@ use tokio::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const CANARIES: usize = 10_000;
 
 struct Inside(Dialer);
 
@@ -79,66 +81,44 @@ fn serve(dataplane: &Arc<Dataplane>, local: &Arc<Local>, dialer: &Dialer, listen
     }
 }
 
-fn canaries() -> Vec<[u8; 32]> {
-    // Multiplicative hashing: no two are alike, and none occurs by chance.
-    let word = |seed: u64| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23).to_be_bytes();
-    let canary = |number: u64| {
-        let words = [1, 2, 3, 4].map(|part| word(number * 4 + part + 0x5eed));
-        words.concat().try_into().expect("four words of eight bytes")
-    };
-    (0..10_000).map(canary).collect()
-}
-
-/// Sends all canaries from one pod to the other; how many of them the wire showed.
-async fn seen_on_the_wire(
+/// Sends all canaries from one pod to the other; what the node saw of it between the two.
+async fn watched(
+    lab: &Lab,
     from: &Place,
     listener: &TcpListener,
     to: SocketAddr,
-    sniffer: &mut Sniffer,
-) -> Result<(usize, usize)> {
-    let canaries = canaries();
-    let sent = canaries.concat();
+) -> Result<Capture> {
+    let canaries = Canaries::random(CANARIES);
+    let sniffer = Sniffer::start([lab.node.netns()], &canaries)?;
     let mut caller: TcpStream = timeout(PATIENCE, from.connect(to)).await??;
     let (mut callee, seen) = timeout(PATIENCE, listener.accept()).await.context("accepting")??;
     assert_eq!(seen.ip(), from.v4, "the application sees the real caller");
     assert_eq!(caller.peer_addr()?, to);
-    let mut frames = Vec::new();
-    // One at a time, so that none is split between two packets.
-    for canary in &canaries {
+    // One at a time, so that each is a packet, or a record, of its own.
+    for canary in canaries.iter() {
         caller.write_all(canary).await?;
-        let mut word = [0; 32];
+        let mut word = [0; Canaries::LENGTH];
         timeout(PATIENCE, callee.read_exact(&mut word)).await??;
-        assert_eq!(&word, canary);
-        frames.extend(sniffer.frames()?);
+        assert_eq!(word, canary);
     }
     caller.shutdown().await?;
     let mut rest = Vec::new();
     timeout(PATIENCE, callee.read_to_end(&mut rest)).await??;
-    assert!(rest.is_empty());
     drop(callee);
     timeout(PATIENCE, caller.read_to_end(&mut rest)).await??;
-    assert_eq!(sent.len(), 320_000);
-    let known: std::collections::HashSet<&[u8]> = canaries.iter().map(|c| &c[..]).collect();
-    let mut found = std::collections::HashSet::new();
-    let mut tls_records = 0;
-    for frame in &frames {
-        found.extend(frame.windows(32).filter(|window| known.contains(window)));
-        // Application data of TLS (RFC 8446, section 5.1) behind Ethernet, IPv4 and TCP with
-        // timestamps.
-        tls_records += usize::from(frame.get(66..69) == Some(&[0x17, 3, 3]));
-    }
-    Ok((found.len(), tls_records))
+    assert!(rest.is_empty());
+    // Fails if a single frame was lost.
+    sniffer.stop()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wire_shows_no_plaintext_between_enrolled_pods() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (a, b) = (lab.place(1)?, lab.place(2)?);
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let to = SocketAddr::new(b.v4, 8080);
     let listener = b.listen(to)?;
-    let mut sniffer = lab.sniff()?;
-    let (plain, _) = seen_on_the_wire(&a, &listener, to, &mut sniffer).await?;
-    assert_eq!(plain, 10_000, "not enrolled: the sniffer sees every canary");
+    let plain = watched(&lab, &a, &listener, to).await?;
+    assert_eq!(plain.found().len(), CANARIES, "not enrolled: the sniffer sees every canary");
 
     let domain: TrustDomain = "prod.example".parse()?;
     let authority = Authority::ephemeral(&domain)?;
@@ -158,16 +138,19 @@ async fn the_wire_shows_no_plaintext_between_enrolled_pods() -> Result<()> {
         serve(&dataplane, &local, &pod.dialer(), listeners);
         pods.push(pod);
     }
-    let (leaked, records_of_tls) = seen_on_the_wire(&a, &listener, to, &mut sniffer).await?;
-    assert_eq!(leaked, 0, "enrolled: the sniffer sees none");
-    assert!(records_of_tls >= 10_000, "but {records_of_tls} TLS records");
+    let capture = watched(&lab, &a, &listener, to).await?;
+    assert_eq!(capture.found().len(), 0, "enrolled: the sniffer sees none");
+    let lanes: Vec<_> = capture.flows_of(to).collect();
+    assert!(lanes.iter().all(|lane| lane.not_tls == 0), "all of it is TLS: {lanes:?}");
+    let records_of_data: u64 = lanes.iter().map(|lane| lane.records_by_type[3]).sum();
+    assert!(records_of_data >= CANARIES as u64, "but {records_of_data} TLS records");
     for _ in 0..2 {
         let record = timeout(PATIENCE, records.recv()).await?.context("a record")?;
         assert_eq!(record.closed, Closed::Finished);
         assert_eq!(record.protection, Protection::MutualTls);
         assert_eq!(record.source.identity.as_ref(), Some(&cart.identity));
         assert_eq!(record.destination.identity.as_ref(), Some(&web.identity));
-        assert_eq!(record.bytes_sent, 320_000);
+        assert_eq!(record.bytes_sent, 32 * CANARIES as u64);
         assert_eq!(record.tls.context("TLS facts")?.key_exchange, "X25519MLKEM768");
     }
     Ok(())

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use martlet_kernel::{Feature, Node, missing_features};
+use martlet_kernel::{Feature, Member, Node, missing_features};
 use martlet_tests_kernel::{Lab, Place, members, relay};
+use socket2::Protocol;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -46,8 +47,8 @@ fn family(place: &Place, v6: bool) -> IpAddr {
 }
 
 async fn both_ends_see_each_other(v6: bool) -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (a, b) = (lab.place(1)?, lab.place(2)?);
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
     members(&node, &[&a, &b])?;
     let to = SocketAddr::new(family(&b, v6), 8080);
@@ -80,8 +81,8 @@ async fn a_steered_connection_looks_untouched_to_both_applications_v6() -> Resul
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_v4_mapped_destination_is_steered() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (a, b) = (lab.place(1)?, lab.place(2)?);
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
     members(&node, &[&a, &b])?;
     let listener = b.listen(SocketAddr::new(b.v4, 8080))?;
@@ -89,7 +90,7 @@ async fn a_v4_mapped_destination_is_steered() -> Result<()> {
     let (pod_b, listeners_b) = b.enroll(&node, true)?;
     relay(pod_a.dialer(), listeners_a);
     relay(pod_b.dialer(), listeners_b);
-    let IpAddr::V4(v4) = b.v4 else { anyhow::bail!("10.77.0.2 is IPv4") };
+    let IpAddr::V4(v4) = b.v4 else { anyhow::bail!("the first address is IPv4") };
     let mapped = SocketAddr::new(v4.to_ipv6_mapped().into(), 8080);
     let (caller, _callee, seen) = greet(&a, &listener, mapped).await?;
     assert_eq!(caller.peer_addr()?, mapped);
@@ -100,8 +101,8 @@ async fn a_v4_mapped_destination_is_steered() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_is_not_enrolled_is_not_touched() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (a, b) = (lab.place(1)?, lab.place(2)?);
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
     let listener = b.listen(SocketAddr::new(b.v4, 8080))?;
     let (caller, _callee, seen) = greet(&a, &listener, SocketAddr::new(b.v4, 8080)).await?;
@@ -112,8 +113,8 @@ async fn a_pod_that_is_not_enrolled_is_not_touched() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plaintext_is_refused_when_strict_and_let_in_when_permissive() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (stranger, b) = (lab.place(1)?, lab.place(2)?);
+    let lab = Lab::new()?;
+    let (stranger, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
     members(&node, &[&b])?;
     let to = SocketAddr::new(b.v4, 8080);
@@ -131,8 +132,8 @@ async fn plaintext_is_refused_when_strict_and_let_in_when_permissive() -> Result
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_nobody_listens_on_is_refused_by_the_kernel() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (a, b) = (lab.place(1)?, lab.place(2)?);
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
     members(&node, &[&a, &b])?;
     let (pod, _listeners) = b.enroll(&node, false)?;
@@ -140,6 +141,7 @@ async fn a_port_nobody_listens_on_is_refused_by_the_kernel() -> Result<()> {
     let refused = a.connect(to).await.expect_err("nobody listens");
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(counter(&node, "lookup", "to_inbound"), 0);
+    assert_eq!(counter(&node, "lookup", "refused_nobody_listens"), 1);
     // Listening is seen when it begins, and when it ends.
     let listener = b.listen(to)?;
     assert_eq!(counter(&node, "establish", "listen_seen"), 1);
@@ -149,14 +151,14 @@ async fn a_port_nobody_listens_on_is_refused_by_the_kernel() -> Result<()> {
     assert_eq!(counter(&node, "establish", "listen_ended"), 1);
     pod.set_strict(true)?;
     a.connect(to).await.expect_err("nobody listens any more");
-    assert_eq!(counter(&node, "lookup", "refused_nobody_listens"), 1);
+    assert_eq!(counter(&node, "lookup", "refused_nobody_listens"), 2);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_an_agent_enrolled_pods_are_refused_and_all_else_flows() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (a, b, outside) = (lab.place(1)?, lab.place(2)?, lab.place(3)?);
+    let lab = Lab::new()?;
+    let (a, b, outside) = (lab.place("cart-0")?, lab.place("web-0")?, lab.place("other-0")?);
     let to = SocketAddr::new(b.v4, 8080);
     let _listener = b.listen(to)?;
     let elsewhere = outside.listen(SocketAddr::new(outside.v4, 8080))?;
@@ -174,8 +176,8 @@ async fn without_an_agent_enrolled_pods_are_refused_and_all_else_flows() -> Resu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_agent_adopts_what_is_pinned_and_serves() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (a, b) = (lab.place(1)?, lab.place(2)?);
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let to = SocketAddr::new(b.v4, 8080);
     let listener = b.listen(to)?;
     let first = Node::start(&lab.settings)?;
@@ -196,8 +198,8 @@ async fn a_restarted_agent_adopts_what_is_pinned_and_serves() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_agent_left_for_other_pods_is_forgotten() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (a, b) = (lab.place(1)?, lab.place(2)?);
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let to = SocketAddr::new(b.v4, 8080);
     let listener = b.listen(to)?;
     let first = Node::start(&lab.settings)?;
@@ -214,8 +216,8 @@ async fn what_a_dead_agent_left_for_other_pods_is_forgotten() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_withdrawn_pod_is_as_it_was() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (a, b) = (lab.place(1)?, lab.place(2)?);
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let sysctl = |place: &Place| {
         let path = "/proc/sys/net/ipv4/tcp_tw_reuse";
         place.netns.run(|| std::fs::read_to_string(path)).map(|text| text.trim().to_owned())
@@ -237,8 +239,8 @@ async fn a_withdrawn_pod_is_as_it_was() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_bound_to_a_device_is_steered_too() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let (a, b) = (lab.place(1)?, lab.place(2)?);
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
     members(&node, &[&a, &b])?;
     let to = SocketAddr::new(b.v4, 8080);
@@ -247,19 +249,137 @@ async fn a_socket_bound_to_a_device_is_steered_too() -> Result<()> {
     let (pod_b, listeners_b) = b.enroll(&node, true)?;
     relay(pod_a.dialer(), listeners_a);
     relay(pod_b.dialer(), listeners_b);
-    let netns = a.netns.clone();
-    let connecting = tokio::task::spawn_blocking(move || {
-        netns.run(|| {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-            socket.bind_device(Some(b"eth0"))?;
-            socket.connect_timeout(&to.into(), PATIENCE)?;
-            Ok(std::net::TcpStream::from(socket))
-        })
-    });
-    let caller = connecting.await??;
+    let caller =
+        a.connect_with(to, Protocol::TCP, |socket| socket.bind_device(Some(b"eth0"))).await?;
     let (_callee, seen) = timeout(PATIENCE, listener.accept()).await??;
     assert_eq!(caller.peer_addr()?, to);
     assert_eq!(seen.ip(), a.v4);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_uses_mptcp_is_steered() -> Result<()> {
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
+    let node = Node::start(&lab.settings)?;
+    members(&node, &[&a, &b])?;
+    let to = SocketAddr::new(b.v4, 8080);
+    let listener = b.listen(to)?;
+    for place in [&a, &b] {
+        let (pod, listeners) = place.enroll(&node, true)?;
+        relay(pod.dialer(), listeners);
+    }
+    let mut caller = a.connect_with(to, Protocol::MPTCP, |_| Ok(())).await?;
+    let (mut callee, seen) = timeout(PATIENCE, listener.accept()).await??;
+    assert_eq!(seen.ip(), a.v4);
+    caller.write_all(b"ping").await?;
+    let mut word = [0; 4];
+    timeout(PATIENCE, callee.read_exact(&mut word)).await??;
+    assert_eq!(&word, b"ping");
+    assert_eq!(counter(&node, "connect", "steered"), 1);
+    assert_eq!(counter(&node, "lookup", "to_outbound"), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_was_not_declared_is_refused_when_strict() -> Result<()> {
+    let lab = Lab::new()?;
+    let (stranger, b) = (lab.place("cart-0")?, lab.place("web-0")?);
+    let node = Node::start(&lab.settings)?;
+    node.set_members(std::iter::once((b.v4, Member::Workload)))?;
+    let undeclared = SocketAddr::new(b.v6, 8080);
+    let listener = b.listen(undeclared)?;
+    let pod = node.enroll(&b.netns, &[b.v4], true)?;
+    let refused = stranger.connect(undeclared).await.expect_err("strict refuses plaintext");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(counter(&node, "lookup", "refused_undeclared_address"), 1);
+    // What the pod does within itself is its own business.
+    greet(&b, &listener, undeclared).await?;
+    pod.set_strict(false)?;
+    greet(&stranger, &listener, undeclared).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_bound_to_a_second_address_is_steered() -> Result<()> {
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
+    a.pod.ip("addr add 10.1.0.200/32 dev eth0\n")?;
+    let second: IpAddr = "10.1.0.200".parse()?;
+    let node = Node::start(&lab.settings)?;
+    members(&node, &[&a, &b])?;
+    let to = SocketAddr::new(b.v4, 8080);
+    let listener = b.listen(to)?;
+    let mut pod = node.enroll(&a.netns, &[a.v4, a.v6, second], true)?;
+    relay(pod.dialer(), pod.take_listeners().context("listeners")?);
+    let (pod_b, listeners_b) = b.enroll(&node, true)?;
+    relay(pod_b.dialer(), listeners_b);
+    let bind = move |socket: &socket2::Socket| socket.bind(&SocketAddr::new(second, 0).into());
+    let caller = a.connect_with(to, Protocol::TCP, bind).await?;
+    timeout(PATIENCE, listener.accept()).await??;
+    assert_eq!((caller.local_addr()?.ip(), caller.peer_addr()?), (second, to));
+    assert_eq!(counter(&node, "lookup", "to_outbound"), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pods_connection_to_its_own_low_port_stays_its_own() -> Result<()> {
+    let lab = Lab::new()?;
+    let a = lab.place("cart-0")?;
+    let node = Node::start(&lab.settings)?;
+    members(&node, &[&a])?;
+    let _enrolled = a.enroll(&node, true)?;
+    // One of the ports that steered connections go to.
+    let to = SocketAddr::new(a.v4, 873);
+    let listener = a.listen(to)?;
+    let (caller, _callee, seen) = greet(&a, &listener, to).await?;
+    assert_eq!(seen, caller.local_addr()?);
+    assert_eq!(counter(&node, "establish", "published_own"), 1);
+    assert_eq!(counter(&node, "lookup", "to_outbound"), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dial_that_failed_lends_its_caller_to_no_later_connection() -> Result<()> {
+    let lab = Lab::new()?;
+    let a = lab.place("cart-0")?;
+    let node = Node::start(&lab.settings)?;
+    members(&node, &[&a])?;
+    let to = SocketAddr::new(a.v4, 8080);
+    let (pod, _listeners) = a.enroll(&node, true)?;
+    // Only one source port, so that both connections have the same.
+    a.pod.netns().set_sysctls(&[("ipv4/ip_local_port_range", "40000 40000")])?;
+    let caller = "10.9.9.9:1234".parse()?;
+    pod.dialer().connect(to, Some(caller)).await.expect_err("nobody listens");
+    assert_eq!(counter(&node, "establish", "published_client"), 1);
+    let listener = a.listen(to)?;
+    let (own, _callee, seen) = greet(&a, &listener, to).await?;
+    assert_eq!(own.local_addr()?.port(), 40_000);
+    assert_eq!(seen, own.local_addr()?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_is_used_again_shows_its_real_peer() -> Result<()> {
+    let lab = Lab::new()?;
+    let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
+    let node = Node::start(&lab.settings)?;
+    members(&node, &[&a, &b])?;
+    let (failing, working) = (SocketAddr::new(b.v4, 9999), SocketAddr::new(b.v4, 8080));
+    let _listener = b.listen(working)?;
+    let (pod, listeners) = a.enroll(&node, true)?;
+    // Nobody accepts: steered, and then refused since the listeners are gone.
+    drop(listeners);
+    let socket = a.netns.run(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        let refused = socket.connect(&failing.into()).map_err(|error| error.kind());
+        assert_eq!(refused, Err(ErrorKind::ConnectionRefused));
+        Ok(socket)
+    })?;
+    assert_eq!(counter(&node, "connect", "steered"), 1);
+    pod.withdraw()?;
+    socket.connect(&working.into())?;
+    assert_eq!(socket.peer_addr()?.as_socket(), Some(working));
     Ok(())
 }
 

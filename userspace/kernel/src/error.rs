@@ -26,12 +26,28 @@ pub enum KernelError {
     },
     #[error("opening the cgroup {path}")]
     Cgroup { path: PathBuf, source: io::Error },
+    #[error("the agent is not below the cgroup {path}; its own sockets must pass the hooks there")]
+    AgentOutside { path: PathBuf },
     #[error("using the pin directory {path}")]
     Pin { path: PathBuf, source: io::Error },
+    #[error("the pin directory {path} is in use by another agent")]
+    PinInUse { path: PathBuf },
     #[error("updating the pinned link {path}")]
     LinkUpdate { path: PathBuf, source: io::Error },
     #[error("opening the network namespace {path}")]
     Netns { path: PathBuf, source: io::Error },
+    #[error("{path} is the agent's own network namespace; only other ones can be enrolled")]
+    OwnNetns { path: PathBuf },
+    #[error("reading the processes of the cgroup {path}")]
+    CgroupProcesses { path: PathBuf, source: io::Error },
+    #[error("the cgroup {path} has no processes, so it has no network namespace")]
+    CgroupEmpty { path: PathBuf },
+    #[error("the processes of the cgroup {path} are in more than one network namespace")]
+    CgroupMixed { path: PathBuf },
+    #[error("using the notes on sysctls in {path}")]
+    Notes { path: PathBuf, source: io::Error },
+    #[error("reading the kernel programs' log")]
+    Log(#[source] io::Error),
     #[error("in the network namespace {path}: {what}")]
     InNetns { path: PathBuf, what: &'static str, source: io::Error },
     #[error("{0} is not an address of the network namespace, or the family is off there")]

@@ -1,6 +1,7 @@
 //! The maps as user space writes them, each behind its own lock.
 
 use std::{
+    collections::HashSet,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -24,6 +25,7 @@ pub const NAMES: &[&str] = &[
     "RECEIVERS",
     "LISTENERS",
     "LISTENING",
+    "FOUND",
     "PUBLISHED",
     "PEERS",
     "ORIGINS",
@@ -37,6 +39,7 @@ pub struct Maps {
     receivers: Mutex<HashMap<MapData, Address, Receiver>>,
     listeners: Mutex<SockHash<MapData, ListenerKey>>,
     listening: Mutex<HashMap<MapData, ListeningKey, u64>>,
+    found: Mutex<HashMap<MapData, ListeningKey, u64>>,
     origins: SkStorage<MapData, Endpoint>,
     dials: Mutex<SkStorage<MapData, Dial>>,
     counters: PerCpuArray<MapData, u64>,
@@ -74,6 +77,7 @@ impl Maps {
             receivers: Mutex::new(take!("RECEIVERS")),
             listeners: Mutex::new(take!("LISTENERS")),
             listening: Mutex::new(take!("LISTENING")),
+            found: Mutex::new(take!("FOUND")),
             origins: take!("ORIGINS"),
             dials: Mutex::new(take!("DIALS")),
             counters: take!("COUNTERS"),
@@ -87,6 +91,14 @@ impl Maps {
 
     pub fn remove_workload(&self, cookie: u64) -> Result<(), KernelError> {
         gone(lock(&self.workloads).remove(&cookie)).map_err(KernelError::map("WORKLOADS"))
+    }
+
+    pub fn workload(&self, cookie: u64) -> Result<Option<Enrollment>, KernelError> {
+        match lock(&self.workloads).get(&cookie, 0) {
+            Ok(workload) => Ok(Some(workload)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(KernelError::map("WORKLOADS")(error)),
+        }
     }
 
     pub fn workload_cookies(&self) -> Result<Vec<u64>, KernelError> {
@@ -111,8 +123,13 @@ impl Maps {
         Ok(())
     }
 
-    pub fn set_receiver(&self, address: Address, strict: bool) -> Result<(), KernelError> {
-        let receiver = Receiver { strict: strict.into() };
+    pub fn set_receiver(
+        &self,
+        address: Address,
+        netns: u64,
+        strict: bool,
+    ) -> Result<(), KernelError> {
+        let receiver = Receiver { netns, strict: strict.into(), padding: 0 };
         let mut map = lock(&self.receivers);
         map.insert(address, receiver, 0).map_err(KernelError::map("RECEIVERS"))
     }
@@ -121,9 +138,9 @@ impl Maps {
         gone(lock(&self.receivers).remove(&address)).map_err(KernelError::map("RECEIVERS"))
     }
 
-    pub fn receiver_addresses(&self) -> Result<Vec<Address>, KernelError> {
-        let keys: Result<_, _> = lock(&self.receivers).keys().collect();
-        keys.map_err(KernelError::map("RECEIVERS"))
+    pub fn receivers(&self) -> Result<Vec<(Address, Receiver)>, KernelError> {
+        let entries: Result<_, _> = lock(&self.receivers).iter().collect();
+        entries.map_err(KernelError::map("RECEIVERS"))
     }
 
     pub fn set_listener(
@@ -139,21 +156,35 @@ impl Maps {
         gone(lock(&self.listeners).remove(key)).map_err(KernelError::map("LISTENERS"))
     }
 
-    pub fn set_listening(&self, address: Address, port: u16) -> Result<(), KernelError> {
-        let key = ListeningKey { address, port: port.into() };
-        let mut map = lock(&self.listening);
-        map.insert(key, 1, 0).map_err(KernelError::map("LISTENING"))
+    /// Where `establish` has seen sockets of a namespace begin to listen.
+    pub fn listening(&self, netns: u64) -> Result<HashSet<ListeningKey>, KernelError> {
+        keys_of(&lock(&self.listening), netns).map_err(KernelError::map("LISTENING"))
     }
 
-    /// Forgets all ports at an address.
-    pub fn clear_listening(&self, address: Address) -> Result<(), KernelError> {
+    /// Where sockets of a namespace were found by reading the kernel's table.
+    pub fn found(&self, netns: u64) -> Result<HashSet<ListeningKey>, KernelError> {
+        keys_of(&lock(&self.found), netns).map_err(KernelError::map("FOUND"))
+    }
+
+    /// Makes the found sockets of a namespace exactly these. New ones are added before old ones
+    /// are removed.
+    pub fn set_found(&self, netns: u64, keys: &HashSet<ListeningKey>) -> Result<(), KernelError> {
+        let mut map = lock(&self.found);
+        let failed = KernelError::map("FOUND");
+        let old = keys_of(&map, netns).map_err(&failed)?;
+        for key in keys {
+            map.insert(key, 1, 0).map_err(&failed)?;
+        }
+        old.difference(keys).try_for_each(|key| gone(map.remove(key)).map_err(&failed))
+    }
+
+    /// Forgets all that a namespace listens on.
+    pub fn clear_ports(&self, netns: u64) -> Result<(), KernelError> {
+        self.set_found(netns, &HashSet::new())?;
         let failed = KernelError::map("LISTENING");
         let mut map = lock(&self.listening);
-        let keys: Vec<ListeningKey> = map.keys().collect::<Result<_, _>>().map_err(&failed)?;
-        for key in keys.iter().filter(|key| key.address == address) {
-            gone(map.remove(key)).map_err(&failed)?;
-        }
-        Ok(())
+        let keys = keys_of(&map, netns).map_err(&failed)?;
+        keys.iter().try_for_each(|key| gone(map.remove(key)).map_err(&failed))
     }
 
     /// Where a connection that the agent accepted wanted to go.
@@ -183,6 +214,14 @@ impl Maps {
         let counters: Result<_, _> = Event::ALL.iter().map(read).collect();
         counters.map_err(KernelError::map("COUNTERS"))
     }
+}
+
+fn keys_of(
+    map: &HashMap<MapData, ListeningKey, u64>,
+    netns: u64,
+) -> Result<HashSet<ListeningKey>, MapError> {
+    let ours = |key: &Result<ListeningKey, _>| !matches!(key, Ok(key) if key.netns != netns);
+    map.keys().filter(ours).collect()
 }
 
 pub fn address(ip: IpAddr) -> Address {

@@ -1,7 +1,7 @@
 //! Network namespaces: open one, do something in it, come back.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
@@ -32,6 +32,45 @@ impl Netns {
 
     pub fn of_pid(pid: u32) -> Result<Self, KernelError> {
         Self::open(&PathBuf::from(format!("/proc/{pid}/ns/net")))
+    }
+
+    /// The one namespace in which all processes of a cgroup and of those below it are; not the
+    /// agent's own, since only network namespaces can be enrolled.
+    pub fn of_cgroup(path: &Path) -> Result<Self, KernelError> {
+        let failed = |source| KernelError::CgroupProcesses { path: path.to_owned(), source };
+        let mut found: Option<Self> = None;
+        for pid in processes(path).map_err(failed)? {
+            let netns = match Self::of_pid(pid) {
+                // The process has ended meanwhile.
+                Err(KernelError::Netns { source, .. }) if is_gone(&source) => continue,
+                netns => netns?,
+            };
+            match &found {
+                Some(known) if known.cookie != netns.cookie => {
+                    return Err(KernelError::CgroupMixed { path: path.to_owned() });
+                }
+                Some(_) => {}
+                None => found = Some(netns),
+            }
+        }
+        let netns = found.ok_or_else(|| KernelError::CgroupEmpty { path: path.to_owned() })?;
+        netns.check_foreign(path)?;
+        Ok(netns)
+    }
+
+    /// Fails if this is the namespace of the agent; `path` is what the user has named.
+    pub(crate) fn check_foreign(&self, path: &Path) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Netns { path: path.to_owned(), source };
+        match cookie().map_err(failed)? == self.cookie {
+            true => Err(KernelError::OwnNetns { path: path.to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    /// The number by which links know the namespace.
+    pub(crate) fn inode(&self) -> io::Result<u32> {
+        use std::os::unix::fs::MetadataExt as _;
+        u32::try_from(self.file.metadata()?.ino()).map_err(io::Error::other)
     }
 
     /// The number by which the kernel programs know the namespace; never given twice while the
@@ -70,6 +109,24 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// The processes of a cgroup and of all cgroups below it.
+fn processes(cgroup: &Path) -> io::Result<Vec<u32>> {
+    let listed = fs::read_to_string(cgroup.join("cgroup.procs"))?;
+    let mut pids: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+    for entry in fs::read_dir(cgroup)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            pids.extend(processes(&entry.path())?);
+        }
+    }
+    Ok(pids)
+}
+
+/// A process that has ended has no namespaces: no entry in /proc, or one that leads nowhere.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 /// The cookie of the namespace that this thread is in: `SO_NETNS_COOKIE`, Linux 5.14.

@@ -2,35 +2,44 @@
 //! agent process if there was one.
 
 use std::{
-    collections::HashMap,
-    fs::{self, File},
-    io,
+    collections::{HashMap, HashSet},
+    fs::File,
     net::IpAddr,
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use aya::{
     Ebpf, EbpfLoader,
     programs::{CgroupAttachMode, CgroupSockAddr, SkLookup, SockOps, links::FdLink},
 };
-use martlet_ebpf_shared::{ABI_VERSION, Member};
+use martlet_ebpf_shared::Member;
 use martlet_model::report::{Counter, Hook};
 
 use crate::{
-    Feature, KernelError, Netns, Pod, link,
+    Feature, KernelError, KernelLog, Netns, Pod,
+    link::{self, Target},
     maps::{self, Maps},
     object::object,
+    pins::Pins,
+    process, sysctl,
 };
 
 const ESTABLISH: &str = "martlet_establish";
+/// Two programs for pods, permissive and strict; the link of a pod has one name.
 const LOOKUP: &str = "martlet_lookup";
+const LOOKUP_STRICT: &str = "martlet_lookup_strict";
+/// The map of lines, unpinned: an agent reads only those of its own programs.
+const LOG: &str = "AYA_LOGS";
+/// A ring must have a size, also if nothing is ever written to it: one page.
+const LOG_OFF_BYTES: u32 = 4096;
 
 /// Where the kernel half lives.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The cgroup v2 directory below which workloads are steered; the root cgroup on a real node.
+    /// The agent must be below it too: its own sockets pass the same hooks.
     pub cgroup: PathBuf,
     /// A directory on a bpffs; `/sys/fs/bpf/martlet` by convention.
     pub pin: PathBuf,
@@ -38,12 +47,17 @@ pub struct Settings {
     pub notes: PathBuf,
     /// Features to take as missing, for tests.
     pub without: Vec<Feature>,
+    /// Whether the programs write a line for each verdict, to be read by [`Node::take_log`].
+    pub verbose: bool,
 }
 
 /// The node's programs, attached.
 pub struct Node {
     pub(crate) shared: Arc<Shared>,
     hooks: Vec<Hook>,
+    target: Target,
+    pins: Pins,
+    log: Option<KernelLog>,
 }
 
 /// What pods use of the node.
@@ -58,25 +72,37 @@ impl Node {
     /// Loads and attaches, or adopts. Order: maps, `getpeername`, `sock_ops`, then `connect`, so
     /// that nothing is steered before the rest is in place.
     pub fn start(settings: &Settings) -> Result<Self, KernelError> {
-        let directory = pin_directory(&settings.pin)?;
-        let mut ebpf = load(&directory)?;
+        let pins = Pins::open(&settings.pin)?;
+        let links = pins.links();
+        let mut ebpf = load(&pins.maps(), settings.verbose)?;
         let maps = Maps::take(&mut ebpf)?;
-        let links = directory.join("links");
-        let open = File::open(&settings.cgroup);
-        let cgroup =
-            open.map_err(|source| KernelError::Cgroup { path: settings.cgroup.clone(), source })?;
+        let failed = |source| KernelError::Cgroup { path: settings.cgroup.clone(), source };
+        let cgroup = File::open(&settings.cgroup).map_err(failed)?;
+        let inode = cgroup.metadata().map_err(failed)?.ino();
+        if process::is_below_cgroup(inode).map_err(failed)? == Some(false) {
+            return Err(KernelError::AgentOutside { path: settings.cgroup.clone() });
+        }
+        let target = Target::Cgroup(inode);
         let mut hooks = Vec::new();
         for name in ["martlet_peername4", "martlet_peername6"] {
-            hooks.push(attach_sock_addr(&mut ebpf, name, &cgroup, &links)?);
+            hooks.push(attach_sock_addr(&mut ebpf, name, &cgroup, target, &links)?);
         }
-        hooks.push(attach_sock_ops(&mut ebpf, &cgroup, &links)?);
+        hooks.push(attach_sock_ops(&mut ebpf, &cgroup, target, &links)?);
         for name in ["martlet_connect4", "martlet_connect6"] {
-            hooks.push(attach_sock_addr(&mut ebpf, name, &cgroup, &links)?);
+            hooks.push(attach_sock_addr(&mut ebpf, name, &cgroup, target, &links)?);
         }
-        lookup(&mut ebpf)?.load().map_err(KernelError::program(LOOKUP))?;
+        for name in [LOOKUP, LOOKUP_STRICT] {
+            lookup(&mut ebpf, name)?.load().map_err(KernelError::program(name))?;
+        }
+        let log = settings.verbose.then(|| KernelLog::open(&mut ebpf)).transpose()?;
         let notes = settings.notes.clone();
         let shared = Arc::new(Shared { maps, links, notes, ebpf: Mutex::new(ebpf) });
-        Ok(Self { shared, hooks })
+        Ok(Self { shared, hooks, target, pins, log })
+    }
+
+    /// The lines of the programs, to be taken once; `None` if they write none.
+    pub fn take_log(&mut self) -> Option<KernelLog> {
+        self.log.take()
     }
 
     /// Makes the addresses of the mesh exactly these.
@@ -100,29 +126,45 @@ impl Node {
         Pod::enroll(self.shared.clone(), netns, addresses, strict)
     }
 
-    /// Forgets what an earlier agent process left for pods that are none of these.
+    /// Forgets what earlier agent processes left for pods that are none of these, and detaches the
+    /// programs of agents with another layout of the maps. To be called when all pods are enrolled.
     pub fn retain(&self, pods: &[&Pod]) -> Result<(), KernelError> {
-        let maps = &self.shared.maps;
-        for cookie in maps.workload_cookies()? {
-            if !pods.iter().any(|pod| pod.cookie() == cookie) {
-                maps.remove_workload(cookie)?;
-                unpin(&self.shared.lookup_link(cookie))?;
-            }
-        }
-        for address in maps.receiver_addresses()? {
-            if !pods.iter().any(|pod| pod.has_address(address)) {
-                maps.remove_receiver(address)?;
-                maps.clear_listening(address)?;
-            }
-        }
-        Ok(())
+        let declared = pods.iter().flat_map(|pod| pod.addresses().iter().copied());
+        self.retain_declared(declared)
     }
 
-    /// The hooks of the node, and whether their pins are still there.
+    /// The same by the addresses of this node's workloads. A pod that could not be enrolled this
+    /// time stays closed if its address is among them; forgotten, it would be open.
+    pub fn retain_declared(
+        &self,
+        declared: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), KernelError> {
+        let maps = &self.shared.maps;
+        let declared: HashSet<_> = declared.into_iter().map(maps::address).collect();
+        let (kept, forgotten): (Vec<_>, Vec<_>) =
+            maps.receivers()?.into_iter().partition(|(address, _)| declared.contains(address));
+        let cookies = maps.workload_cookies()?;
+        let is_kept = |cookie: &u64| kept.iter().any(|(_, receiver)| receiver.netns == *cookie);
+        for cookie in cookies.into_iter().filter(|cookie| !is_kept(cookie)) {
+            maps.remove_workload(cookie)?;
+            self.shared.detach_lookup(cookie)?;
+            maps.clear_ports(cookie)?;
+            let notes = &self.shared.notes;
+            sysctl::restore_by_cookie(cookie, notes)
+                .map_err(|source| KernelError::Notes { path: notes.clone(), source })?;
+        }
+        for (address, _) in forgotten {
+            maps.remove_receiver(address)?;
+        }
+        self.pins.retire_other_versions()
+    }
+
+    /// The hooks of the node, and whether the kernel says that they are attached.
     pub fn hooks(&self) -> Vec<Hook> {
         let mut hooks = self.hooks.clone();
         for hook in &mut hooks {
-            hook.attached = self.shared.links.join(&hook.name).exists();
+            let path = self.shared.links.join(&hook.name);
+            hook.attached = link::is_attached(&path, self.target).unwrap_or(false);
         }
         hooks
     }
@@ -137,68 +179,46 @@ impl Shared {
         self.links.join(format!("{LOOKUP}-{cookie}"))
     }
 
-    /// Attaches the `sk_lookup` program to a network namespace, or adopts the link.
-    pub fn attach_lookup(&self, netns: &Netns) -> Result<(), KernelError> {
-        let mut ebpf = self.ebpf.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let program = lookup(&mut ebpf)?;
+    /// Attaches the `sk_lookup` program to a network namespace, or puts it behind the link there.
+    pub fn attach_lookup(&self, netns: &Netns, strict: bool) -> Result<(), KernelError> {
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = if strict { LOOKUP_STRICT } else { LOOKUP };
+        let failed = || KernelError::program(name);
+        let program = lookup(&mut ebpf, name)?;
         let path = self.lookup_link(netns.cookie());
-        let failed = KernelError::program(LOOKUP);
-        if link::adopt(&path, program.fd().map_err(KernelError::program(LOOKUP))?.as_fd())? {
+        let target = target(netns)?;
+        if link::adopt(&path, program.fd().map_err(failed())?.as_fd(), target)? {
             return Ok(());
         }
-        let id = program.attach(netns).map_err(failed)?;
-        let attached = program.take_link(id).map_err(KernelError::program(LOOKUP))?;
+        let id = program.attach(netns).map_err(failed())?;
+        let attached = program.take_link(id).map_err(failed())?;
         link::pin(FdLink::from(attached), &path)
     }
 
+    pub fn is_lookup_attached(&self, netns: &Netns) -> Result<bool, KernelError> {
+        link::is_attached(&self.lookup_link(netns.cookie()), target(netns)?)
+    }
+
     pub fn detach_lookup(&self, cookie: u64) -> Result<(), KernelError> {
-        unpin(&self.lookup_link(cookie))
+        link::unpin(&self.lookup_link(cookie))
     }
 }
 
-/// Removes everything pinned below `pin`: programs detach and maps are freed with their last user.
-pub fn uninstall(pin: &Path) -> Result<(), KernelError> {
-    match fs::remove_dir_all(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(KernelError::Pin { path: pin.to_owned(), source: error })
-        }
-        _ => Ok(()),
-    }
+fn target(netns: &Netns) -> Result<Target, KernelError> {
+    let failed = |source| KernelError::Netns { path: netns.path().to_owned(), source };
+    Ok(Target::Netns(netns.inode().map_err(failed)?))
 }
 
-/// Makes `<pin>/v<ABI>/{maps,links}`; mounts a bpffs on `/sys/fs/bpf` if there is none.
-fn pin_directory(pin: &Path) -> Result<PathBuf, KernelError> {
-    let directory = pin.join(format!("v{ABI_VERSION}"));
-    let failed = |source| KernelError::Pin { path: directory.clone(), source };
-    mount_bpffs(pin).map_err(failed)?;
-    for part in ["maps", "links"] {
-        fs::create_dir_all(directory.join(part)).map_err(failed)?;
-    }
-    let found = nix::sys::statfs::statfs(&directory).map_err(io::Error::from).map_err(failed)?;
-    if found.filesystem_type() != nix::sys::statfs::BPF_FS_MAGIC {
-        let message = "is not on a bpffs; mount one there or choose a directory below /sys/fs/bpf";
-        return Err(failed(io::Error::other(message)));
-    }
-    Ok(directory)
-}
-
-fn mount_bpffs(pin: &Path) -> io::Result<()> {
-    let usual = Path::new("/sys/fs/bpf");
-    let found = nix::sys::statfs::statfs(usual)?;
-    if !pin.starts_with(usual) || found.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC {
-        return Ok(());
-    }
-    let none: Option<&str> = None;
-    nix::mount::mount(Some("bpf"), usual, Some("bpf"), nix::mount::MsFlags::empty(), none)?;
-    tracing::info!(path = %usual.display(), "bpffs mounted");
-    Ok(())
-}
-
-fn load(directory: &Path) -> Result<Ebpf, KernelError> {
+fn load(pins: &Path, verbose: bool) -> Result<Ebpf, KernelError> {
     let object = object().ok_or(KernelError::NoObject)?;
+    let switch = u8::from(verbose);
     let mut loader = EbpfLoader::new();
+    loader.override_global("VERBOSE", &switch, true);
+    if !verbose {
+        loader.map_max_entries(LOG, LOG_OFF_BYTES);
+    }
     for name in maps::NAMES {
-        loader.map_pin_path(name, directory.join("maps").join(name));
+        loader.map_pin_path(name, pins.join(name));
     }
     loader.load(object).map_err(|error| KernelError::Load(Box::new(error)))
 }
@@ -206,14 +226,14 @@ fn load(directory: &Path) -> Result<Ebpf, KernelError> {
 /// Adopts the hook's pinned link, or attaches its program to the cgroup and pins the link. aya's
 /// types for the two kinds of programs share no trait, but all names.
 macro_rules! attach {
-    ($ebpf:expr, $kind:ty, $name:expr, $cgroup:expr, $links:expr) => {{
+    ($ebpf:expr, $kind:ty, $name:expr, $cgroup:expr, $target:expr, $links:expr) => {{
         let name: &'static str = $name;
         let failed = || KernelError::program(name);
         let program = $ebpf.program_mut(name).ok_or(KernelError::Absent(name))?;
         let program: &mut $kind = program.try_into().map_err(KernelError::program(name))?;
         program.load().map_err(failed())?;
         let path = $links.join(name);
-        let adopted = link::adopt(&path, program.fd().map_err(failed())?.as_fd())?;
+        let adopted = link::adopt(&path, program.fd().map_err(failed())?.as_fd(), $target)?;
         if !adopted {
             // A `bpf_link` lets other programs on the cgroup run too, whatever this mode is called.
             let id = program.attach($cgroup, CgroupAttachMode::Single).map_err(failed())?;
@@ -230,25 +250,22 @@ fn attach_sock_addr(
     ebpf: &mut Ebpf,
     name: &'static str,
     cgroup: &File,
+    target: Target,
     links: &Path,
 ) -> Result<Hook, KernelError> {
-    attach!(ebpf, CgroupSockAddr, name, cgroup, links)
+    attach!(ebpf, CgroupSockAddr, name, cgroup, target, links)
 }
 
-fn attach_sock_ops(ebpf: &mut Ebpf, cgroup: &File, links: &Path) -> Result<Hook, KernelError> {
-    attach!(ebpf, SockOps, ESTABLISH, cgroup, links)
+fn attach_sock_ops(
+    ebpf: &mut Ebpf,
+    cgroup: &File,
+    target: Target,
+    links: &Path,
+) -> Result<Hook, KernelError> {
+    attach!(ebpf, SockOps, ESTABLISH, cgroup, target, links)
 }
 
-fn lookup(ebpf: &mut Ebpf) -> Result<&mut SkLookup, KernelError> {
-    let program = ebpf.program_mut(LOOKUP).ok_or(KernelError::Absent(LOOKUP))?;
-    program.try_into().map_err(KernelError::program(LOOKUP))
-}
-
-fn unpin(path: &Path) -> Result<(), KernelError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(KernelError::Pin { path: path.to_owned(), source: error })
-        }
-        _ => Ok(()),
-    }
+fn lookup<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SkLookup, KernelError> {
+    let program = ebpf.program_mut(name).ok_or(KernelError::Absent(name))?;
+    program.try_into().map_err(KernelError::program(name))
 }

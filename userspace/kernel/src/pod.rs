@@ -2,21 +2,22 @@
 //! sockets that dial from inside it.
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
-use martlet_ebpf_shared::{Address, Enrollment, ListenerKey, Role};
+use martlet_ebpf_shared::{Address, Enrollment, ListenerKey, ListeningKey, Role};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{
     KernelError, Netns,
-    listening::{listening_here, reaches},
+    listening::listening_here,
     maps::{self, Maps},
     node::Shared,
-    sysctl::Sysctl,
+    sysctl,
 };
 
 /// How many connections may wait for the agent to accept them, per listener.
@@ -29,7 +30,6 @@ pub struct Pod {
     netns: Netns,
     addresses: Vec<IpAddr>,
     listeners: Option<Listeners>,
-    sysctl: Sysctl,
 }
 
 /// The agent's listeners in a pod, one of each family that the pod has.
@@ -48,34 +48,29 @@ pub struct Dialer {
 }
 
 impl Pod {
-    /// Order: listeners, what the application listens on, `sk_lookup`, and steering last.
+    /// Order: listeners, what the application listens on, receiving, and steering last.
+    ///
+    /// A pod that an earlier agent has enrolled is running while this happens: it stays steered,
+    /// and nothing that is known about it is forgotten for a moment.
     pub(crate) fn enroll(
         node: Arc<Shared>,
         netns: &Netns,
         addresses: &[IpAddr],
         strict: bool,
     ) -> Result<Self, KernelError> {
+        netns.check_foreign(netns.path())?;
         let addresses: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
         let workload = enrollment(&addresses)?;
         let listeners = listen(&node.maps, netns, &addresses)?;
-        for ip in &addresses {
-            node.maps.clear_listening(maps::address(*ip))?;
-            node.maps.set_receiver(maps::address(*ip), strict)?;
-        }
-        let sysctl = Sysctl::set(netns, &node.notes)
+        sysctl::set(netns, &node.notes)
             .map_err(in_netns(netns, "setting net.ipv4.tcp_tw_reuse"))?;
-        node.maps.set_workload(netns.cookie(), workload)?;
-        // From here on new listening sockets are seen by `establish`; now the older ones.
-        let found = netns
-            .run(listening_here)
-            .map_err(in_netns(netns, "reading what the application listens on"))?;
-        for (bound, port) in found {
-            for ip in addresses.iter().filter(|ip| reaches(bound, **ip)) {
-                node.maps.set_listening(maps::address(*ip), port)?;
-            }
+        watch_ports(&node.maps, netns, workload)?;
+        for ip in &addresses {
+            node.maps.set_receiver(maps::address(*ip), netns.cookie(), strict)?;
         }
-        node.attach_lookup(netns)?;
-        Ok(Self { node, netns: netns.clone(), addresses, listeners: Some(listeners), sysctl })
+        node.attach_lookup(netns, strict)?;
+        node.maps.set_workload(netns.cookie(), workload)?;
+        Ok(Self { node, netns: netns.clone(), addresses, listeners: Some(listeners) })
     }
 
     /// The listeners; they can be taken once.
@@ -88,8 +83,15 @@ impl Pod {
     }
 
     pub fn set_strict(&self, strict: bool) -> Result<(), KernelError> {
-        let set = |ip: &IpAddr| self.node.maps.set_receiver(maps::address(*ip), strict);
+        self.node.attach_lookup(&self.netns, strict)?;
+        let cookie = self.netns.cookie();
+        let set = |ip: &IpAddr| self.node.maps.set_receiver(maps::address(*ip), cookie, strict);
         self.addresses.iter().try_for_each(set)
+    }
+
+    /// Whether the pod's `sk_lookup` program is attached to its network namespace.
+    pub fn is_attached(&self) -> Result<bool, KernelError> {
+        self.node.is_lookup_attached(&self.netns)
     }
 
     /// Takes the pod out of the mesh: steering ends before anything else. The listeners are the
@@ -101,21 +103,17 @@ impl Pod {
         for ip in &self.addresses {
             let address = maps::address(*ip);
             maps.remove_receiver(address)?;
-            maps.clear_listening(address)?;
             for role in [Role::Outbound, Role::Inbound] {
                 maps.remove_listener(&ListenerKey { address, role: role as u32 })?;
             }
         }
-        let restored = self.sysctl.restore();
+        maps.clear_ports(self.netns.cookie())?;
+        let restored = sysctl::restore(&self.netns, &self.node.notes);
         restored.map_err(in_netns(&self.netns, "restoring net.ipv4.tcp_tw_reuse"))
     }
 
-    pub(crate) fn cookie(&self) -> u64 {
-        self.netns.cookie()
-    }
-
-    pub(crate) fn has_address(&self, address: Address) -> bool {
-        self.addresses.iter().any(|ip| maps::address(*ip) == address)
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 }
 
@@ -157,7 +155,30 @@ fn enrollment(addresses: &[IpAddr]) -> Result<Enrollment, KernelError> {
         return Err(KernelError::NoAddress);
     }
     let address = |ip: Option<IpAddr>| ip.map_or(Address::UNSPECIFIED, maps::address);
-    Ok(Enrollment { v4: address(v4), v6: address(v6) })
+    Ok(Enrollment { v4: address(v4), v6: address(v6), steered: 1 })
+}
+
+/// Makes `establish` watch what the application listens on, and reads what it listens on already.
+fn watch_ports(maps: &Maps, netns: &Netns, workload: Enrollment) -> Result<(), KernelError> {
+    let cookie = netns.cookie();
+    let known = maps.workload(cookie)?;
+    if known.is_none() {
+        // What is there is from an enrollment that has ended, during which nobody watched.
+        maps.clear_ports(cookie)?;
+        maps.set_workload(cookie, Enrollment { steered: 0, ..workload })?;
+    }
+    let sockets = netns
+        .run(listening_here)
+        .map_err(in_netns(netns, "reading what the application listens on"))?;
+    let key = |(bound, port)| ListeningKey::new(cookie, maps::address(bound), port);
+    let mut keys: HashSet<ListeningKey> = sockets.into_iter().map(key).collect();
+    if known.is_some() {
+        // The programs have watched meanwhile: of these sockets they know all but the oldest, and
+        // see them end.
+        let (found, watched) = (maps.found(cookie)?, maps.listening(cookie)?);
+        keys.retain(|key| found.contains(key) || !watched.contains(key));
+    }
+    maps.set_found(cookie, &keys)
 }
 
 fn listen(maps: &Maps, netns: &Netns, addresses: &[IpAddr]) -> Result<Listeners, KernelError> {
@@ -191,6 +212,9 @@ fn listener(ip: IpAddr) -> io::Result<Socket> {
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
     let socket = tcp_socket(ip)?;
+    // What it accepts has the application's port; without this the application could not bind to
+    // its port again while lanes are open.
+    socket.set_reuse_address(true)?;
     if ip.is_ipv6() {
         socket.set_only_v6(true)?;
     }

@@ -1,0 +1,112 @@
+//! The directory on a bpffs that keeps programs attached and maps alive without an agent.
+//!
+//! ```text
+//! /sys/fs/bpf/martlet/          locked by the agent that uses it
+//!   v2/                         the version of the maps' layout
+//!     maps/LISTENING …
+//!     links/martlet_connect4 …  one for each hook of the node, and one for each enrolled pod
+//! ```
+
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use martlet_ebpf_shared::ABI_VERSION;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use crate::{KernelError, link};
+
+/// The directory, held against a second agent; the kernel lets go of it when this one ends.
+pub struct Pins {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Pins {
+    /// Makes what is missing; mounts a bpffs on `/sys/fs/bpf` if there is none.
+    pub fn open(path: &Path) -> Result<Self, KernelError> {
+        let failed = |source| KernelError::Pin { path: path.to_owned(), source };
+        mount_bpffs(path).map_err(failed)?;
+        // Whoever can open the maps can write them.
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let found = statfs(path).map_err(io::Error::from).map_err(failed)?;
+        if found.filesystem_type() != BPF_FS_MAGIC {
+            let what = "is not on a bpffs; mount one there or choose a directory below /sys/fs/bpf";
+            return Err(failed(io::Error::other(what)));
+        }
+        let lock = File::open(path).map_err(failed)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => KernelError::PinInUse { path: path.to_owned() },
+            TryLockError::Error(source) => failed(source),
+        })?;
+        let pins = Self { path: path.to_owned(), _lock: lock };
+        for part in [pins.maps(), pins.links()] {
+            fs::create_dir_all(part).map_err(failed)?;
+        }
+        Ok(pins)
+    }
+
+    pub fn maps(&self) -> PathBuf {
+        self.path.join(version()).join("maps")
+    }
+
+    pub fn links(&self) -> PathBuf {
+        self.path.join(version()).join("links")
+    }
+
+    /// Detaches what agents with another layout of the maps have left. Until then their programs
+    /// run beside ours, and refuse: there is no agent behind them.
+    pub fn retire_other_versions(&self) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Pin { path: self.path.clone(), source };
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if is_version(&name.to_string_lossy()) && name != *version() {
+                let links = entry.path().join("links");
+                for link in fs::read_dir(&links).map_err(failed)? {
+                    link::unpin(&link.map_err(failed)?.path())?;
+                }
+                remove(&entry.path())?;
+                tracing::info!(version = %name.display(), "kernel programs retired");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes everything pinned below `pin`: programs detach and maps are freed with their last user.
+pub fn uninstall(pin: &Path) -> Result<(), KernelError> {
+    remove(pin)
+}
+
+fn remove(path: &Path) -> Result<(), KernelError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::Pin { path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn version() -> String {
+    format!("v{ABI_VERSION}")
+}
+
+fn is_version(name: &str) -> bool {
+    name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+fn mount_bpffs(pin: &Path) -> io::Result<()> {
+    let usual = Path::new("/sys/fs/bpf");
+    let found = statfs(usual)?;
+    if !pin.starts_with(usual) || found.filesystem_type() == BPF_FS_MAGIC {
+        return Ok(());
+    }
+    let none: Option<&str> = None;
+    nix::mount::mount(Some("bpf"), usual, Some("bpf"), nix::mount::MsFlags::empty(), none)?;
+    tracing::info!(path = %usual.display(), "bpffs mounted");
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What the agent asks of the system for its own process.
+
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
+
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    statfs::{CGROUP2_SUPER_MAGIC, statfs},
+};
+
+/// Raises the number of files that this process may have open to what it is allowed to have: each
+/// connection needs two.
+pub fn raise_open_files() -> io::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+/// Where the root of the cgroup v2 hierarchy is mounted.
+pub fn cgroup_root() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    find_cgroup2(&mounts).ok_or_else(|| {
+        io::Error::other(
+            "no cgroup v2 is mounted; mount one, or name its directory as `node.cgroup`",
+        )
+    })
+}
+
+/// Lines are `device path type options …` (proc_mounts(5)).
+fn find_cgroup2(mounts: &str) -> Option<PathBuf> {
+    let mut fields = mounts.lines().map(|line| line.split(' '));
+    fields.find_map(|mut fields| {
+        let path = fields.nth(1)?;
+        (fields.next()? == "cgroup2").then(|| PathBuf::from(path))
+    })
+}
+
+/// Whether this process is in a cgroup, given by its directory's inode, or below it. `None` if that
+/// can't be seen from here, as in a cgroup namespace of one's own.
+pub(crate) fn is_below_cgroup(inode: u64) -> io::Result<Option<bool>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let groups = fs::read_to_string("/proc/self/cgroup")?;
+    let Some(own) = own_cgroup(&mounts, &groups) else { return Ok(None) };
+    for directory in own.ancestors() {
+        // Above the root of the hierarchy are directories of other file systems.
+        if statfs(directory)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
+            break;
+        }
+        if fs::metadata(directory)?.ino() == inode {
+            return Ok(Some(true));
+        }
+    }
+    Ok(Some(false))
+}
+
+/// Mounts are `id parent device root path … - type …` (proc_pid_mountinfo(5)); a root other than
+/// `/` is that of another cgroup namespace. Groups are `0::path` (cgroups(7)).
+fn own_cgroup(mounts: &str, groups: &str) -> Option<PathBuf> {
+    let root = mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, path) = (fields.next()?, fields.next()?);
+        (kind.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(path))
+    })?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    (!path.starts_with("..")).then(|| root.join(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_cgroup_is_known_unless_a_namespace_hides_it() {
+        let mounts = "31 23 0:28 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw\n";
+        let own = own_cgroup(mounts, "1:cpu:/x\n0::/system.slice/martlet\n");
+        assert_eq!(own, Some("/sys/fs/cgroup/system.slice/martlet".into()));
+        assert_eq!(own_cgroup(mounts, "0::/\n"), Some("/sys/fs/cgroup/".into()));
+        assert_eq!(own_cgroup(mounts, "0::/../other\n"), None);
+        let hidden = mounts.replace(" / /sys", " /../.. /sys");
+        assert_eq!(own_cgroup(&hidden, "0::/\n"), None);
+    }
+
+    #[test]
+    fn the_second_version_is_told_from_the_first() {
+        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n\
+            cgroup2 /sys/fs/cgroup/unified cgroup2 rw,nosuid 0 0\n";
+        assert_eq!(find_cgroup2(mounts), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(find_cgroup2("proc /proc proc rw 0 0\n"), None);
+    }
+
+    #[test]
+    fn the_limit_of_open_files_is_raised_to_the_hard_one() {
+        let raised = raise_open_files().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (raised, raised));
+    }
+}
