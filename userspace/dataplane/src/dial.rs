@@ -53,6 +53,10 @@ pub async fn application(
         Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
             Err(Closed::ApplicationTimedOut)
         }
+        // It has accepted, and has been faster than we were to look.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+            Err(Closed::ResetByCallee)
+        }
         Ok(Err(_)) => Err(Closed::ApplicationRefused),
     }
 }
@@ -94,6 +98,7 @@ mod tests {
             (io::ErrorKind::ConnectionRefused, Closed::DialRefused, Closed::ApplicationRefused),
             (io::ErrorKind::TimedOut, Closed::DialTimedOut, Closed::ApplicationTimedOut),
             (io::ErrorKind::HostUnreachable, Closed::DialUnreachable, Closed::ApplicationRefused),
+            (io::ErrorKind::ConnectionReset, Closed::DialUnreachable, Closed::ResetByCallee),
             (io::ErrorKind::AddrNotAvailable, Closed::LimitReached, Closed::LimitReached),
         ] {
             assert_eq!(endpoint(&Fails(kind), to).await.unwrap_err(), far);

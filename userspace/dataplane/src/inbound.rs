@@ -141,9 +141,13 @@ async fn connection(
         Ok(admitted) => admitted,
         Err(refusal) => {
             let text = refusal.policy.clone().unwrap_or_default();
-            let refused = Frame::Refused { reason: refusal.closed, text };
+            let last = match refusal.closed.is_refusal() {
+                true => Frame::Refused { reason: refusal.closed, text },
+                // This agent is stopping, or the application has reset what it had accepted.
+                false => Frame::Reset(refusal.closed),
+            };
             dataplane.refused(draft, local, refusal);
-            if Box::pin(lane.farewell(Waiting::default(), &refused)).await.is_err() {
+            if Box::pin(lane.farewell(Waiting::default(), &last)).await.is_err() {
                 lane.stream.get_ref().reset_on_close();
             }
             return None;

@@ -6,8 +6,9 @@ use std::time::Duration;
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connecting to the application, which is in the same pod.
 pub const APPLICATION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Waiting for a turn to shake hands, when many connections are being opened.
-pub const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Waiting for a turn to shake hands, when many connections are being opened: a small machine needs
+/// some milliseconds for each, and a burst of thousands is no error.
+pub const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Telling the far side why a connection ended; after that the lane is cut, which says less.
 pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is read and thrown away after a farewell, so that it is not overtaken by a RST.

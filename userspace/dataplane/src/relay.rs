@@ -156,6 +156,10 @@ where
         if let Poll::Ready(Err(fault)) = outward {
             return Poll::Ready(self.fault(context, fault));
         }
+        if self.done_said && outward.is_ready() {
+            // What comes now belongs to the next connection.
+            return Poll::Ready(End::Finished);
+        }
         let heard_before = self.inward.heard;
         let inward = self.inward.poll(
             context,

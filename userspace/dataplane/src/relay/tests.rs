@@ -128,6 +128,18 @@ async fn the_called_side_says_done_once_whoever_finishes_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_follows_done_belongs_to_the_next_connection() {
+    let mut played = play(Side::Callee, 4096);
+    played.say(&Frame::Finish.to_bytes()).await;
+    assert_eq!(played.application.read(&mut [0]).await.unwrap(), 0);
+    // The caller is quick: it has heard DONE, and opens again, before we look at the lane.
+    played.application.shutdown().await.unwrap();
+    played.say(&OPEN.bytes()).await;
+    let (end, ..) = played.ended().await;
+    assert!(matches!(end, End::Finished), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reset_is_heard_even_after_finish() {
     let mut played = play(Side::Callee, 4096);
     played.say(&Frame::Finish.to_bytes()).await;
