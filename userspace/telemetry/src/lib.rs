@@ -16,5 +16,5 @@ mod records;
 
 pub use admin::{Admin, AdminError, AdminSocket, Reports, bind_socket, bind_tcp};
 pub use logs::Format;
-pub use metrics::{Metrics, Outcome, RecordLoss, Totals};
+pub use metrics::{Metrics, Outcome, PLAINTEXT_LET_IN, RecordLoss, Totals};
 pub use records::{Recent, RecordOutput, RecordWriter, RecordsError, queue};

@@ -31,7 +31,7 @@ use labels::{
 };
 
 /// Hook and verdict by which the kernel counts plaintext that a permissive workload lets in.
-const PLAINTEXT_LET_IN: (&str, &str) = ("lookup", "passed_plaintext");
+pub const PLAINTEXT_LET_IN: (&str, &str) = ("lookup", "passed_plaintext");
 
 /// How something ended that can only succeed or fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

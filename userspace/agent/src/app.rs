@@ -1,0 +1,198 @@
+//! The agent's components, started from top to bottom and stopped in reverse.
+
+use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use martlet_dataplane::{Dataplane, View};
+use martlet_kernel::{Feature, KernelLog, Node, Settings, missing_features};
+use martlet_standalone::AccessLog;
+use martlet_telemetry::{
+    Admin, Format, Metrics, RecordOutput, RecordWriter, bind_socket, bind_tcp, queue,
+};
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, mpsc},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::{
+    configuration::{Loaded, Reloader},
+    issuer::Issuer,
+    limits::DRAIN_TIMEOUT,
+    reports::{Answers, InUse, Shared},
+    workloads::{Workloads, chain},
+};
+
+/// What the command line says beside the node file.
+pub struct Options {
+    pub path: PathBuf,
+    pub without: Vec<Feature>,
+    pub leaf_lifetime: Option<Duration>,
+    pub verbose_kernel: bool,
+}
+
+/// A group of components that end together.
+struct Stage {
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self { shutdown: CancellationToken::new(), tasks: TaskTracker::new() }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Runs until SIGTERM or SIGINT, and then until what is open has ended.
+pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let file = &loaded.file;
+    let settings = &file.settings;
+
+    // Saying: records, metrics, admin. Last to stop.
+    let saying = Stage::new();
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    let (output, format) = record_output(&settings.access_log);
+    let writer = RecordWriter::open(&output, format, metrics.clone())?;
+    let recent = writer.recent();
+    let (records, queued) = queue();
+    let reopen = Arc::new(Notify::new());
+    saying.tasks.spawn(writer.run(queued, reopen.clone(), saying.shutdown.clone()));
+
+    // Knowing: whom to trust, where everybody is.
+    let issuer =
+        Arc::new(Issuer::open(&file.authority, &file.trust_domain, options.leaf_lifetime)?);
+    let view = Arc::new(ArcSwap::from_pointee(View::default()));
+    let dataplane = Dataplane::new(view.clone(), records);
+    let kernel = Settings {
+        cgroup: settings.cgroup.clone().map_or_else(martlet_kernel::cgroup_root, Ok)?,
+        pin: settings.pin.clone(),
+        notes: settings.state.join("sysctl"),
+        without: options.without,
+        verbose: options.verbose_kernel,
+    };
+    let missing = missing_features(&kernel);
+    let in_use =
+        InUse { file: Arc::new(loaded.file.clone()), digest: loaded.digest.clone(), error: None };
+    let shared = Arc::new(Shared::new(
+        in_use,
+        missing.clone(),
+        issuer.clone(),
+        dataplane.clone(),
+        view.clone(),
+    ));
+    let admin =
+        Admin { reports: Arc::new(Answers(shared.clone())), metrics: metrics.clone(), recent };
+    let socket = bind_socket(&settings.socket)?;
+    saying.tasks.spawn(admin.clone().serve_unix(socket, saying.shutdown.clone()));
+    if let Some(address) = settings.metrics {
+        let listener = bind_tcp(address)?;
+        saying.tasks.spawn(admin.serve_tcp(listener, saying.shutdown.clone()));
+    }
+
+    // Steering: the kernel, then the workloads. First to stop.
+    let steering = Stage::new();
+    let (to_workloads, files) = mpsc::channel(1);
+    let reloader = Reloader::new(options.path, shared.clone(), metrics.clone(), to_workloads);
+    let asked = reloader.asked.clone();
+    if missing.is_empty() {
+        let mut node = Node::start(&kernel).context("attaching the kernel programs")?;
+        if let Some(log) = node.take_log() {
+            saying.tasks.spawn(kernel_log(log, saying.shutdown.clone()));
+        }
+        let node = Arc::new(node);
+        let _ = shared.node.set(node.clone());
+        let mut workloads =
+            Workloads::new(node, dataplane.clone(), view, issuer, shared.clone(), metrics);
+        workloads.apply(&loaded.file)?;
+        steering.tasks.spawn(workloads.run(files, steering.shutdown.clone()));
+        steering.tasks.spawn(reloader.run(steering.shutdown.clone()));
+    } else {
+        for missing in &missing {
+            error!("{missing}");
+        }
+    }
+    match shared.not_ready().as_slice() {
+        [] => info!(node = %shared.name, "ready"),
+        reasons => warn!(node = %shared.name, reasons = reasons.join("; "), "not ready yet"),
+    }
+    tell_systemd(&[NotifyState::Ready]);
+
+    signals.until_asked_to_stop(&asked, &reopen).await;
+
+    info!(patience = ?DRAIN_TIMEOUT, "stopping; enrolled workloads are refused until an agent is back");
+    tell_systemd(&[NotifyState::Stopping]);
+    steering.stop().await;
+    tokio::select! {
+        () = dataplane.shutdown(DRAIN_TIMEOUT) => {}
+        () = signals.until_asked_to_stop(&asked, &reopen) => dataplane.shutdown(Duration::ZERO).await,
+    }
+    saying.stop().await;
+    Ok(())
+}
+
+/// Lines for people on a terminal, for programs everywhere else.
+fn record_output(log: &AccessLog) -> (RecordOutput, Format) {
+    match log {
+        AccessLog::Off => (RecordOutput::Off, Format::Json),
+        AccessLog::File(path) => (RecordOutput::File(path.clone()), Format::Json),
+        AccessLog::Stdout if std::io::stdout().is_terminal() => {
+            (RecordOutput::Stdout, Format::Text)
+        }
+        AccessLog::Stdout => (RecordOutput::Stdout, Format::Json),
+    }
+}
+
+/// The lines of the kernel programs, when they are asked to write any.
+async fn kernel_log(log: KernelLog, shutdown: CancellationToken) {
+    if let Some(Err(error)) = shutdown.run_until_cancelled(log.run()).await {
+        warn!(error = chain(&error), "the kernel programs' log cannot be read");
+    }
+}
+
+/// Outside of systemd there is nobody to tell.
+fn tell_systemd(state: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// SIGHUP reads the node file again, and opens the access log again.
+    async fn until_asked_to_stop(&mut self, reload: &Notify, reopen: &Notify) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    reload.notify_one();
+                    reopen.notify_one();
+                }
+            }
+        }
+    }
+}

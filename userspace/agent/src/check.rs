@@ -1,0 +1,107 @@
+//! `martlet check`: what can be wrong on this node, one thing after the other, each with what to do.
+
+use std::time::SystemTime;
+
+use martlet_kernel::Feature;
+use martlet_model::report::{
+    CertificateReport, Check, CheckCategory, CheckReport, CheckResult, LeafReport,
+};
+
+use crate::{renewal::unix_seconds, reports::Shared};
+
+/// An issuer's or a root's certificate that expires within this many seconds is worth a warning.
+const SOON_SECONDS: u64 = 30 * 86_400;
+
+pub fn report(shared: &Shared) -> CheckReport {
+    let now = unix_seconds(SystemTime::now());
+    let categories = vec![kernel(shared), configuration(shared), identity(shared, now)];
+    let failed = |check: &Check| check.result == CheckResult::Error;
+    let success = !categories.iter().flat_map(|category| &category.checks).any(failed);
+    CheckReport { success, categories }
+}
+
+fn kernel(shared: &Shared) -> CheckCategory {
+    let mut checks = Vec::new();
+    for feature in Feature::ALL {
+        let missing = shared.missing.iter().find(|missing| missing.feature == *feature);
+        checks.push(check(
+            format!("the kernel has {}", feature.as_str()),
+            missing.map(|missing| missing.why.clone()),
+            "use a kernel of Linux 5.15 or later with BTF and cgroup v2",
+        ));
+    }
+    match shared.node.get() {
+        None => checks.push(check(
+            "the kernel programs are attached".to_owned(),
+            Some("they are not attached".to_owned()),
+            "see the agent's log for what failed",
+        )),
+        Some(node) => checks.extend(node.hooks().iter().map(|hook| {
+            let gone = (!hook.attached).then(|| "its link is gone".to_owned());
+            let hint = "restart the agent; find out who detached it";
+            check(format!("the program {} is attached", hook.name), gone, hint)
+        })),
+    }
+    CheckCategory { category_name: "kernel".to_owned(), checks }
+}
+
+fn configuration(shared: &Shared) -> CheckCategory {
+    let refused = shared.configuration().error;
+    let hint = "mend the node file; `martlet-agent --check` verifies it without taking it over";
+    let mut checks = vec![check("the newest node file is in use".to_owned(), refused, hint)];
+    let not_enrolled: Vec<_> =
+        shared.not_ready().into_iter().filter(|why| why.contains("is not enrolled")).collect();
+    let hint = "see `martlet workloads`";
+    let waiting = (!not_enrolled.is_empty()).then(|| not_enrolled.join("; "));
+    checks.push(check("every workload of this node is enrolled".to_owned(), waiting, hint));
+    CheckCategory { category_name: "configuration".to_owned(), checks }
+}
+
+fn identity(shared: &Shared, now: u64) -> CheckCategory {
+    let mut checks: Vec<_> = shared
+        .roots()
+        .iter()
+        .map(|root| lasting(format!("root {}", root.subject), root, now))
+        .collect();
+    let leaves = shared.leaves();
+    if let Some(issuer) = leaves.iter().find_map(|leaf| leaf.chain.get(1)) {
+        checks.push(lasting(format!("issuer {}", issuer.subject), issuer, now));
+    }
+    checks.extend(leaves.iter().map(|leaf| valid(leaf, now)));
+    CheckCategory { category_name: "identity".to_owned(), checks }
+}
+
+fn valid(leaf: &LeafReport, now: u64) -> Check {
+    let description = format!("{} has a valid certificate", leaf.workload);
+    let expired = leaf.chain.first().is_none_or(|certificate| certificate.not_after <= now);
+    let why = expired.then(|| "it has expired".to_owned());
+    let hint = "see the agent's log for why it was not renewed";
+    match (&leaf.renewal_error, why) {
+        (Some(error), None) => Check {
+            result: CheckResult::Warning,
+            ..check(description, Some(format!("not renewed: {error}")), hint)
+        },
+        (_, why) => check(description, why, hint),
+    }
+}
+
+/// An authority's certificate, of which people must take care.
+fn lasting(whose: String, certificate: &CertificateReport, now: u64) -> Check {
+    let left = certificate.not_after.saturating_sub(now);
+    let hint = "make a new one before then; an issuer does not renew itself";
+    let days = left / 86_400;
+    match left {
+        0 => check(format!("{whose} is valid"), Some("it has expired".to_owned()), hint),
+        1..SOON_SECONDS => Check {
+            result: CheckResult::Warning,
+            ..check(format!("{whose} is valid"), Some(format!("it expires in {days} days")), hint)
+        },
+        _ => check(format!("{whose} is valid for {days} days"), None, hint),
+    }
+}
+
+fn check(description: String, error: Option<String>, hint: &str) -> Check {
+    let result = if error.is_none() { CheckResult::Success } else { CheckResult::Error };
+    let hint = error.is_some().then(|| hint.to_owned());
+    Check { description, result, error, hint }
+}

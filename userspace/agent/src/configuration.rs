@@ -1,0 +1,131 @@
+//! The node file: read at the start, and again when it changes or on SIGHUP. A file that is not
+//! good changes nothing; the status says why.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, bail};
+use martlet_identity::fingerprint;
+use martlet_standalone::{MAX_FILE_BYTES, NodeFile, parse};
+use martlet_telemetry::{Metrics, Outcome};
+use notify::{RecursiveMode, Watcher as _};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{limits::SETTLE, reports::Shared};
+
+/// A good file.
+pub struct Loaded {
+    pub file: NodeFile,
+    /// SHA-256 of its text, in hex.
+    pub digest: String,
+}
+
+pub fn read(path: &Path) -> Result<Loaded> {
+    let named = || format!("reading the node file {}", path.display());
+    let text = String::from_utf8(bytes(path).with_context(named)?).with_context(named)?;
+    let file = parse(&text, &path.display().to_string())?;
+    Ok(Loaded { file, digest: fingerprint(text.as_bytes()) })
+}
+
+/// No more than what is enough to see that it is too much.
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Watches the file, and hands good new ones on.
+pub struct Reloader {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    /// What was asked for by SIGHUP.
+    pub asked: Arc<Notify>,
+    to: mpsc::Sender<Loaded>,
+}
+
+impl Reloader {
+    pub fn new(
+        path: PathBuf,
+        shared: Arc<Shared>,
+        metrics: Arc<Metrics>,
+        to: mpsc::Sender<Loaded>,
+    ) -> Self {
+        Self { path, shared, metrics, asked: Arc::default(), to }
+    }
+
+    pub async fn run(self, shutdown: CancellationToken) {
+        let changed = Arc::new(Notify::new());
+        let _watching = self.watch(changed.clone());
+        let mut seen = self.shared.configuration().digest;
+        loop {
+            let asked = tokio::select! {
+                () = self.asked.notified() => true,
+                () = changed.notified() => {
+                    tokio::time::sleep(SETTLE).await;
+                    false
+                }
+                () = shutdown.cancelled() => return,
+            };
+            let digest = bytes(&self.path).map(|text| fingerprint(&text)).unwrap_or_default();
+            // The directory is watched: most changes there are another file's.
+            if !asked && digest == seen {
+                continue;
+            }
+            seen = digest;
+            let taken = self.take(asked).await;
+            let outcome = if taken.is_ok() { Outcome::Success } else { Outcome::Failure };
+            self.metrics.configuration_reload(outcome);
+            if let Err(refused) = taken {
+                let refused = format!("{refused:#}");
+                error!(error = refused, "the new node file was not taken; the old one stays");
+                self.shared.set_configuration_error(refused);
+            }
+        }
+    }
+
+    async fn take(&self, asked: bool) -> Result<()> {
+        let loaded = read(&self.path)?;
+        let now = self.shared.configuration();
+        if let Some(key) = now.file.needs_restart(&loaded.file) {
+            bail!("`{key}` only changes with a restart of the agent; put the old value back");
+        }
+        if !asked && loaded.digest == now.digest {
+            self.shared.set_configuration(loaded.digest, Arc::new(loaded.file));
+            return Ok(());
+        }
+        info!(configuration = loaded.digest, "node file changed");
+        self.to.send(loaded).await.context("the agent is stopping")
+    }
+
+    /// Without a watch there is still SIGHUP.
+    fn watch(&self, changed: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+        let on_event = move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                changed.notify_one();
+            }
+        };
+        // The file itself may be replaced: then a watch on it would see the old one.
+        let directory = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
+            watcher.watch(directory, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        match watcher {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                warn!(%error, "the node file is not watched; send SIGHUP after a change");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The authority in this process: standalone mode has no other.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use martlet_authority::{Authority, LEAF_LIFETIME, LeafRequest};
+use martlet_identity::{SigningKey, Svid, TrustBundle};
+use martlet_model::{TrustDomain, Workload};
+
+/// Issues for workloads of this node, and says whom to trust.
+pub struct Issuer {
+    directory: PathBuf,
+    domain: TrustDomain,
+    leaf_lifetime: Duration,
+    current: ArcSwap<Current>,
+}
+
+struct Current {
+    authority: Authority,
+    trust: Arc<TrustBundle>,
+}
+
+impl Issuer {
+    pub fn open(
+        directory: &Path,
+        domain: &TrustDomain,
+        leaf_lifetime: Option<Duration>,
+    ) -> Result<Self> {
+        let current = ArcSwap::from_pointee(read(directory, domain)?);
+        let leaf_lifetime = leaf_lifetime.unwrap_or(LEAF_LIFETIME);
+        Ok(Self { directory: directory.to_owned(), domain: domain.clone(), leaf_lifetime, current })
+    }
+
+    /// Reads the files again; keeps what it has if they are not good.
+    pub fn refresh(&self) -> Result<()> {
+        self.current.store(Arc::new(read(&self.directory, &self.domain)?));
+        Ok(())
+    }
+
+    pub fn trust(&self) -> Arc<TrustBundle> {
+        self.current.load().trust.clone()
+    }
+
+    /// DER.
+    pub fn roots(&self) -> Vec<Vec<u8>> {
+        self.current.load().authority.roots().to_vec()
+    }
+
+    /// A new key, and a certificate for it.
+    pub fn issue(&self, workload: &Workload, now: SystemTime) -> Result<Svid> {
+        let key = SigningKey::generate()?;
+        let request = LeafRequest {
+            identity: workload.identity.clone(),
+            workload: workload.name.clone(),
+            node: workload.node.clone(),
+            lifetime: self.leaf_lifetime,
+        };
+        let chain = self.current.load().authority.issue(&key.csr()?, &request, now)?;
+        Ok(Svid::new(&key, chain, &workload.identity)?)
+    }
+}
+
+fn read(directory: &Path, domain: &TrustDomain) -> Result<Current> {
+    let authority = Authority::load(directory, domain).with_context(|| {
+        format!(
+            "reading the authority in {} (made by `martlet authority init`)",
+            directory.display()
+        )
+    })?;
+    let trust = TrustBundle::new([(domain.clone(), authority.roots().to_vec())])?;
+    Ok(Current { authority, trust: Arc::new(trust) })
+}

@@ -1,0 +1,16 @@
+//! Every number that bounds the agent itself.
+
+use std::time::Duration;
+
+/// How often workloads are looked at: retries, moved network namespaces, renewals.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long what is open may go on after SIGTERM. Kubernetes and systemd kill after 30 and 90.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// An editor or a configuration tool changes a file in several steps.
+pub const SETTLE: Duration = Duration::from_millis(100);
+/// The pause after `accept` failed, usually for want of file descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The first pause after a certificate could not be renewed; it doubles each time.
+pub const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts to renew.
+pub const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(300);

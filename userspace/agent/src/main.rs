@@ -1,0 +1,103 @@
+//! `martlet-agent`: steers, proves, checks and encrypts the connections of one node's workloads.
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod app;
+mod check;
+mod configuration;
+mod issuer;
+mod limits;
+mod renewal;
+mod reports;
+mod workloads;
+
+use std::{collections::HashSet, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+use martlet_kernel::Feature;
+use martlet_telemetry::{Format, logs};
+
+use crate::{app::Options, configuration::Loaded, issuer::Issuer};
+
+/// Transparent mutual TLS for the workloads of this node.
+///
+/// SIGHUP reads the node file again. SIGTERM refuses what is new and waits for what is open; the
+/// kernel programs stay attached, so that nothing goes out in plaintext while no agent runs.
+#[derive(Parser)]
+#[command(name = "martlet-agent", version)]
+struct Args {
+    /// The node file (docs/node-file.md).
+    #[arg(long, value_name = "FILE", default_value = "/etc/martlet/node.yaml")]
+    config: PathBuf,
+    /// Only say whether the node file and the authority that it names are good.
+    #[arg(long)]
+    check: bool,
+    /// Print the JSON schema of the node file.
+    #[arg(long)]
+    print_schema: bool,
+    /// How log lines look.
+    #[arg(long, env = "MARTLET_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// Log what the kernel programs decide: for debugging only, it costs time in every `connect()`.
+    #[arg(long, env = "MARTLET_BPF_LOG")]
+    bpf_log: bool,
+    /// Kernel features to take as missing.
+    #[arg(long, env = "MARTLET_WITHOUT_FEATURES", value_delimiter = ',', hide = true)]
+    without_features: Vec<Feature>,
+    /// How long certificates live, instead of 24 hours.
+    #[arg(long, env = "MARTLET_LEAF_SECONDS", hide = true)]
+    leaf_seconds: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    if args.print_schema {
+        println!("{:#}", martlet_standalone::schema());
+        return Ok(());
+    }
+    let loaded = configuration::read(&args.config)?;
+    if args.check {
+        return check_only(&loaded);
+    }
+    logs::init(match args.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    })?;
+    martlet_kernel::raise_open_files().context("raising the limit of open files")?;
+    let options = Options {
+        path: args.config,
+        without: args.without_features,
+        leaf_lifetime: args.leaf_seconds.map(Duration::from_secs),
+        verbose_kernel: args.bpf_log,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(app::run(options, loaded))
+}
+
+fn check_only(loaded: &Loaded) -> Result<()> {
+    let file = &loaded.file;
+    Issuer::open(&file.authority, &file.trust_domain, None)?;
+    let all: HashSet<_> = file.directory.workload_addresses().map(|(_, w)| &w.name).collect();
+    println!("good: {} workloads on this node, {} in the mesh", file.local.len(), all.len());
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! What the agent says about itself: gathered from whoever knows it, when somebody asks.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use martlet_dataplane::{Dataplane, View};
+use martlet_identity::{Credentials, describe};
+use martlet_kernel::{Missing, Node};
+use martlet_model::{
+    Label, Workload, WorkloadName,
+    report::{
+        CertificateReport, Certificates, CheckReport, Connections, LeafReport, Status,
+        WorkloadReport, Workloads,
+    },
+};
+use martlet_standalone::NodeFile;
+use martlet_telemetry::{Reports, Totals};
+
+use crate::{
+    check,
+    issuer::Issuer,
+    renewal::{Renewal, unix_seconds},
+};
+
+/// What a workload of this node is at.
+pub enum State {
+    /// Declared, and not enrolled for this reason.
+    Seen(String),
+    Steered {
+        credentials: Arc<Credentials>,
+        renewal: Renewal,
+        /// Whether its `sk_lookup` program is in its network namespace.
+        is_attached: bool,
+    },
+}
+
+/// The node file in use.
+#[derive(Clone)]
+pub struct InUse {
+    pub file: Arc<NodeFile>,
+    /// SHA-256 of its text, in hex.
+    pub digest: String,
+    /// Why the newest file was not taken, if it was not.
+    pub error: Option<String>,
+}
+
+/// What reports are made of. Components write their part; reports read.
+pub struct Shared {
+    started: Instant,
+    pub name: Label,
+    pub missing: Vec<Missing>,
+    configuration: Mutex<InUse>,
+    states: Mutex<BTreeMap<WorkloadName, State>>,
+    pub issuer: Arc<Issuer>,
+    pub dataplane: Arc<Dataplane>,
+    pub view: Arc<ArcSwap<View>>,
+    /// Set once the programs are attached.
+    pub node: OnceLock<Arc<Node>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is one assignment or one insertion.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(
+        configuration: InUse,
+        missing: Vec<Missing>,
+        issuer: Arc<Issuer>,
+        dataplane: Arc<Dataplane>,
+        view: Arc<ArcSwap<View>>,
+    ) -> Self {
+        Self {
+            started: Instant::now(),
+            name: configuration.file.settings.name.clone(),
+            missing,
+            configuration: Mutex::new(configuration),
+            states: Mutex::default(),
+            issuer,
+            dataplane,
+            view,
+            node: OnceLock::new(),
+        }
+    }
+
+    pub fn configuration(&self) -> InUse {
+        lock(&self.configuration).clone()
+    }
+
+    pub fn set_configuration(&self, digest: String, file: Arc<NodeFile>) {
+        *lock(&self.configuration) = InUse { file, digest, error: None };
+    }
+
+    pub fn set_configuration_error(&self, error: String) {
+        lock(&self.configuration).error = Some(error);
+    }
+
+    /// Whether this is another reason than the last one for which the workload is not enrolled.
+    pub fn is_news(&self, name: &WorkloadName, reason: &str) -> bool {
+        !matches!(lock(&self.states).get(name), Some(State::Seen(known)) if known == reason)
+    }
+
+    pub fn set_waiting(&self, name: &WorkloadName, reason: String) {
+        lock(&self.states).insert(name.clone(), State::Seen(reason));
+    }
+
+    /// Those that are steered now, and no others; those that wait stay what they are if they are
+    /// declared.
+    pub fn set_steered(&self, steered: BTreeMap<WorkloadName, State>) {
+        let declared = self.view.load();
+        let mut states = lock(&self.states);
+        states.retain(|name, state| {
+            matches!(state, State::Seen(_))
+                && declared.directory.workload_addresses().any(|(_, w)| w.name == *name)
+        });
+        states.extend(steered);
+    }
+
+    /// Why the agent is not ready; empty when it is.
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons: Vec<_> = self.missing.iter().map(ToString::to_string).collect();
+        match self.node.get() {
+            Some(node) => {
+                let hooks = node.hooks();
+                let detached = hooks.iter().filter(|hook| !hook.attached);
+                reasons.extend(detached.map(|hook| format!("the hook {} is gone", hook.name)));
+            }
+            None if reasons.is_empty() => {
+                reasons.push("the kernel programs are not attached yet".to_owned());
+            }
+            None => {}
+        }
+        let states = lock(&self.states);
+        for wanted in &lock(&self.configuration).file.local {
+            let name = &wanted.workload.name;
+            match states.get(name) {
+                Some(State::Steered { is_attached: true, .. }) => {}
+                Some(State::Steered { .. }) => {
+                    reasons.push(format!("{name} is not enrolled: its sk_lookup program is gone"));
+                }
+                Some(State::Seen(why)) => reasons.push(format!("{name} is not enrolled: {why}")),
+                None => reasons.push(format!("{name} is not enrolled yet")),
+            }
+        }
+        reasons
+    }
+
+    pub fn leaves(&self) -> Vec<LeafReport> {
+        let leaf = |(name, state): (&WorkloadName, &State)| match state {
+            State::Seen(_) => None,
+            State::Steered { credentials, renewal, .. } => Some(LeafReport {
+                workload: name.clone(),
+                chain: credentials.current()?.report().ok()?,
+                renews_at: unix_seconds(renewal.due()),
+                renewal_error: renewal.error().map(str::to_owned),
+            }),
+        };
+        lock(&self.states).iter().filter_map(leaf).collect()
+    }
+
+    pub fn roots(&self) -> Vec<CertificateReport> {
+        self.issuer.roots().iter().filter_map(|der| describe(der).ok()).collect()
+    }
+
+    fn workload(&self, workload: &Workload) -> WorkloadReport {
+        let states = lock(&self.states);
+        let (state, reason) = match states.get(&workload.name) {
+            _ if workload.node != self.name => ("remote", None),
+            Some(State::Steered { .. }) => ("steered", None),
+            Some(State::Seen(reason)) => ("failed", Some(reason.clone())),
+            None => ("seen", None),
+        };
+        WorkloadReport {
+            name: workload.name.clone(),
+            identity: workload.identity.clone(),
+            addresses: workload.addresses.clone(),
+            node: workload.node.clone(),
+            mode: workload.mode,
+            state: state.to_owned(),
+            reason,
+        }
+    }
+}
+
+/// The shared state, as the admin endpoints ask for it.
+pub struct Answers(pub Arc<Shared>);
+
+impl Reports for Answers {
+    fn status(&self) -> Status {
+        let shared = &self.0;
+        let InUse { file, digest, error } = shared.configuration();
+        let not_ready = shared.not_ready();
+        let node = shared.node.get();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: shared.name.clone(),
+            trust_domain: file.trust_domain.clone(),
+            ready: not_ready.is_empty(),
+            not_ready,
+            uptime_seconds: shared.started.elapsed().as_secs(),
+            configuration: digest,
+            configuration_error: error,
+            workloads: file.local.len(),
+            connections: shared.dataplane.open(),
+            idle_lanes: shared.dataplane.idle_lanes(),
+            hooks: node.map(|node| node.hooks()).unwrap_or_default(),
+            counters: node.and_then(|node| node.counters().ok()).unwrap_or_default(),
+        }
+    }
+
+    fn workloads(&self) -> Workloads {
+        let view = self.0.view.load_full();
+        let mut workloads = BTreeMap::new();
+        for (_, workload) in view.directory.workload_addresses() {
+            workloads.entry(&workload.name).or_insert_with(|| self.0.workload(workload));
+        }
+        Workloads { workloads: workloads.into_values().collect() }
+    }
+
+    fn connections(&self) -> Connections {
+        Connections { connections: self.0.dataplane.connections() }
+    }
+
+    fn certificates(&self) -> Certificates {
+        Certificates { roots: self.0.roots(), leaves: self.0.leaves() }
+    }
+
+    fn check(&self) -> CheckReport {
+        check::report(&self.0)
+    }
+
+    fn totals(&self) -> Totals {
+        let stats = self.0.dataplane.stats();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Totals {
+            connections_opened: read(&stats.opened),
+            handshakes_originated: read(&stats.handshakes_originated),
+            handshakes_terminated: read(&stats.handshakes_terminated),
+            handshakes_failed: read(&stats.handshakes_failed),
+            records_dropped: read(&stats.records_dropped),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use martlet_ebpf_shared::Event;
+    use martlet_telemetry::PLAINTEXT_LET_IN;
+
+    #[test]
+    fn plaintext_is_counted_under_the_name_that_metrics_look_for() {
+        let event = Event::LookupPlaintext;
+        assert_eq!((event.hook(), event.verdict()), PLAINTEXT_LET_IN);
+    }
+}

@@ -1,0 +1,362 @@
+//! The workloads of this node: enrolled, renewed, looked after, taken out again. One task owns
+//! them all.
+//!
+//! ```text
+//!   Seen ── network namespace found, certificate issued, listeners up ──▶ Steered
+//!    ▲                                                                       │
+//!    ├── not there, or not possible yet: the reason is in the report         │
+//!    └───────────── its network namespace is gone or replaced ───────────────┤
+//!                                                                            │ no longer declared
+//!                                                                            ▼
+//!                                            steering ends ─▶ listeners close ─▶ gone
+//! ```
+//!
+//! What is declared stays a member of the mesh while it is not steered: it cannot be reached in
+//! plaintext by enrolled callers, and what an earlier process left for it keeps refusing.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use arc_swap::ArcSwap;
+use martlet_dataplane::{Dataplane, Local, View};
+use martlet_identity::Credentials;
+use martlet_kernel::{KernelError, Member, Netns, Node, Pod};
+use martlet_model::{Directory, Mode, WorkloadName};
+use martlet_standalone::{LocalWorkload, NetnsSource, NodeFile};
+use martlet_telemetry::{Metrics, Outcome};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::{
+    accept::{self, Inside},
+    configuration::Loaded,
+    issuer::Issuer,
+    limits::LOOK_INTERVAL,
+    renewal::Renewal,
+    reports::{Shared, State},
+};
+
+/// Everything that workloads need, and they themselves.
+pub struct Workloads {
+    pub node: Arc<Node>,
+    pub dataplane: Arc<Dataplane>,
+    pub view: Arc<ArcSwap<View>>,
+    pub issuer: Arc<Issuer>,
+    pub shared: Arc<Shared>,
+    pub metrics: Arc<Metrics>,
+    enrolled: HashMap<WorkloadName, Enrolled>,
+    /// Declared, and not enrolled.
+    waiting: HashMap<WorkloadName, LocalWorkload>,
+    /// The addresses of this node's workloads.
+    declared: Vec<IpAddr>,
+    /// Whether the kernel may still know of what is not declared.
+    leftovers: bool,
+    accepting: TaskTracker,
+}
+
+struct Enrolled {
+    wanted: LocalWorkload,
+    local: Arc<Local>,
+    pod: Pod,
+    netns: Netns,
+    renewal: Renewal,
+    stop: CancellationToken,
+}
+
+impl Workloads {
+    pub fn new(
+        node: Arc<Node>,
+        dataplane: Arc<Dataplane>,
+        view: Arc<ArcSwap<View>>,
+        issuer: Arc<Issuer>,
+        shared: Arc<Shared>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            node,
+            dataplane,
+            view,
+            issuer,
+            shared,
+            metrics,
+            enrolled: HashMap::new(),
+            waiting: HashMap::new(),
+            declared: Vec::new(),
+            leftovers: true,
+            accepting: TaskTracker::new(),
+        }
+    }
+
+    /// Until `shutdown`. Then the listeners close, so that what is new is refused, and the
+    /// kernel's state stays as it is.
+    pub async fn run(mut self, mut files: mpsc::Receiver<Loaded>, shutdown: CancellationToken) {
+        let mut ticks = interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(loaded) = files.recv() => self.replace(loaded),
+                _ = ticks.tick() => self.look_after(),
+            }
+        }
+        for enrolled in self.enrolled.values() {
+            enrolled.stop.cancel();
+        }
+        self.accepting.close();
+        self.accepting.wait().await;
+    }
+
+    /// Takes over a new node file.
+    fn replace(&mut self, loaded: Loaded) {
+        if let Err(error) = self.issuer.refresh() {
+            warn!(error = format!("{error:#}"), "the authority's files were not taken");
+        }
+        for enrolled in self.enrolled.values() {
+            enrolled.local.credentials.set_trust(self.issuer.trust());
+        }
+        let file = Arc::new(loaded.file);
+        match self.apply(&file) {
+            Ok(()) => self.shared.set_configuration(loaded.digest, file),
+            Err(error) => {
+                let error = format!("{error:#}");
+                error!(error, "the node file could not be taken over completely");
+                self.shared.set_configuration_error(error);
+            }
+        }
+    }
+
+    /// Order: who leaves is steered to no more before anything else; who comes is steered to only
+    /// when its listeners are up.
+    pub fn apply(&mut self, file: &NodeFile) -> Result<()> {
+        let new = &file.directory;
+        let old = self.view.load_full();
+        let staying: HashSet<_> = addresses(new).map(|(ip, _)| ip).collect();
+        let first = old.directory.workload_addresses().next().is_none();
+        if !first {
+            let kept = addresses(&old.directory).filter(|(ip, _)| staying.contains(ip));
+            self.node.set_members(kept).context("telling the kernel who stays")?;
+        }
+        let policies = file.policies.clone();
+        self.view.store(Arc::new(View { directory: new.clone(), policies }));
+        self.withdraw_all_but(&file.local);
+        self.waiting = HashMap::new();
+        for wanted in &file.local {
+            let name = &wanted.workload.name;
+            match self.enrolled.get_mut(name) {
+                Some(enrolled) => enrolled.become_like(wanted)?,
+                None => drop(self.waiting.insert(name.clone(), wanted.clone())),
+            }
+        }
+        self.declared =
+            file.local.iter().flat_map(|wanted| wanted.workload.addresses.clone()).collect();
+        self.enroll_waiting();
+        self.node.set_members(addresses(new)).context("telling the kernel who is in the mesh")?;
+        self.leftovers = true;
+        self.forget_leftovers();
+        self.report();
+        Ok(())
+    }
+
+    /// Retries, renews, and notices network namespaces that were replaced.
+    fn look_after(&mut self) {
+        let lost = self.enrolled.iter().filter(|(_, enrolled)| enrolled.is_lost());
+        let lost: Vec<_> = lost.map(|(name, _)| name.clone()).collect();
+        for name in lost {
+            self.abandon(&name);
+        }
+        self.enroll_waiting();
+        self.forget_leftovers();
+        self.renew();
+        self.report();
+    }
+
+    fn withdraw_all_but(&mut self, wanted: &[LocalWorkload]) {
+        let wanted: HashMap<_, _> = wanted.iter().map(|w| (&w.workload.name, w)).collect();
+        let leaving = self.enrolled.iter().filter(|(name, enrolled)| {
+            wanted.get(name).is_none_or(|wanted| !enrolled.can_become(wanted))
+        });
+        let leaving: Vec<_> = leaving.map(|(name, _)| name.clone()).collect();
+        for name in leaving {
+            self.withdraw(&name);
+        }
+    }
+
+    /// Steering ends first; then the listeners close.
+    fn withdraw(&mut self, name: &WorkloadName) {
+        let Some(enrolled) = self.enrolled.remove(name) else { return };
+        if let Err(error) = enrolled.pod.withdraw() {
+            warn!(workload = %name, error = chain(&error), "not withdrawn completely");
+        }
+        enrolled.stop.cancel();
+        self.dataplane.retire(&enrolled.local);
+        info!(workload = %name, "withdrawn");
+    }
+
+    /// Its network namespace is gone, or another one is in its place. Whoever may still be in the
+    /// old one is refused, by what stays in the kernel until the workload is enrolled again.
+    fn abandon(&mut self, name: &WorkloadName) {
+        let Some(enrolled) = self.enrolled.remove(name) else { return };
+        info!(workload = %name, "its network namespace is gone");
+        enrolled.stop.cancel();
+        self.dataplane.retire(&enrolled.local);
+        self.leftovers = true;
+        self.waiting.insert(name.clone(), enrolled.wanted);
+    }
+
+    fn enroll_waiting(&mut self) {
+        for (name, wanted) in std::mem::take(&mut self.waiting) {
+            match self.enroll(&wanted) {
+                Ok(enrolled) => {
+                    info!(workload = %name, identity = %wanted.workload.identity, mode = %wanted.workload.mode, "enrolled");
+                    self.enrolled.insert(name, enrolled);
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    if self.shared.is_news(&name, &error) {
+                        warn!(workload = %name, error, "not enrolled yet");
+                    }
+                    self.shared.set_waiting(&name, error);
+                    self.waiting.insert(name, wanted);
+                }
+            }
+        }
+    }
+
+    fn enroll(&self, wanted: &LocalWorkload) -> Result<Enrolled> {
+        let workload = &wanted.workload;
+        let netns = find(&wanted.netns)?;
+        let twice = self.enrolled.values().find(|other| other.netns.cookie() == netns.cookie());
+        if let Some(other) = twice {
+            let other = &other.local.workload.name;
+            ensure!(false, "its network namespace is already that of {other}");
+        }
+        let credentials =
+            Arc::new(Credentials::new(workload.identity.clone(), self.issuer.trust()));
+        let svid =
+            self.issuer.issue(workload, SystemTime::now()).context("issuing a certificate")?;
+        let renewal = Renewal::at(svid.renews_at(rand::random()));
+        credentials.install(svid);
+        let strict = workload.mode == Mode::Strict;
+        let mut pod = self.node.enroll(&netns, &workload.addresses, strict)?;
+        let listeners = pod.take_listeners().context("the listeners were taken before")?;
+        let dialer = pod.dialer();
+        let local =
+            Arc::new(Local::new(workload.clone(), credentials, Arc::new(Inside(dialer.clone()))));
+        let stop = CancellationToken::new();
+        accept::serve(&self.accepting, listeners, &dialer, &local, &self.dataplane, &stop);
+        Ok(Enrolled { wanted: wanted.clone(), local, pod, netns, renewal, stop })
+    }
+
+    /// What an earlier process left for a declared workload that cannot be enrolled yet is what
+    /// keeps it closed, so only what belongs to no declared one goes.
+    fn forget_leftovers(&mut self) {
+        if !self.leftovers {
+            return;
+        }
+        match self.node.retain_declared(self.declared.iter().copied()) {
+            Ok(()) => self.leftovers = false,
+            Err(error) => warn!(error = chain(&error), "leftovers could not be removed"),
+        }
+    }
+
+    fn renew(&mut self) {
+        let now = SystemTime::now();
+        for (name, enrolled) in &mut self.enrolled {
+            if !enrolled.renewal.is_due(now) {
+                continue;
+            }
+            match self.issuer.issue(&enrolled.local.workload, now) {
+                Ok(svid) => {
+                    enrolled.renewal = Renewal::at(svid.renews_at(rand::random()));
+                    enrolled.local.credentials.install(svid);
+                    self.metrics.certificate_renewal(Outcome::Success);
+                    info!(workload = %name, "certificate renewed");
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    self.metrics.certificate_renewal(Outcome::Failure);
+                    if enrolled.renewal.is_news(&error) {
+                        warn!(workload = %name, error, "certificate not renewed; the old one is used while it lasts");
+                    }
+                    enrolled.renewal = enrolled.renewal.failed(now, error, rand::random());
+                }
+            }
+        }
+    }
+
+    fn report(&self) {
+        let steered = self.enrolled.iter().map(|(name, enrolled)| {
+            let credentials = enrolled.local.credentials.clone();
+            let is_attached = enrolled.pod.is_attached().unwrap_or(false);
+            let renewal = enrolled.renewal.clone();
+            (name.clone(), State::Steered { credentials, renewal, is_attached })
+        });
+        self.shared.set_steered(steered.collect());
+    }
+}
+
+impl Enrolled {
+    /// Whether the difference is one that needs no new enrolment.
+    fn can_become(&self, wanted: &LocalWorkload) -> bool {
+        let (old, new) = (&self.wanted.workload, &wanted.workload);
+        self.wanted.netns == wanted.netns
+            && old.identity == new.identity
+            && old.service_account == new.service_account
+            && old.addresses == new.addresses
+    }
+
+    fn become_like(&mut self, wanted: &LocalWorkload) -> Result<()> {
+        if self.wanted.workload.mode != wanted.workload.mode {
+            self.pod
+                .set_strict(wanted.workload.mode == Mode::Strict)
+                .with_context(|| format!("changing the mode of {}", wanted.workload.name))?;
+        }
+        self.wanted = wanted.clone();
+        Ok(())
+    }
+
+    /// Whether its network namespace is gone or replaced. Not being able to look is no answer.
+    fn is_lost(&self) -> bool {
+        match find(&self.wanted.netns) {
+            Ok(now) => now.cookie() != self.netns.cookie(),
+            Err(KernelError::Netns { source, .. }) => source.kind() == io::ErrorKind::NotFound,
+            Err(KernelError::CgroupEmpty { .. }) => true,
+            Err(_) => false,
+        }
+    }
+}
+
+fn find(source: &NetnsSource) -> Result<Netns, KernelError> {
+    match source {
+        NetnsSource::Path(path) => Netns::open(path),
+        NetnsSource::Pid(pid) => Netns::of_pid(*pid),
+        NetnsSource::Cgroup(path) => Netns::of_cgroup(path),
+    }
+}
+
+/// Every address of the mesh: workloads' and services'.
+fn addresses(directory: &Directory) -> impl Iterator<Item = (IpAddr, Member)> {
+    let workloads = directory.workload_addresses().map(|(ip, _)| (ip, Member::Workload));
+    workloads.chain(directory.virtual_addresses().map(|ip| (ip, Member::Service)))
+}
+
+/// An error with all its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
