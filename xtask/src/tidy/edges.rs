@@ -32,7 +32,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "dataplane",
         ],
     ),
-    ("cli", &["model", "authority", "identity"]),
+    ("cli", &["model", "authority"]),
     // The lab judges the product from outside, as a user would see it.
     ("lab", &[]),
     ("demo", &["lab"]),
