@@ -26,8 +26,20 @@ pub const LOAD_EXTRA: Duration = Duration::from_secs(20);
 /// Server programs, proxies and idle connections are up within this time.
 pub const READY: Duration = Duration::from_secs(20);
 
-/// Connections of the row that weighs idle ones.
-pub const IDLE_CONNECTIONS: usize = 1000;
+/// How long an idle connection may take to be opened, on average.
+pub const OPENING: Duration = Duration::from_millis(10);
+
+/// Files that a program may open at most, where the machine lets us say so.
+pub const OPEN_FILES: u64 = 1 << 16;
+
+/// Files of a proxy that are no open connection's: its own, and lanes that wait for the next.
+pub const OTHER_FILES: u64 = 2000;
+
+/// How long the machine is watched before anything runs.
+pub const LOOK_BEFORE: Duration = Duration::from_secs(1);
+
+/// How often memory is read while it may still be given back.
+pub const LOOK_AT_MEMORY: Duration = Duration::from_millis(100);
 
 /// The seconds of a long run that count as its start.
 pub const EARLY_SECONDS: usize = 3;

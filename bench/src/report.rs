@@ -1,9 +1,6 @@
 //! What the load generator says about one run: a line of JSON.
 
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Display},
-};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,10 +34,6 @@ impl Report {
         self.count as f64 / self.seconds
     }
 
-    pub fn errors(&self) -> u64 {
-        self.errors.values().sum()
-    }
-
     /// Machine CPU for one byte, round trip or connection.
     pub fn machine_cpu_each(&self) -> f64 {
         self.machine_cpu_seconds / self.count as f64
@@ -52,19 +45,18 @@ impl Report {
     pub fn steadiness(&self) -> f64 {
         let half = self.per_second.len() / 2;
         let early = &self.per_second[..limits::EARLY_SECONDS.min(half)];
-        let late = &self.per_second[limits::LATE_FROM_SECOND.min(half)..];
-        mean(late) / mean(early)
+        self.late_rate() / mean(early)
+    }
+
+    /// The rate from the tenth second on, or of a short run's second half.
+    pub fn late_rate(&self) -> f64 {
+        let half = self.per_second.len() / 2;
+        mean(&self.per_second[limits::LATE_FROM_SECOND.min(half)..])
     }
 }
 
 fn mean(counts: &[u64]) -> f64 {
     counts.iter().sum::<u64>() as f64 / counts.len() as f64
-}
-
-impl Display for Latency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p50 {:.1} µs, p99 {:.1} µs", self.p50_us, self.p99_us)
-    }
 }
 
 #[cfg(test)]

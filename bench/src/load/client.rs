@@ -5,10 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use martlet_bench::limits;
-use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout_at},
 };
@@ -16,6 +14,7 @@ use tokio::{
 use crate::{
     Closer,
     exchange::{Exchange, Failure, at, connect, read_end},
+    hold,
     tally::{Tally, Window},
     usage::Usage,
 };
@@ -50,7 +49,7 @@ enum Mode {
     Rr,
     /// Connect, one round trip, close.
     Crr,
-    /// Open, one round trip, hold; one round trip more at the end.
+    /// Open, one round trip, hold until standard input ends; then one round trip more.
     Idle,
 }
 
@@ -67,16 +66,13 @@ impl Client {
     pub async fn run(self) -> Result<()> {
         let begin = Instant::now() + Duration::from_secs_f64(self.warmup);
         let window = Window { begin, end: begin + Duration::from_secs_f64(self.seconds) };
-        let work =
-            Work { to: self.connect, window, size: self.size as usize, close: self.close };
+        let work = Work { to: self.connect, window, size: self.size as usize, close: self.close };
+        if self.mode == Mode::Idle {
+            return hold::run(self.connect, self.connections, work.size).await;
+        }
         let mut workers = JoinSet::new();
-        match self.mode {
-            Mode::Idle => drop(workers.spawn(hold(work, self.connections))),
-            mode => {
-                for _ in 0..self.connections {
-                    workers.spawn(work.run(mode));
-                }
-            }
+        for _ in 0..self.connections {
+            workers.spawn(work.run(self.mode));
         }
         let usage = measure(window).await?;
         let mut sum = Tally::new(window);
@@ -159,33 +155,4 @@ impl Work {
         }
         Ok(())
     }
-}
-
-/// Opens one after another, so that none waits in a queue, and says when all are open.
-async fn hold(work: Work, connections: usize) -> Tally {
-    let mut tally = Tally::new(work.window);
-    let mut exchange = Exchange::new(work.size);
-    let mut open = Vec::with_capacity(connections);
-    for _ in 0..connections {
-        match open_one(work, &mut exchange).await {
-            Ok(stream) => open.push(stream),
-            Err(Failure { step, error }) => tally.error(step, &error),
-        }
-    }
-    println!("{}", json!({ "open": open.len() }));
-    sleep_until(work.window.end).await;
-    for stream in &mut open {
-        match timeout_at(work.window.end + limits::STALL, exchange.round_trip(stream)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(Failure { step, error })) => tally.error(step, &error),
-            Err(_) => tally.failure("stalled"),
-        }
-    }
-    tally
-}
-
-async fn open_one(work: Work, exchange: &mut Exchange) -> Result<TcpStream, Failure> {
-    let mut stream = connect(work.to).await?;
-    exchange.round_trip(&mut stream).await?;
-    Ok(stream)
 }

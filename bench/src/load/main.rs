@@ -6,6 +6,7 @@
 mod client;
 mod exchange;
 mod histogram;
+mod hold;
 mod server;
 mod tally;
 mod usage;

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
@@ -37,6 +37,7 @@ pub struct Program {
     log: PathBuf,
     netns: Netns,
     cgroup: PathBuf,
+    site: Arc<Site>,
 }
 
 /// What was started. Killed when dropped.
@@ -81,7 +82,7 @@ pub fn find_binary(name: &str) -> Result<PathBuf> {
 
 impl Program {
     pub(crate) fn new(
-        site: &Site,
+        site: &Arc<Site>,
         program: &Path,
         label: &str,
         netns: Netns,
@@ -94,7 +95,7 @@ impl Program {
         let mut command = Command::new(program);
         // A terminal's Ctrl-C is for the lab's owner, who then ends the programs in order.
         command.stdin(Stdio::null()).process_group(0);
-        Program { command, name, log, netns, cgroup }
+        Program { command, name, log, netns, cgroup, site: site.clone() }
     }
 
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Program {
@@ -123,8 +124,17 @@ impl Program {
         self
     }
 
+    /// Gives the program a file as its input.
+    pub fn input_file(mut self, path: &Path) -> Result<Program> {
+        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        self.command.stdin(file);
+        Ok(self)
+    }
+
     #[allow(unsafe_code)]
     pub fn spawn(mut self) -> Result<Running> {
+        // Or the cgroup would be made anew, and the program outlive a lab that is being removed.
+        let _adding = self.site.adding()?;
         cgroup::make(&self.cgroup)?;
         let stdout = self.log.with_added_extension("out");
         let stderr = self.log.with_added_extension("err");
@@ -165,6 +175,11 @@ impl Running {
 
     pub fn stdout(&self) -> String {
         read_lossy(&self.stdout)
+    }
+
+    /// Its output as it is, for programs that do not print text.
+    pub fn stdout_bytes(&self) -> Vec<u8> {
+        fs::read(&self.stdout).unwrap_or_default()
     }
 
     pub fn stderr(&self) -> String {

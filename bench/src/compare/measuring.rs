@@ -1,0 +1,122 @@
+//! Takes the steps of a plan, one after the other.
+
+use anyhow::{Context as _, Result, ensure};
+use martlet_bench::Report;
+use martlet_lab::Lab;
+
+use crate::{
+    crowd,
+    hook::{Counting, Program},
+    interrupt,
+    load::{self, Length},
+    measure::{Measure, Values, read_off},
+    outcome::Sample,
+    plan::Step,
+    row::{Turn, Work},
+    settings::Settings,
+    stand::{Service, Stand},
+    subject::Subject,
+};
+
+/// The link of the program that sees each IPv4 `connect()`.
+const CONNECT_HOOK: &str = "martlet_connect4";
+
+/// Ports of a pod with the default range last for this long, however fast connections are.
+const HOOK_SECONDS: f64 = 1.0;
+
+pub struct Measuring<'a> {
+    stand: Stand,
+    settings: &'a Settings,
+}
+
+impl Measuring<'_> {
+    /// Builds everything, and sees that each subject carries something.
+    pub fn begin<'a>(
+        lab: &Lab,
+        subjects: &[Subject],
+        settings: &'a Settings,
+    ) -> Result<Measuring<'a>> {
+        let stand = Stand::build(lab, subjects)?;
+        let measuring = Measuring { stand, settings };
+        for subject in subjects {
+            measuring.touch(*subject).with_context(|| format!("connecting through {subject}"))?;
+        }
+        Ok(measuring)
+    }
+
+    /// Whatever goes wrong belongs to the sample: one broken row must not cost all others.
+    pub fn take(&mut self, step: &Step) -> Sample {
+        let mut sample = Sample::new(step);
+        match self.measure(step) {
+            Ok((values, report)) => {
+                sample.values = values;
+                sample.errors = report.errors.clone();
+                sample.report = Some(report);
+            }
+            Err(error) => {
+                interrupt::wait_if_interrupted();
+                sample.errors.insert(format!("{error:#}"), 1);
+                if step.subject == Subject::Martlet {
+                    eprintln!("{}", self.stand.agents_log());
+                }
+            }
+        }
+        if !sample.errors.is_empty() && step.subject == Subject::Martlet {
+            eprintln!("the agents' records: {:?}", self.stand.odd_ends());
+        }
+        if let Err(error) = self.stand.empty_access_logs() {
+            sample.errors.insert(format!("{error:#}"), 1);
+        }
+        sample
+    }
+
+    fn measure(&mut self, step: &Step) -> Result<(Values, Report)> {
+        let Step { row, subject, .. } = *step;
+        let is_long = row.turn == Turn::Long;
+        let measured = match row.work {
+            Work::Idle(size) => {
+                let proxies = self.stand.proxies(subject)?;
+                crowd::weigh(self.stand.pair(subject)?, &proxies, size, self.settings)?
+            }
+            Work::ConnectHook => self.connect_hook()?,
+            work => {
+                let length = Length::of(self.settings, is_long);
+                // What ran before would decide how the yardsticks end; Martlet has to bear it.
+                let report = if is_long && !subject.is_ours() {
+                    load::run(&self.stand.fresh_pair(subject)?, work, length)?
+                } else {
+                    load::run(self.stand.pair(subject)?, work, length)?
+                };
+                (read_off(work, is_long, &report), report)
+            }
+        };
+        if subject == Subject::Martlet {
+            self.stand.ensure_meshed()?;
+        }
+        Ok(measured)
+    }
+
+    fn connect_hook(&self) -> Result<(Values, Report)> {
+        let pin = self.stand.agents()?.near.node().pin();
+        let program = Program::behind_link(&pin, CONNECT_HOOK)?;
+        let enrolled = self.stand.pair(Subject::Martlet)?.client();
+        let elsewhere = self.stand.pair(Subject::Outside)?.address(Service::Echo).to_string();
+        let length =
+            Length { warmup_seconds: 0.0, seconds: self.settings.seconds.min(HOOK_SECONDS) };
+        let client = load::client(enrolled, "crr", &elsewhere)?
+            .args(["--seconds", &length.seconds.to_string()]);
+        let _counting = Counting::begin()?;
+        let before = program.runs()?;
+        let report = load::finish(client, length)?;
+        let nanoseconds = program.runs()?.each_since(before)?;
+        Ok((Values::from([(Measure::NanosecondsEach, nanoseconds)]), report))
+    }
+
+    fn touch(&self, subject: Subject) -> Result<()> {
+        let length = Length { warmup_seconds: 0.0, seconds: 0.05 };
+        let report = load::run(self.stand.pair(subject)?, Work::RoundTrips(1), length)?;
+        ensure!(report.errors.is_empty(), "{:?}", report.errors);
+        ensure!(report.count > 0, "nothing came back");
+        Ok(())
+    }
+}
