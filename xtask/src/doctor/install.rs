@@ -22,19 +22,25 @@ const LINKER: &[&str] = &[
     "llvm-22",
 ];
 
-/// Debian starts the services that it installs. A helper that answers 101 forbids that
-/// (invoke-rc.d(8)); it is taken away afterwards, also after Ctrl-C, and one that is there stays.
+/// Debian starts the services that it installs, and enables them. A helper that answers 101 forbids
+/// the first (invoke-rc.d(8)), a preset the second (systemd.preset(5)). Both are taken away
+/// afterwards, also after Ctrl-C; those that are there already stay.
 const INSTALL: &str = r#"
 policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-    trap 'rm -f "$policy"' EXIT
-    trap 'exit 130' INT TERM HUP
+presets=/run/systemd/system-preset
+preset=$presets/00-martlet.preset
+[ -e "$policy" ] && policy=
+trap 'rm -f $policy "$preset"; rmdir "$presets" 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM HUP
+mkdir -p "$presets"
+echo 'disable *' > "$preset"
+if [ -n "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' > "$policy"
     chmod 755 "$policy"
 fi
 # One unreachable source of many is no reason to stop: what is missing is seen below.
 apt-get -o Acquire::Retries=3 update || echo 'apt-get update failed; going on' >&2
-apt-get -o Acquire::Retries=3 install -y "$@"
+apt-get -o Acquire::Retries=3 install -y --no-install-recommends "$@"
 "#;
 
 pub fn all(missing: &[&Need]) -> Result<()> {
