@@ -17,6 +17,7 @@ use crate::{
     mesh::Mesh,
     node::Node,
     program::{Finished, Program, Running, find_binary},
+    resources::Resources,
     wait::wait_for,
     yaml::to_yaml,
 };
@@ -57,8 +58,13 @@ impl Agent {
 
     /// For the next launch.
     pub fn with_env(mut self, name: &str, value: &str) -> Agent {
-        self.environment.push((name.to_owned(), value.to_owned()));
+        self.set_env(name, value);
         self
+    }
+
+    /// For the next launch.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// For the next launch.
@@ -105,6 +111,10 @@ impl Agent {
         self.running.as_ref().map(Running::pid)
     }
 
+    pub fn resources(&self) -> Result<Resources> {
+        Resources::of(self.pid().context("the agent is not started")?)
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.running.as_mut().is_some_and(Running::is_running)
     }
@@ -120,9 +130,13 @@ impl Agent {
 
     /// In order: SIGTERM, and the time to drain.
     pub fn stop(&mut self) -> Result<Finished> {
-        let running = self.running.take().context("the agent is not started")?;
-        running.signal(Signal::SIGTERM)?;
-        running.wait(limits::AGENT_STOP)
+        self.signal(Signal::SIGTERM)?;
+        self.wait_for_end()
+    }
+
+    /// Of an agent that was signaled before.
+    pub fn wait_for_end(&mut self) -> Result<Finished> {
+        self.running.take().context("the agent is not started")?.wait(limits::AGENT_STOP)
     }
 
     pub fn restart(&mut self) -> Result<()> {
@@ -180,6 +194,16 @@ impl Agent {
                 && labels.iter().all(|label| line.contains(label))
         });
         Ok(matching.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// How often the kernel programs of this node have reached a verdict.
+    pub fn verdicts(&self, hook: &str, verdict: &str) -> Result<u64> {
+        let status = self.get("/status")?;
+        let counters = status["counters"].as_array().context("the status has no counters")?;
+        let wanted = counters.iter().find(|c| c["hook"] == hook && c["verdict"] == verdict);
+        wanted
+            .and_then(|counter| counter["count"].as_u64())
+            .with_context(|| format!("there is no counter {hook}/{verdict}"))
     }
 
     /// All access records so far.

@@ -12,6 +12,7 @@
 mod agent;
 mod canary;
 mod cgroup;
+mod claims;
 mod http;
 mod ip;
 mod lab;
@@ -21,13 +22,17 @@ mod netns;
 mod node;
 mod pod;
 mod program;
+mod resources;
+mod server;
 mod site;
 mod sniffer;
+mod stage;
 mod wait;
 mod yaml;
 
 pub use agent::Agent;
 pub use canary::Canaries;
+pub use claims::{assert_exchanged, assert_refused, assert_reset, saw_reset};
 pub use http::Response;
 pub use lab::Lab;
 pub use mesh::Mesh;
@@ -35,5 +40,13 @@ pub use netns::Netns;
 pub use node::Node;
 pub use pod::Pod;
 pub use program::{Finished, Program, Running, find_binary};
+pub use resources::Resources;
+pub use server::{Server, address};
 pub use sniffer::{Capture, Flow, Sniffer};
+pub use stage::{PORT, SERVICE_PORT, Stage, Way};
 pub use wait::wait_for;
+
+/// Whether the tests were asked to take their time: `cargo xtask test --long`.
+pub fn is_long() -> bool {
+    std::env::var_os("MARTLET_LONG").is_some_and(|value| value == "1")
+}

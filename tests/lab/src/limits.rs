@@ -40,8 +40,8 @@ pub const FRAME: usize = 128 << 10;
 pub const RING_FRAMES: usize = 4096;
 pub const RING_FRAME_BYTES: usize = 256;
 
-/// How much of the start of each direction of a flow is kept for showing.
-pub const FLOW_START: usize = 1024;
+/// How much of the start of each direction of a flow is kept: a hello with post-quantum keys fits.
+pub const FLOW_START: usize = 4096;
 
 /// Out-of-order bytes kept per direction of a flow before the gap is given up.
 pub const REASSEMBLY: usize = 4 << 20;

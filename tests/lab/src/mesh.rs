@@ -91,6 +91,10 @@ impl Mesh {
         }));
     }
 
+    pub fn clear_services(&mut self) {
+        self.services.clear();
+    }
+
     /// A policy in the node file's own form.
     pub fn policy(&mut self, policy: Value) {
         self.policies.push(policy);
@@ -110,6 +114,7 @@ impl Mesh {
                 "name": node.name(),
                 "cgroup": node.cgroup(),
                 "pin": node.pin(),
+                "state": directory.join("state"),
                 "socket": directory.join("agent.sock"),
                 "metrics": "127.0.0.1:15020",
                 "accessLog": directory.join("access.log"),

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{ip, netns::Netns, node::Node, program::Program, site::Site};
+use crate::{cgroup, ip, netns::Netns, node::Node, program::Program, site::Site};
 
 #[derive(Debug, Clone)]
 pub struct Pod {
@@ -99,6 +99,14 @@ impl Pod {
     /// Lines for `ip`, run inside the pod: more addresses, routes, interfaces.
     pub fn ip(&self, lines: &str) -> Result<()> {
         ip::batch(Some(&self.netns), lines)
+    }
+
+    /// As when a pod is deleted: its processes are killed, its cable and its namespace's name go.
+    pub fn remove(&self) -> Result<()> {
+        cgroup::remove(&self.cgroup)?;
+        let node = self.node.netns();
+        ip::batch(Some(node), &format!("link del {}\n", self.host_interface()))?;
+        ip::batch(None, &format!("netns del {}\n", self.netns.name()))
     }
 
     /// Cuts the pod's cable, or plugs it in again.

@@ -5,35 +5,21 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::Path,
-    time::{Duration, Instant},
 };
 
-use martlet_lab::{Canaries, Lab, Pod, Running, Sniffer, wait_for};
+use martlet_lab::{Canaries, Lab, Pod, Server, Sniffer};
 use serde_json::Value;
 
-fn serve(pod: &Pod, arguments: &[&str]) -> Running {
-    let [v4, v6] = pod.addresses().map(|address| SocketAddr::new(address, 8080).to_string());
-    let listen = ["serve", "--listen", &v4, "--listen", &v6];
-    let mut server = pod.probe(&[&listen[..], arguments].concat()).unwrap().spawn().unwrap();
-    server.wait_until_listening().unwrap();
-    server
+fn serve(pod: &Pod, arguments: &[&str]) -> Server {
+    pod.serve(arguments).unwrap()
 }
 
 fn connect(pod: &Pod, to: IpAddr, arguments: &[&str]) -> Value {
-    let to = SocketAddr::new(to, 8080).to_string();
-    pod.probe(&[&["connect", "--to", &to], arguments].concat())
-        .unwrap()
-        .run()
-        .unwrap()
-        .json()
-        .unwrap()
+    pod.connect(SocketAddr::new(to, 8080), arguments).unwrap()
 }
 
-fn ended(server: &Running) -> Value {
-    wait_for("the server's line", Duration::from_secs(10), || {
-        Ok(server.json_lines().into_iter().nth(1))
-    })
-    .unwrap()
+fn ended(server: &Server) -> Value {
+    server.saw_nth(0).unwrap()
 }
 
 #[test]
@@ -188,16 +174,15 @@ fn programs_are_in_their_pods_cgroup_and_namespace() {
 }
 
 #[test]
-fn three_nodes_and_six_pods_are_up_soon() {
-    let begun = Instant::now();
+fn three_nodes_and_six_pods_are_up_at_once() {
     let lab = Lab::new().unwrap();
     for name in ["one", "two", "three"] {
         let node = lab.node(name).unwrap();
-        node.pod("a").unwrap();
-        node.pod("b").unwrap();
+        let [a, b] = ["a", "b"].map(|name| node.pod(name).unwrap());
+        let _server = serve(&b, &["--then", "echo"]);
+        let facts = connect(&a, b.v6(), &["--then", "send", "--bytes", "10"]);
+        assert_eq!((&facts["received"], &facts["finished"]), (&10.into(), &true.into()), "{facts}");
     }
-    let taken = begun.elapsed();
-    assert!(taken < Duration::from_millis(1500), "took {taken:?}");
 }
 
 #[test]
@@ -230,6 +215,20 @@ fn nothing_is_left_when_a_lab_is_dropped_or_panics() {
     assert!(status.contains("State:\tZ"), "{status}");
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(directory.to_str().unwrap()), "{mounts}");
+}
+
+#[test]
+fn a_removed_pod_is_gone_and_its_node_says_so() {
+    let lab = Lab::new().unwrap();
+    let node = lab.node("one").unwrap();
+    let [a, b] = ["a", "b"].map(|name| node.pod(name).unwrap());
+    let _server = serve(&b, &["--then", "echo"]);
+    b.remove().unwrap();
+    assert!(!b.netns().path().exists() && !b.cgroup().exists());
+    for address in b.addresses() {
+        let facts = connect(&a, address, &["--connect-timeout-ms", "5000"]);
+        assert_eq!(facts["connected"], false, "{facts}");
+    }
 }
 
 #[test]

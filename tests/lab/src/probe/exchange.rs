@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
+    os::fd::AsFd,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -12,6 +13,7 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use crc32fast::Hasher;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 
 use crate::{
@@ -42,6 +44,8 @@ pub enum Kind {
     Answer,
     /// Sends, waits for `--after` bytes, and resets.
     Reset,
+    /// Reads nothing until the connection has failed; then what there is.
+    Stall,
     /// Closes at once.
     Close,
 }
@@ -158,6 +162,10 @@ impl Exchange {
                 while end.facts.received < self.after && end.read(&mut [0; 1024]) > 0 {}
                 return end.reset();
             }
+            Kind::Stall => {
+                end.wait_for_failure(self.timeout_ms)?;
+                end.receive(0);
+            }
             Kind::Close => {}
         }
         Ok(end.close())
@@ -256,6 +264,16 @@ impl End {
         }
     }
 
+    /// The kernel tells of a failure without being asked for anything else (poll(2)).
+    fn wait_for_failure(&mut self, timeout_ms: u64) -> io::Result<()> {
+        let mut waiting = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        let timeout = PollTimeout::try_from(timeout_ms).unwrap_or(PollTimeout::MAX);
+        if poll(&mut waiting, timeout)? == 0 {
+            self.facts.read_error = Some("no failure in time".into());
+        }
+        Ok(())
+    }
+
     fn duplex(&mut self, exchange: &Exchange, already: usize) -> io::Result<()> {
         let mut sender = End {
             stream: self.stream.try_clone()?,
@@ -325,6 +343,8 @@ impl End {
     }
 
     fn close(mut self) -> Facts {
+        // Once a write has been told of a reset, a read only says that nothing more comes.
+        self.facts.is_finished &= self.facts.write_error.is_none();
         self.facts.sent_checksum = self.sent.finalize();
         self.facts.received_checksum = self.received.finalize();
         self.facts

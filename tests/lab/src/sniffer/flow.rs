@@ -17,6 +17,8 @@ pub struct Flow {
     pub not_tls: u64,
     /// How many TLS records began.
     pub records: u64,
+    /// The same by type: change_cipher_spec, alert, handshake, application_data (20 to 23).
+    pub records_by_type: [u64; 4],
     /// The first bytes of the payload, in order.
     pub start: Vec<u8>,
     pub has_syn: bool,
@@ -62,6 +64,7 @@ impl Stream {
             payload: 0,
             not_tls: 0,
             records: 0,
+            records_by_type: [0; 4],
             start: Vec::new(),
             has_syn: false,
             has_fin: false,
@@ -133,7 +136,8 @@ impl Stream {
         self.flow.start.extend_from_slice(&new[..new.len().min(room)]);
         self.records.take(new);
         self.flow.not_tls = self.records.not_tls;
-        self.flow.records = self.records.begun;
+        self.flow.records_by_type = self.records.begun;
+        self.flow.records = self.records.begun.iter().sum();
         self.search(new, search, found);
     }
 
@@ -180,7 +184,7 @@ struct Records {
     header: Vec<u8>,
     remaining: usize,
     is_lost: bool,
-    begun: u64,
+    begun: [u64; 4],
     not_tls: u64,
 }
 
@@ -217,7 +221,7 @@ impl Records {
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
         if kind_fits && version_fits && (1..=16384 + 256).contains(&length) {
-            self.begun += 1;
+            self.begun[usize::from(self.header[0] - 20)] += 1;
             self.remaining = length;
         } else {
             self.is_lost = true;
