@@ -99,7 +99,8 @@ fn rule_matches(rule: &Rule, request: &Request<'_>) -> bool {
 
 fn source_matches(source: &Source, request: &Request<'_>) -> bool {
     let Source { identities, namespaces, trust_domains, addresses } = source;
-    let caller = request.caller;
+    // A socket of both families shows IPv4 addresses as mapped ones; a rule is about the address.
+    let (caller, address) = (request.caller, request.caller_address.to_canonical());
     let identity = |wanted: &IdentityMatch| match wanted {
         IdentityMatch::Exact(exact) => exact == caller,
         IdentityMatch::Below(prefix) => caller.as_str().starts_with(prefix),
@@ -113,9 +114,9 @@ fn source_matches(source: &Source, request: &Request<'_>) -> bool {
         && trust_domains.as_ref().is_none_or(|entries| {
             entries.iter().any(|wanted| wanted.as_str() == caller.trust_domain_str())
         })
-        && addresses.as_ref().is_none_or(|entries| {
-            entries.iter().any(|wanted| wanted.contains(&request.caller_address))
-        })
+        && addresses
+            .as_ref()
+            .is_none_or(|entries| entries.iter().any(|wanted| wanted.contains(&address)))
 }
 
 #[cfg(test)]

@@ -101,6 +101,21 @@ fn every_given_field_of_a_source_must_match() {
 }
 
 #[test]
+fn a_mapped_address_is_the_address_that_it_maps() {
+    let source =
+        Source { addresses: Some(vec!["10.0.0.0/24".parse().unwrap()]), ..Source::default() };
+    let deny = policy("p", Action::Deny, vec![rule(Some(source), None)]);
+    let set = PolicySet::new(vec![deny]).unwrap();
+    let (callee, caller) = (workload("web"), caller(CART));
+    let from = |address: &str| {
+        let caller_address = address.parse().unwrap();
+        set.authorize(&Request { caller: &caller, caller_address, callee: &callee, port: 80 })
+    };
+    assert!(from("::ffff:10.0.0.2").is_err());
+    assert!(from("::ffff:10.0.9.2").is_ok());
+}
+
+#[test]
 fn what_would_mean_nothing_is_refused() {
     let empty_source = Source { namespaces: Some(vec![]), ..Source::default() };
     let turned = Some(vec![PortRange { first: 9, last: 8 }]);
