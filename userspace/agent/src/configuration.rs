@@ -48,6 +48,8 @@ pub struct Reloader {
     /// What was asked for by SIGHUP.
     pub asked: Arc<Notify>,
     to: mpsc::Sender<Loaded>,
+    /// The latest that was handed on; it may not be in use yet.
+    sent: String,
 }
 
 impl Reloader {
@@ -57,10 +59,11 @@ impl Reloader {
         metrics: Arc<Metrics>,
         to: mpsc::Sender<Loaded>,
     ) -> Self {
-        Self { path, shared, metrics, asked: Arc::default(), to }
+        let sent = shared.configuration().digest;
+        Self { path, shared, metrics, asked: Arc::default(), to, sent }
     }
 
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub async fn run(mut self, shutdown: CancellationToken) {
         let changed = Arc::new(Notify::new());
         let _watching = self.watch(changed.clone());
         let mut seen = self.shared.configuration().digest;
@@ -90,17 +93,18 @@ impl Reloader {
         }
     }
 
-    async fn take(&self, asked: bool) -> Result<()> {
+    async fn take(&mut self, asked: bool) -> Result<()> {
         let loaded = read(&self.path)?;
         let now = self.shared.configuration();
         if let Some(key) = now.file.needs_restart(&loaded.file) {
             bail!("`{key}` only changes with a restart of the agent; put the old value back");
         }
-        if !asked && loaded.digest == now.digest {
+        if !asked && loaded.digest == now.digest && loaded.digest == self.sent {
             self.shared.set_configuration(loaded.digest, Arc::new(loaded.file));
             return Ok(());
         }
         info!(configuration = loaded.digest, "node file changed");
+        self.sent.clone_from(&loaded.digest);
         self.to.send(loaded).await.context("the agent is stopping")
     }
 
@@ -127,5 +131,65 @@ impl Reloader {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use arc_swap::ArcSwap;
+    use martlet_authority::Authority;
+    use martlet_dataplane::{Dataplane, View};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{issuer::Issuer, reports::InUse};
+
+    fn text(directory: &Path, remark: &str) -> String {
+        let authority = directory.join("authority");
+        format!(
+            "trustDomain: a.org\nauthority: {{ directory: {} }}\nnode: {{ name: one }} # {remark}\n",
+            authority.display(),
+        )
+    }
+
+    /// In use is what says `first`.
+    fn reloader(directory: &Path) -> (Reloader, mpsc::Receiver<Loaded>) {
+        let domain = "a.org".parse().unwrap();
+        Authority::init(&directory.join("authority"), &domain).unwrap();
+        let issuer = Issuer::open(&directory.join("authority"), &domain, None).unwrap();
+        let path = directory.join("node.yaml");
+        fs::write(&path, text(directory, "first")).unwrap();
+        let Loaded { file, digest } = read(&path).unwrap();
+        let in_use = InUse { file: Arc::new(file), digest, error: None };
+        let view = Arc::new(ArcSwap::from_pointee(View::default()));
+        let dataplane = Dataplane::new(view.clone(), mpsc::channel(1).0);
+        let shared = Shared::new(in_use, vec![], Arc::new(issuer), dataplane, view);
+        let (to, files) = mpsc::channel(2);
+        (Reloader::new(path, Arc::new(shared), Arc::new(Metrics::new("0")), to), files)
+    }
+
+    #[tokio::test]
+    async fn a_change_that_is_taken_back_before_it_was_taken_over_is_handed_on_too() {
+        let directory = TempDir::new().unwrap();
+        let (mut reloader, mut files) = reloader(directory.path());
+        for remark in ["second", "first"] {
+            fs::write(&reloader.path, text(directory.path(), remark)).unwrap();
+            reloader.take(false).await.unwrap();
+        }
+        let digests = [files.try_recv(), files.try_recv()].map(|file| file.unwrap().digest);
+        assert_ne!(digests[0], digests[1]);
+        assert_eq!(digests[1], reloader.shared.configuration().digest);
+    }
+
+    #[tokio::test]
+    async fn what_is_in_use_is_not_handed_on_again() {
+        let directory = TempDir::new().unwrap();
+        let (mut reloader, mut files) = reloader(directory.path());
+        reloader.shared.set_configuration_error("a broken file in between".to_owned());
+        reloader.take(false).await.unwrap();
+        assert!(files.try_recv().is_err());
+        assert_eq!(reloader.shared.configuration().error, None);
     }
 }

@@ -36,10 +36,15 @@ impl Issuer {
         Ok(Self { directory: directory.to_owned(), domain: domain.clone(), leaf_lifetime, current })
     }
 
-    /// Reads the files again; keeps what it has if they are not good.
-    pub fn refresh(&self) -> Result<()> {
-        self.current.store(Arc::new(read(&self.directory, &self.domain)?));
-        Ok(())
+    /// Reads the files again, and says whether they are other ones; keeps what it has if they are
+    /// not good.
+    pub fn refresh(&self) -> Result<bool> {
+        let new = read(&self.directory, &self.domain)?;
+        let is_other = !self.current.load().authority.is_same(&new.authority);
+        if is_other {
+            self.current.store(Arc::new(new));
+        }
+        Ok(is_other)
     }
 
     pub fn trust(&self) -> Arc<TrustBundle> {
@@ -74,4 +79,29 @@ fn read(directory: &Path, domain: &TrustDomain) -> Result<Current> {
     })?;
     let trust = TrustBundle::new([(domain.clone(), authority.roots().to_vec())])?;
     Ok(Current { authority, trust: Arc::new(trust) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn only_other_files_are_news_and_bad_ones_change_nothing() {
+        let directory = TempDir::new().unwrap();
+        let (path, domain) = (directory.path().join("authority"), "a.org".parse().unwrap());
+        Authority::init(&path, &domain).unwrap();
+        let issuer = Issuer::open(&path, &domain, None).unwrap();
+        let before = issuer.roots();
+        assert!(!issuer.refresh().unwrap());
+        fs::remove_dir_all(&path).unwrap();
+        assert!(issuer.refresh().is_err());
+        assert_eq!(issuer.roots(), before);
+        Authority::init(&path, &domain).unwrap();
+        assert!(issuer.refresh().unwrap());
+        assert_ne!(issuer.roots(), before);
+    }
 }

@@ -9,19 +9,21 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::limits::{RENEWAL_PAUSE, RENEWAL_PAUSE_MAX};
+use crate::limits::{CLOCK_TOLERANCE, RENEWAL_PAUSE, RENEWAL_PAUSE_MAX};
 
 /// Of one workload's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewal {
+    /// When this was decided: a clock that shows less was set back, and `due` means nothing.
+    since: SystemTime,
     due: SystemTime,
     failures: u32,
     error: Option<String>,
 }
 
 impl Renewal {
-    pub fn at(due: SystemTime) -> Self {
-        Self { due, failures: 0, error: None }
+    pub fn at(due: SystemTime, now: SystemTime) -> Self {
+        Self { since: now, due, failures: 0, error: None }
     }
 
     /// `jitter` is between 0 and 1: the pause is between half of the full one and all of it, so
@@ -29,11 +31,12 @@ impl Renewal {
     pub fn failed(&self, now: SystemTime, error: String, jitter: f64) -> Self {
         let full = RENEWAL_PAUSE * 2_u32.saturating_pow(self.failures.min(16));
         let pause = full.min(RENEWAL_PAUSE_MAX).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
-        Self { due: now + pause, failures: self.failures.saturating_add(1), error: Some(error) }
+        let failures = self.failures.saturating_add(1);
+        Self { since: now, due: now + pause, failures, error: Some(error) }
     }
 
     pub fn is_due(&self, now: SystemTime) -> bool {
-        self.due <= now
+        self.due <= now || now + CLOCK_TOLERANCE < self.since
     }
 
     pub fn due(&self) -> SystemTime {
@@ -68,15 +71,25 @@ mod tests {
     #[test]
     fn a_certificate_is_due_at_its_time_and_not_before() {
         let now = SystemTime::now();
-        let renewal = Renewal::at(now);
+        let renewal = Renewal::at(now, now - Duration::from_secs(10));
         assert!(renewal.is_due(now));
         assert!(!renewal.is_due(now - Duration::from_secs(1)));
     }
 
     #[test]
+    fn a_clock_that_is_set_back_makes_it_due() {
+        let now = SystemTime::now();
+        let future = now + Duration::from_secs(365 * 86_400);
+        let renewal = Renewal::at(future + Duration::from_secs(43_200), future);
+        assert!(!renewal.is_due(future - CLOCK_TOLERANCE), "a correction by a little");
+        assert!(renewal.is_due(now), "its certificate is not valid yet");
+        assert!(renewal.failed(future, "no issuer".into(), 1.0).is_due(now));
+    }
+
+    #[test]
     fn pauses_double_up_to_a_ceiling_and_never_vanish() {
         let now = SystemTime::now();
-        let mut renewal = Renewal::at(now);
+        let mut renewal = Renewal::at(now, now);
         let mut pauses = Vec::new();
         for _ in 0..40 {
             renewal = renewal.failed(now, "no issuer".into(), 1.0);
@@ -84,14 +97,14 @@ mod tests {
         }
         assert_eq!(pauses[..4], [1, 2, 4, 8]);
         assert_eq!(pauses.last(), Some(&300));
-        let shortest = Renewal::at(now).failed(now, "no issuer".into(), 0.0);
+        let shortest = Renewal::at(now, now).failed(now, "no issuer".into(), 0.0);
         assert_eq!(shortest.pause(now), Duration::from_millis(500));
     }
 
     #[test]
     fn the_same_failure_is_news_once() {
         let now = SystemTime::now();
-        let renewal = Renewal::at(now);
+        let renewal = Renewal::at(now, now);
         assert!(renewal.is_news("no issuer"));
         let failed = renewal.failed(now, "no issuer".into(), 0.0);
         assert!(!failed.is_news("no issuer") && failed.is_news("disk full"));

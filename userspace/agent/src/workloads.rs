@@ -5,7 +5,7 @@
 //!   Seen ── network namespace found, certificate issued, listeners up ──▶ Steered
 //!    ▲                                                                       │
 //!    ├── not there, or not possible yet: the reason is in the report         │
-//!    └───────────── its network namespace is gone or replaced ───────────────┤
+//!    └────── its network namespace is gone or replaced, or declared anew ────┤
 //!                                                                            │ no longer declared
 //!                                                                            ▼
 //!                                            steering ends ─▶ listeners close ─▶ gone
@@ -57,6 +57,9 @@ pub struct Workloads {
     enrolled: HashMap<WorkloadName, Enrolled>,
     /// Declared, and not enrolled.
     waiting: HashMap<WorkloadName, LocalWorkload>,
+    /// Of those that wait: the addresses that they had when they were enrolled. While the kernel
+    /// knows these, the pods stay closed.
+    closed: HashMap<WorkloadName, Vec<IpAddr>>,
     /// The addresses of this node's workloads.
     declared: Vec<IpAddr>,
     /// Whether the kernel may still know of what is not declared.
@@ -91,6 +94,7 @@ impl Workloads {
             metrics,
             enrolled: HashMap::new(),
             waiting: HashMap::new(),
+            closed: HashMap::new(),
             declared: Vec::new(),
             leftovers: true,
             accepting: TaskTracker::new(),
@@ -118,11 +122,12 @@ impl Workloads {
 
     /// Takes over a new node file.
     fn replace(&mut self, loaded: Loaded) {
-        if let Err(error) = self.issuer.refresh() {
-            warn!(error = format!("{error:#}"), "the authority's files were not taken");
-        }
-        for enrolled in self.enrolled.values() {
-            enrolled.local.credentials.set_trust(self.issuer.trust());
+        match self.issuer.refresh() {
+            Ok(true) => self.take_over_authority(),
+            Ok(false) => {}
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "the authority's files were not taken");
+            }
         }
         let file = Arc::new(loaded.file);
         match self.apply(&file) {
@@ -133,6 +138,18 @@ impl Workloads {
                 self.shared.set_configuration_error(error);
             }
         }
+    }
+
+    /// Whoever takes over the same files believes no certificate of the old authority any more, so
+    /// none is kept for the rest of its life.
+    fn take_over_authority(&mut self) {
+        info!("the authority's files changed");
+        let now = SystemTime::now();
+        for enrolled in self.enrolled.values_mut() {
+            enrolled.renewal = Renewal::at(now, now);
+            enrolled.local.credentials.set_trust(self.issuer.trust());
+        }
+        self.renew();
     }
 
     /// Order: who leaves is steered to no more before anything else; who comes is steered to only
@@ -152,13 +169,15 @@ impl Workloads {
         self.waiting = HashMap::new();
         for wanted in &file.local {
             let name = &wanted.workload.name;
-            match self.enrolled.get_mut(name) {
-                Some(enrolled) => enrolled.become_like(wanted)?,
-                None => drop(self.waiting.insert(name.clone(), wanted.clone())),
+            match self.enrolled.get_mut(name).map(|enrolled| enrolled.become_like(wanted)) {
+                Some(Ok(())) => continue,
+                Some(Err(error)) => self.abandon(name, &format!("{error:#}")),
+                None => {}
             }
+            self.waiting.insert(name.clone(), wanted.clone());
         }
-        self.declared =
-            file.local.iter().flat_map(|wanted| wanted.workload.addresses.clone()).collect();
+        self.declared = own_addresses(&file.local).collect();
+        self.closed.retain(|name, _| self.waiting.contains_key(name));
         self.enroll_waiting();
         self.node.set_members(addresses(new)).context("telling the kernel who is in the mesh")?;
         self.leftovers = true;
@@ -172,7 +191,7 @@ impl Workloads {
         let lost = self.enrolled.iter().filter(|(_, enrolled)| enrolled.is_lost());
         let lost: Vec<_> = lost.map(|(name, _)| name.clone()).collect();
         for name in lost {
-            self.abandon(&name);
+            self.abandon(&name, "its network namespace is gone");
         }
         self.enroll_waiting();
         self.forget_leftovers();
@@ -181,13 +200,21 @@ impl Workloads {
     }
 
     fn withdraw_all_but(&mut self, wanted: &[LocalWorkload]) {
+        let addresses: HashSet<_> = own_addresses(wanted).collect();
         let wanted: HashMap<_, _> = wanted.iter().map(|w| (&w.workload.name, w)).collect();
         let leaving = self.enrolled.iter().filter(|(name, enrolled)| {
             wanted.get(name).is_none_or(|wanted| !enrolled.can_become(wanted))
         });
         let leaving: Vec<_> = leaving.map(|(name, _)| name.clone()).collect();
         for name in leaving {
-            self.withdraw(&name);
+            let address_stays = |enrolled: &Enrolled| {
+                enrolled.wanted.workload.addresses.iter().any(|ip| addresses.contains(ip))
+            };
+            match wanted.contains_key(&name) || self.enrolled.get(&name).is_some_and(address_stays)
+            {
+                true => self.abandon(&name, "declared anew"),
+                false => self.withdraw(&name),
+            }
         }
     }
 
@@ -202,14 +229,16 @@ impl Workloads {
         info!(workload = %name, "withdrawn");
     }
 
-    /// Its network namespace is gone, or another one is in its place. Whoever may still be in the
-    /// old one is refused, by what stays in the kernel until the workload is enrolled again.
-    fn abandon(&mut self, name: &WorkloadName) {
+    /// Its network namespace is gone, another one is in its place, or other things are said about
+    /// it. Whoever may still be in the old one is refused, by what stays in the kernel until the
+    /// workload is enrolled again: withdrawn, it would be open for so long.
+    fn abandon(&mut self, name: &WorkloadName, why: &str) {
         let Some(enrolled) = self.enrolled.remove(name) else { return };
-        info!(workload = %name, "its network namespace is gone");
+        info!(workload = %name, why, "to be enrolled again");
         enrolled.stop.cancel();
         self.dataplane.retire(&enrolled.local);
         self.leftovers = true;
+        self.closed.insert(name.clone(), enrolled.wanted.workload.addresses.clone());
         self.waiting.insert(name.clone(), enrolled.wanted);
     }
 
@@ -218,6 +247,7 @@ impl Workloads {
             match self.enroll(&wanted) {
                 Ok(enrolled) => {
                     info!(workload = %name, identity = %wanted.workload.identity, mode = %wanted.workload.mode, "enrolled");
+                    self.leftovers |= self.closed.remove(&name).is_some();
                     self.enrolled.insert(name, enrolled);
                 }
                 Err(error) => {
@@ -242,9 +272,9 @@ impl Workloads {
         }
         let credentials =
             Arc::new(Credentials::new(workload.identity.clone(), self.issuer.trust()));
-        let svid =
-            self.issuer.issue(workload, SystemTime::now()).context("issuing a certificate")?;
-        let renewal = Renewal::at(svid.renews_at(rand::random()));
+        let now = SystemTime::now();
+        let svid = self.issuer.issue(workload, now).context("issuing a certificate")?;
+        let renewal = Renewal::at(svid.renews_at(rand::random()), now);
         credentials.install(svid);
         let strict = workload.mode == Mode::Strict;
         let mut pod = self.node.enroll(&netns, &workload.addresses, strict)?;
@@ -263,7 +293,8 @@ impl Workloads {
         if !self.leftovers {
             return;
         }
-        match self.node.retain_declared(self.declared.iter().copied()) {
+        let closed = self.closed.values().flatten();
+        match self.node.retain_declared(self.declared.iter().chain(closed).copied()) {
             Ok(()) => self.leftovers = false,
             Err(error) => warn!(error = chain(&error), "leftovers could not be removed"),
         }
@@ -277,7 +308,7 @@ impl Workloads {
             }
             match self.issuer.issue(&enrolled.local.workload, now) {
                 Ok(svid) => {
-                    enrolled.renewal = Renewal::at(svid.renews_at(rand::random()));
+                    enrolled.renewal = Renewal::at(svid.renews_at(rand::random()), now);
                     enrolled.local.credentials.install(svid);
                     self.metrics.certificate_renewal(Outcome::Success);
                     info!(workload = %name, "certificate renewed");
@@ -342,6 +373,10 @@ fn find(source: &NetnsSource) -> Result<Netns, KernelError> {
         NetnsSource::Pid(pid) => Netns::of_pid(*pid),
         NetnsSource::Cgroup(path) => Netns::of_cgroup(path),
     }
+}
+
+fn own_addresses(workloads: &[LocalWorkload]) -> impl Iterator<Item = IpAddr> {
+    workloads.iter().flat_map(|local| local.workload.addresses.iter().copied())
 }
 
 /// Every address of the mesh: workloads' and services'.

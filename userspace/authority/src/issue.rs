@@ -132,6 +132,11 @@ impl Authority {
         &self.roots
     }
 
+    /// Whether it has the same roots and the same issuer.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.roots == other.roots && self.issuer_der == other.issuer_der
+    }
+
     /// The roots, then the issuer, as people read them.
     pub fn certificates(&self) -> Result<Vec<CertificateReport>, AuthorityError> {
         let all = self.roots.iter().chain([&self.issuer_der]);

@@ -12,8 +12,8 @@ use crate::{
     Dataplane, Local, dial,
     frame::{Frame, Open},
     lane::{Lane, MutualLane, NotOpened},
-    limits::IDLE_OPEN,
-    live::{Grounds, lapsed},
+    limits::{FIRST_OPEN, IDLE_OPEN},
+    live::{Grounds, distrusted},
     local::Handshake,
     outbound::{Refusal, part},
     record::{Draft, party},
@@ -39,10 +39,12 @@ pub async fn carry(
     };
     let mut draft = Some(draft);
     loop {
-        let opened = match next_open(dataplane, &local, &mut lane).await {
-            Some(opened) => opened,
+        let patience = if draft.is_some() { FIRST_OPEN } else { IDLE_OPEN };
+        let opened = match timeout(patience, next_open(dataplane, &local, &mut lane)).await {
+            Ok(Some(opened)) => opened,
             // An idle lane ends without a word: only its end is to be seen.
-            None => return,
+            Ok(None) => return,
+            Err(_) => return silent(dataplane, &local, &lane, draft),
         };
         // A lane that was refused before it carried anything keeps the time of its accept.
         let warm = draft.is_none();
@@ -72,6 +74,13 @@ pub async fn carry(
     }
 }
 
+/// The peer said nothing for too long. That is worth a record if it never said anything.
+fn silent(dataplane: &Dataplane, local: &Local, lane: &MutualLane, draft: Option<Draft>) {
+    let Some(mut draft) = draft else { return };
+    draft.record.source.identity = Some(lane.stream.peer().identity().clone());
+    dataplane.refused(draft, local, Closed::HandshakeTimedOut.into());
+}
+
 async fn shake_hands(
     dataplane: &Dataplane,
     local: &Local,
@@ -98,18 +107,18 @@ async fn next_open(
 ) -> Option<Result<Open, crate::lane::Violation>> {
     let next = tokio::select! {
         biased;
-        next = timeout(IDLE_OPEN, lane.next_open()) => next,
+        next = lane.next_open() => next,
         () = dataplane.draining.cancelled() => return None,
+        () = local.retired.cancelled() => return None,
     };
     match next {
-        Ok(Ok(open)) => Some(Ok(open)),
-        Ok(Err(NotOpened::Violation(violation))) => Some(Err(violation)),
-        Ok(Err(NotOpened::Ended(end))) => {
+        Ok(open) => Some(Ok(open)),
+        Err(NotOpened::Violation(violation)) => Some(Err(violation)),
+        Err(NotOpened::Ended(end)) => {
             let workload = &local.workload.name;
             tracing::trace!(%workload, ?end, "a lane ended");
             None
         }
-        Err(_) => None,
     }
 }
 
@@ -157,13 +166,14 @@ async fn connection(
     let grounds = Grounds {
         peer: peer.identity().clone(),
         peer_expires: peer.not_after(),
-        credentials: local.credentials.clone(),
-        caller: peer.identity().clone(),
+        peer_root: peer.root().clone(),
+        local: local.clone(),
+        side,
         caller_address: caller.ip(),
         callee: local.workload.clone(),
         port: destination.port(),
     };
-    let listed = dataplane.registry.list(&draft, Some(grounds));
+    let listed = dataplane.list(&draft, grounds);
     let ended = relay(&permit, &mut lane, &mut application, side, None, &listed.live).await;
     draft.count(&listed.live);
     drop(listed);
@@ -186,7 +196,7 @@ async fn admit(
     caller: SocketAddr,
     destination: SocketAddr,
 ) -> Result<(Socket, Permit), Refusal> {
-    if dataplane.draining.is_cancelled() {
+    if dataplane.draining.is_cancelled() || local.is_retired() {
         return Err(Closed::Draining.into());
     }
     let address = destination.ip().to_canonical();
@@ -194,8 +204,10 @@ async fn admit(
         return Err(Closed::NoRoute.into());
     }
     let peer = lane.stream.peer();
-    let lapsed = lapsed(peer.identity(), peer.not_after(), &local.credentials, SystemTime::now());
-    if let Some(closed) = lapsed {
+    if peer.not_after() < SystemTime::now() {
+        return Err(Closed::PeerExpired.into());
+    }
+    if let Some(closed) = distrusted(peer.identity(), peer.root(), &local.credentials) {
         return Err(closed.into());
     }
     let request = Request {

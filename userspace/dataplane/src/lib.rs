@@ -31,7 +31,7 @@ mod warnings;
 use std::{
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -41,6 +41,7 @@ use tokio::net::TcpStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    live::{Grounds, Listed},
     outbound::Refusal,
     record::{Draft, party},
     relay::{End, Side},
@@ -147,10 +148,10 @@ impl Dataplane {
         &self.stats
     }
 
-    /// The workload leaves this node: its idle lanes are closed, and it gets no new ones. What is
-    /// open ends by itself, since the pod's processes do.
+    /// The workload leaves this node: its idle lanes are closed, those that it was called over
+    /// too, and it gets no new ones. What is open ends by itself, since the pod's processes do.
     pub fn retire(&self, local: &Local) {
-        local.set_retired();
+        local.retired.cancel();
         self.pool.sweep();
     }
 
@@ -169,6 +170,17 @@ impl Dataplane {
         if tokio::time::timeout(limits::CUT_TIMEOUT, self.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.tasks.len(), "connections were left behind");
         }
+    }
+
+    /// Puts a connection among those that are looked at again, and does so for the first time: what
+    /// was decided may be old by now, since dialing and shaking hands take their time.
+    fn list(&self, draft: &Draft, grounds: Grounds) -> Listed<'_> {
+        let listed = self.registry.list(draft, Some(grounds));
+        let view = self.view.load();
+        if let Some(reason) = review::reconsider(&listed.live, &view, true, SystemTime::now()) {
+            listed.live.stop(reason);
+        }
+        listed
     }
 
     fn draft(&self, reporter: Reporter) -> Draft {

@@ -16,6 +16,9 @@ pub const FAREWELL_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The caller closes a lane that nobody uses for this long.
 pub const IDLE_LANE: Duration = Duration::from_secs(30);
+/// The called side waits this long for the first connection, which a caller opens at once: nobody
+/// holds a place here by a handshake alone.
+pub const FIRST_OPEN: Duration = Duration::from_secs(10);
 /// The called side waits this long for the next connection: longer than any caller keeps a lane.
 pub const IDLE_OPEN: Duration = Duration::from_secs(600);
 /// Idle lanes for one caller, destination and identity.

@@ -14,19 +14,19 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use martlet_identity::Credentials;
+use martlet_identity::{Credentials, RootKey};
 use martlet_model::{AccessRecord, Closed, SpiffeId, Workload, report::ConnectionReport};
 
-use crate::{limits::EXPIRY_GRACE, record::Draft, relay::Side};
+use crate::{Local, limits::EXPIRY_GRACE, record::Draft, relay::Side};
 
 /// What an open connection rests on, so that it can be looked at again.
 pub struct Grounds {
     pub peer: SpiffeId,
     pub peer_expires: SystemTime,
-    /// Our own, which say whom we trust.
-    pub credentials: Arc<Credentials>,
-    /// Who asked: the peer's identity at the called side, our own at the calling side.
-    pub caller: SpiffeId,
+    pub peer_root: RootKey,
+    /// The workload of ours that has the connection, and says whom it trusts.
+    pub local: Arc<Local>,
+    pub side: Side,
     pub caller_address: IpAddr,
     pub callee: Arc<Workload>,
     pub port: u16,
@@ -88,24 +88,31 @@ impl Live {
 }
 
 impl Grounds {
+    /// Who asked.
+    pub fn caller(&self) -> &SpiffeId {
+        match self.side {
+            Side::Caller => &self.local.workload.identity,
+            Side::Callee => &self.peer,
+        }
+    }
+
     /// Whether the peer may still be believed.
     pub fn peer_lapsed(&self, now: SystemTime) -> Option<Closed> {
-        lapsed(&self.peer, self.peer_expires, &self.credentials, now)
+        match self.peer_expires + EXPIRY_GRACE < now {
+            true => Some(Closed::PeerExpired),
+            false => distrusted(&self.peer, &self.peer_root, &self.local.credentials),
+        }
     }
 }
 
-/// Why a peer that was believed once is not believed now.
-pub fn lapsed(
-    peer: &SpiffeId,
-    expires: SystemTime,
-    credentials: &Credentials,
-    now: SystemTime,
-) -> Option<Closed> {
-    if expires + EXPIRY_GRACE < now {
-        return Some(Closed::PeerExpired);
+/// Why a peer that was believed once is not believed now, whatever the time.
+pub fn distrusted(peer: &SpiffeId, root: &RootKey, credentials: &Credentials) -> Option<Closed> {
+    let (trust, domain) = (credentials.trust(), peer.trust_domain());
+    match (trust.trusts(&domain), trust.trusts_root(&domain, root)) {
+        (false, _) => Some(Closed::PeerWrongTrustDomain),
+        (true, false) => Some(Closed::PeerUntrusted),
+        (true, true) => None,
     }
-    let trusted = credentials.trust().trusts(&peer.trust_domain());
-    (!trusted).then_some(Closed::PeerWrongTrustDomain)
 }
 
 pub struct Stopped<'a>(&'a Live);

@@ -1,16 +1,11 @@
 //! A workload of this node, as the data plane needs it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use martlet_identity::Credentials;
 use martlet_model::{Closed, Workload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Dial,
@@ -26,7 +21,8 @@ pub struct Local {
     connections: Arc<Semaphore>,
     handshakes_out: Semaphore,
     handshakes_in: Semaphore,
-    retired: AtomicBool,
+    /// Cancelled when the workload is gone from this node, or is somebody else now.
+    pub(crate) retired: CancellationToken,
 }
 
 /// Which role a handshake of ours has.
@@ -49,17 +45,13 @@ impl Local {
             connections: Arc::new(Semaphore::new(CONNECTIONS_PER_WORKLOAD)),
             handshakes_out: Semaphore::new(HANDSHAKES_OUT),
             handshakes_in: Semaphore::new(HANDSHAKES_IN),
-            retired: AtomicBool::new(false),
+            retired: CancellationToken::new(),
         }
     }
 
-    /// Whether the workload is gone from this node; its lanes are not used again.
+    /// Whether its lanes are not used again.
     pub fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_retired(&self) {
-        self.retired.store(true, Ordering::Release);
+        self.retired.is_cancelled()
     }
 
     /// A place among the workload's connections.

@@ -76,7 +76,7 @@ pub async fn carry(
             dataplane.closed(draft, closed);
         }
         Ok(Way::Lane { mut lane, key, permit, grounds }) => {
-            let listed = dataplane.registry.list(&draft, Some(grounds));
+            let listed = dataplane.list(&draft, grounds);
             let port = draft.record.source.address.map_or(0, |address| address.port());
             let open = Open { source_port: port, id: draft.record.id };
             let side = Side::Caller;
@@ -204,8 +204,9 @@ async fn mesh(
     let grounds = Grounds {
         peer: peer.identity().clone(),
         peer_expires: peer.not_after(),
-        credentials: local.credentials.clone(),
-        caller: local.workload.identity.clone(),
+        peer_root: peer.root().clone(),
+        local: local.clone(),
+        side: Side::Caller,
         caller_address,
         callee: workload,
         port: address.port(),

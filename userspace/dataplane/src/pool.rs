@@ -37,7 +37,10 @@ pub struct Parked {
 impl Kept for Parked {
     fn is_usable(&mut self, now: SystemTime) -> bool {
         let Self { lane, local } = self;
-        !local.is_retired() && lane.is_usable(local.credentials.generation(), now)
+        let own = local.credentials.current();
+        !local.is_retired()
+            && own.is_some_and(|own| own.not_after() > now)
+            && lane.is_usable(local.credentials.generation(), now)
     }
 }
 

@@ -1,11 +1,12 @@
 //! What is looked at again while it lives: permits, peers, idle lanes.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Weak},
     time::{Instant, SystemTime},
 };
 
-use martlet_model::Closed;
+use martlet_model::{Closed, Workload};
 use martlet_policy::Request;
 
 use crate::{
@@ -39,7 +40,7 @@ pub async fn run(dataplane: Weak<Dataplane>) {
 }
 
 /// Why a connection that was permitted is not any more.
-fn reconsider(live: &Live, view: &View, changed: bool, now: SystemTime) -> Option<Closed> {
+pub fn reconsider(live: &Live, view: &View, changed: bool, now: SystemTime) -> Option<Closed> {
     let grounds = live.grounds.as_ref()?;
     if let Some(reason) = grounds.peer_lapsed(now) {
         return Some(reason);
@@ -47,55 +48,77 @@ fn reconsider(live: &Live, view: &View, changed: bool, now: SystemTime) -> Optio
     if !changed {
         return None;
     }
+    let own = &grounds.local.workload;
+    let callee = today(&grounds.callee, view);
+    if today(own, view).identity != own.identity || callee.identity != grounds.callee.identity {
+        return Some(Closed::PermitLapsed);
+    }
     let request = Request {
-        caller: &grounds.caller,
+        caller: grounds.caller(),
         caller_address: grounds.caller_address,
-        callee: &grounds.callee,
+        callee,
         port: grounds.port,
     };
     view.policies.authorize(&request).err().map(|_| Closed::PermitLapsed)
+}
+
+/// What the directory says now about a workload; what was known where it says nothing.
+fn today<'a>(workload: &'a Arc<Workload>, view: &'a View) -> &'a Arc<Workload> {
+    let at = |address: &IpAddr| view.directory.workload_at(*address);
+    let found = workload.addresses.iter().find_map(at);
+    found.filter(|found| found.name == workload.name).unwrap_or(workload)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use martlet_authority::Authority;
     use martlet_identity::{Credentials, TrustBundle};
-    use martlet_model::{Mode, Reporter, SpiffeId, Workload, WorkloadName};
+    use martlet_model::{Directory, Mode, Reporter, SpiffeId, WorkloadName};
     use martlet_policy::{Action, Policy, PolicySet, Rule, Selector};
 
     use super::*;
     use crate::{
+        HostNetwork, Local,
         limits::EXPIRY_GRACE,
         live::{Grounds, Registry},
         record::Draft,
+        relay::Side,
     };
 
     fn identity(name: &str) -> SpiffeId {
         format!("spiffe://a.org/ns/shop/sa/{name}").parse().unwrap()
     }
 
-    /// cart's connection to web's port 80, at web's side.
-    fn grounds(expires: SystemTime, authority: Option<&martlet_authority::Authority>) -> Grounds {
+    fn bundle(authority: Option<&Authority>) -> TrustBundle {
         let roots = authority.map(|a| (a.trust_domain().clone(), a.roots().to_vec()));
-        let trust = Arc::new(TrustBundle::new(roots).unwrap());
+        TrustBundle::new(roots).unwrap()
+    }
+
+    fn web(account: &str) -> Arc<Workload> {
+        Arc::new(Workload {
+            name: WorkloadName { namespace: "shop".parse().unwrap(), name: "web".parse().unwrap() },
+            service_account: account.parse().unwrap(),
+            identity: identity(account),
+            addresses: vec!["10.0.0.2".parse().unwrap()],
+            node: "one".parse().unwrap(),
+            mode: Mode::Strict,
+        })
+    }
+
+    /// cart's connection to web's port 80, at web's side, which trusts `trusted`.
+    fn grounds(expires: SystemTime, proven: &Authority, trusted: Option<&Authority>) -> Grounds {
+        let credentials = Credentials::new(identity("web"), Arc::new(bundle(trusted)));
+        let local = Local::new(web("web"), Arc::new(credentials), Arc::new(HostNetwork));
         Grounds {
             peer: identity("cart"),
             peer_expires: expires,
-            credentials: Arc::new(Credentials::new(identity("web"), trust)),
-            caller: identity("cart"),
+            peer_root: bundle(Some(proven)).root_keys(proven.trust_domain()).remove(0),
+            local: Arc::new(local),
+            side: Side::Callee,
             caller_address: "10.0.0.1".parse().unwrap(),
-            callee: Arc::new(Workload {
-                name: WorkloadName {
-                    namespace: "shop".parse().unwrap(),
-                    name: "web".parse().unwrap(),
-                },
-                service_account: "web".parse().unwrap(),
-                identity: identity("web"),
-                addresses: vec![],
-                node: "one".parse().unwrap(),
-                mode: Mode::Strict,
-            }),
+            callee: web("web"),
             port: 80,
         }
     }
@@ -121,18 +144,34 @@ mod tests {
     #[test]
     fn a_connection_stays_while_peer_and_policy_do_and_not_longer() {
         let domain = "a.org".parse().unwrap();
-        let authority = martlet_authority::Authority::ephemeral(&domain).unwrap();
-        let known = Some(&authority);
+        let [authority, other] = [(); 2].map(|()| Authority::ephemeral(&domain).unwrap());
         let now = SystemTime::now();
+        let known = || grounds(now, &authority, Some(&authority));
         let second = Duration::from_secs(1);
         let open = View::default();
-        assert_eq!(verdict(grounds(now, known), &open, true, now), None);
-        assert_eq!(verdict(grounds(now, known), &denying(), true, now), Some(Closed::PermitLapsed));
+        assert_eq!(verdict(known(), &open, true, now), None);
+        assert_eq!(verdict(known(), &denying(), true, now), Some(Closed::PermitLapsed));
         let late = now + EXPIRY_GRACE;
-        assert_eq!(verdict(grounds(now, known), &open, false, late), None);
-        let expired = verdict(grounds(now, known), &open, false, late + second);
+        assert_eq!(verdict(known(), &open, false, late), None);
+        let expired = verdict(known(), &open, false, late + second);
         assert_eq!(expired, Some(Closed::PeerExpired));
-        let untrusted = verdict(grounds(now, None), &open, false, now);
-        assert_eq!(untrusted, Some(Closed::PeerWrongTrustDomain));
+        let stranger = verdict(grounds(now, &authority, None), &open, false, now);
+        assert_eq!(stranger, Some(Closed::PeerWrongTrustDomain));
+        let untrusted = verdict(grounds(now, &authority, Some(&other)), &open, false, now);
+        assert_eq!(untrusted, Some(Closed::PeerUntrusted));
+    }
+
+    #[test]
+    fn a_connection_ends_when_a_workload_becomes_somebody_else_and_not_when_it_is_unknown() {
+        let authority = Authority::ephemeral(&"a.org".parse().unwrap()).unwrap();
+        let now = SystemTime::now();
+        let verdict_where = |workloads: Vec<Arc<Workload>>| {
+            let directory = Arc::new(Directory::new(workloads, []).unwrap());
+            let grounds = grounds(now, &authority, Some(&authority));
+            verdict(grounds, &View { directory, ..View::default() }, true, now)
+        };
+        assert_eq!(verdict_where(vec![]), None);
+        assert_eq!(verdict_where(vec![web("web")]), None);
+        assert_eq!(verdict_where(vec![web("admin")]), Some(Closed::PermitLapsed));
     }
 }

@@ -213,3 +213,16 @@ async fn a_peer_that_breaks_the_protocol_is_cut_off() {
         assert!(rest.is_empty() || rest == [4, 0, 0, 1, 65], "{rest:?}");
     }
 }
+
+#[tokio::test]
+async fn a_peer_that_opens_nothing_after_its_handshake_is_let_go() {
+    let mut world = world().await;
+    let transport = TcpStream::connect(world.gate).await.unwrap();
+    let web = &world.web.workload.identity;
+    let mut lane = originate(transport, &world.cart.credentials, web).await.unwrap();
+    let mut rest = Vec::new();
+    let _ = timeout(PATIENCE, lane.read_to_end(&mut rest)).await.expect("an end");
+    let record = world.record_there().await;
+    assert_eq!(record.closed, Closed::HandshakeTimedOut);
+    assert_eq!(record.source.identity.as_ref(), Some(&world.cart.workload.identity));
+}

@@ -5,15 +5,13 @@
 mod world;
 
 use std::{
-    io::ErrorKind,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use martlet_dataplane::View;
-use martlet_identity::TrustBundle;
+use martlet_identity::originate;
 use martlet_model::{Closed, Directory, Protection, Reporter};
-use martlet_policy::PolicySet;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -21,23 +19,9 @@ use tokio::{
 };
 
 use crate::world::{
-    PATIENCE, Setup, World, closed, greet, listener, read_all, reset, service, set_policies, until,
-    world, world_of,
+    PATIENCE, Setup, closed, greet, is_reset, listener, read_all, reset, service, set_policies,
+    until, warm, world, world_of,
 };
-
-async fn is_reset(stream: &mut TcpStream) {
-    assert_eq!(read_all(stream).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
-}
-
-/// A clean connection over a lane, so that one lies idle.
-async fn warm(world: &mut World) {
-    let (mut caller, callee) = world.open().await;
-    caller.shutdown().await.unwrap();
-    drop(callee);
-    assert_eq!(read_all(&mut caller).await.unwrap(), b"");
-    world.records().await;
-    until("a lane is idle", || world.here.idle_lanes() == 1).await;
-}
 
 #[tokio::test]
 async fn an_endpoint_outside_the_mesh_is_reached_in_plaintext_and_said_to_be() {
@@ -138,47 +122,6 @@ async fn our_own_policy_refuses_before_anything_is_dialed() {
     assert_eq!(record.closed, Closed::Denied);
     assert_eq!(record.policy.as_deref(), Some("shop/closed: nobody"));
     assert!(world.records_there.is_empty());
-}
-
-#[tokio::test]
-async fn a_permit_that_lapses_ends_what_is_open_at_both_ends() {
-    let mut world = world().await;
-    let (mut caller, mut callee) = world.open().await;
-    greet(&mut caller, &mut callee).await;
-    set_policies(&world.view_there, Arc::new(PolicySet::default()));
-    set_policies(&world.view_there, closed());
-    let ended = timeout(Duration::from_secs(5), async {
-        is_reset(&mut caller).await;
-        is_reset(&mut callee).await;
-    });
-    ended.await.expect("within five seconds");
-    let (here, there) = world.records().await;
-    assert_eq!((here.closed, there.closed), (Closed::PermitLapsed, Closed::PermitLapsed));
-    assert_eq!(world.here.idle_lanes(), 0);
-}
-
-#[tokio::test]
-async fn a_trust_domain_that_is_removed_loses_its_open_connections() {
-    let mut world = world().await;
-    let (mut caller, mut callee) = world.open().await;
-    greet(&mut caller, &mut callee).await;
-    let nobody = TrustBundle::new([]).unwrap();
-    world.web.credentials.set_trust(Arc::new(nobody));
-    is_reset(&mut caller).await;
-    is_reset(&mut callee).await;
-    assert_eq!(world.record_there().await.closed, Closed::PeerWrongTrustDomain);
-}
-
-#[tokio::test]
-async fn every_open_is_authorized_again() {
-    let mut world = world().await;
-    warm(&mut world).await;
-    set_policies(&world.view_there, closed());
-    is_reset(&mut world.call().await).await;
-    let (here, there) = world.records().await;
-    assert_eq!((here.closed, there.closed), (Closed::Denied, Closed::Denied));
-    assert!(here.warm && there.warm, "over the lane that was allowed before");
-    assert_eq!(world.here.idle_lanes(), 0);
 }
 
 #[tokio::test]
@@ -310,4 +253,24 @@ async fn a_directory_that_changes_is_used_by_the_next_connection() {
     world.view_here.store(Arc::new(View { directory, policies: Arc::default() }));
     is_reset(&mut world.call().await).await;
     assert_eq!(world.record_here().await.closed, Closed::NoRoute);
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_does_not_hold_up_a_shutdown() {
+    let mut world = world().await;
+    let transport = TcpStream::connect(world.gate).await.unwrap();
+    let web = &world.web.workload.identity;
+    let mut lane = originate(transport, &world.cart.credentials, web).await.unwrap();
+    lane.write_all(&[1, 0, 0, 10, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1]).await.unwrap();
+    lane.flush().await.unwrap();
+    let (callee, _) = timeout(PATIENCE, world.application.accept()).await.unwrap().unwrap();
+    let chunk = vec![7; 64 * 1024];
+    while timeout(Duration::from_millis(500), callee.writable()).await.is_ok() {
+        let _ = callee.try_write(&chunk);
+    }
+    let stopping = world.there.shutdown(Duration::from_millis(10));
+    timeout(Duration::from_secs(5), stopping).await.expect("in time");
+    assert_eq!(world.record_there().await.closed, Closed::Draining);
+    assert_eq!(world.there.open(), 0);
+    drop(lane);
 }

@@ -7,6 +7,16 @@ use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use crate::IdentityError;
 
+/// Which root a chain led to, by its public key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootKey(Arc<[u8]>);
+
+impl RootKey {
+    pub(crate) fn of(anchor: &TrustAnchor<'_>) -> Self {
+        Self(Arc::from(anchor.subject_public_key_info.as_ref()))
+    }
+}
+
 /// The roots of all trusted domains.
 #[derive(Debug, Clone)]
 pub struct TrustBundle {
@@ -48,6 +58,17 @@ impl TrustBundle {
 
     pub fn trusts(&self, domain: &TrustDomain) -> bool {
         self.domains.contains_key(domain)
+    }
+
+    /// Whether what `root` has signed for `domain` is still to be believed.
+    pub fn trusts_root(&self, domain: &TrustDomain, root: &RootKey) -> bool {
+        let key = |anchor: &TrustAnchor<'_>| *anchor.subject_public_key_info == *root.0;
+        self.anchors(domain).is_some_and(|anchors| anchors.iter().any(key))
+    }
+
+    /// The roots of a domain, by their keys.
+    pub fn root_keys(&self, domain: &TrustDomain) -> Vec<RootKey> {
+        self.anchors(domain).unwrap_or_default().iter().map(RootKey::of).collect()
     }
 
     /// All root certificates, DER.

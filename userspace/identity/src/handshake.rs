@@ -16,9 +16,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::{
     Credentials, HandshakeError, LANE_PROTOCOL, PeerProblem, Svid,
+    bundle::RootKey,
     limits::{HANDSHAKE_TIMEOUT, SEND_BUFFER_BYTES},
     parameters,
-    verify::{self, Verifier},
+    verify::{self, Facts, Verifier},
 };
 
 /// Who is at the other end, proven.
@@ -27,6 +28,7 @@ pub struct Peer {
     identity: SpiffeId,
     subject: String,
     not_after: SystemTime,
+    root: RootKey,
 }
 
 /// A stream over TLS whose peer is known.
@@ -51,6 +53,11 @@ impl Peer {
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
+
+    /// What its chain led to.
+    pub fn root(&self) -> &RootKey {
+        &self.root
+    }
 }
 
 /// Calls a peer that must be `expected`.
@@ -65,13 +72,13 @@ pub async fn originate<S: AsyncRead + AsyncWrite + Unpin>(
     let generation = credentials.generation();
     let own = usable(credentials)?;
     let verifier = Arc::new(Verifier::new(credentials.trust(), Some(expected.clone())));
-    let config = parameters::client(own.certified.clone(), verifier)
+    let config = parameters::client(own.certified.clone(), verifier.clone())
         .map_err(HandshakeError::Configuration)?;
     // Not sent, and not looked at: the verifier compares SPIFFE IDs.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, transport);
     let stream = within_time(connecting).await?;
-    Secured::new(TlsStream::Client(stream), generation)
+    Secured::new(TlsStream::Client(stream), generation, &verifier)
 }
 
 /// Answers a caller; any identity of a trusted domain is let through to authorization.
@@ -82,11 +89,11 @@ pub async fn terminate<S: AsyncRead + AsyncWrite + Unpin>(
     let generation = credentials.generation();
     let own = usable(credentials)?;
     let verifier = Arc::new(Verifier::new(credentials.trust(), None));
-    let config = parameters::server(own.certified.clone(), verifier)
+    let config = parameters::server(own.certified.clone(), verifier.clone())
         .map_err(HandshakeError::Configuration)?;
     let accepting = TlsAcceptor::from(Arc::new(config)).accept(transport);
     let stream = within_time(accepting).await?;
-    Secured::new(TlsStream::Server(stream), generation)
+    Secured::new(TlsStream::Server(stream), generation, &verifier)
 }
 
 /// Whether an error of a read or write is the peer's refusal of our certificate.
@@ -134,7 +141,11 @@ fn classify(error: io::Error) -> HandshakeError {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
-    fn new(mut stream: TlsStream<S>, generation: u64) -> Result<Self, HandshakeError> {
+    fn new(
+        mut stream: TlsStream<S>,
+        generation: u64,
+        verifier: &Verifier,
+    ) -> Result<Self, HandshakeError> {
         let limit = Some(SEND_BUFFER_BYTES);
         let state: &CommonState = match &mut stream {
             TlsStream::Client(client) => {
@@ -152,8 +163,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
         let leaf = state.peer_certificates().and_then(<[_]>::first);
         let leaf = leaf.ok_or(HandshakeError::NoCertificate)?;
         let read = verify::read(leaf).map_err(HandshakeError::Peer)?;
-        let peer =
-            Peer { identity: read.identity, subject: read.subject, not_after: read.not_after };
+        let root = verifier.root().ok_or(HandshakeError::NoCertificate)?;
+        let Facts { identity, subject, not_after, .. } = read;
+        let peer = Peer { identity, subject, not_after, root };
         let facts = facts(state);
         Ok(Self { stream, peer, facts, generation })
     }

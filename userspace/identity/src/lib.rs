@@ -17,7 +17,7 @@ mod parameters;
 mod svid;
 mod verify;
 
-pub use bundle::TrustBundle;
+pub use bundle::{RootKey, TrustBundle};
 pub use credentials::Credentials;
 pub use error::{HandshakeError, IdentityError, PeerProblem};
 pub use handshake::{Peer, Secured, originate, refused_by_peer, terminate};

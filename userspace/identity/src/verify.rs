@@ -4,7 +4,7 @@
 //! the one SPIFFE ID mean nothing.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -19,7 +19,9 @@ use rustls::{
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
-use crate::{Chain, PeerProblem, TrustBundle, parameters::provider, svid::instant};
+use crate::{
+    Chain, PeerProblem, TrustBundle, bundle::RootKey, parameters::provider, svid::instant,
+};
 
 /// What a certificate says about itself; nothing is proven by reading it.
 pub struct Facts {
@@ -34,6 +36,8 @@ pub struct Facts {
 pub struct Verifier {
     trust: Arc<TrustBundle>,
     expected: Option<SpiffeId>,
+    /// What the peer's chain led to; a verifier serves one handshake.
+    root: OnceLock<RootKey>,
 }
 
 /// Reads a leaf and checks the form that SPIFFE demands (X509-SVID, sections 2 to 5).
@@ -90,7 +94,12 @@ pub fn verify_chain(
 
 impl Verifier {
     pub fn new(trust: Arc<TrustBundle>, expected: Option<SpiffeId>) -> Self {
-        Self { trust, expected }
+        Self { trust, expected, root: OnceLock::new() }
+    }
+
+    /// The root of the peer that was believed.
+    pub fn root(&self) -> Option<RootKey> {
+        self.root.get().cloned()
     }
 
     fn verify(
@@ -107,9 +116,10 @@ impl Verifier {
         };
         let certificate = EndEntityCert::try_from(leaf).map_err(chain_problem)?;
         let algorithms = provider().signature_verification_algorithms;
-        certificate
+        let path = certificate
             .verify_for_usage(algorithms.all, anchors, intermediates, now, usage, None, None)
             .map_err(chain_problem)?;
+        self.root.get_or_init(|| RootKey::of(path.anchor()));
         match &self.expected {
             Some(expected) if *expected != facts.identity => {
                 Err(PeerProblem::Unexpected { expected: expected.clone(), found: facts.identity })

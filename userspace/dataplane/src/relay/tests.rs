@@ -7,8 +7,10 @@ use std::{
 };
 
 use martlet_model::ConnectionId;
+use proptest::{collection::vec, prelude::*};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -267,4 +269,70 @@ async fn a_connection_that_is_taken_back_ends_while_nothing_moves() {
     assert_eq!(ended.end.closed(Side::Caller), Closed::PermitLapsed);
     let farewell = ended.end.farewell(Side::Caller);
     assert_eq!(farewell, Some(Frame::Reset(Closed::PermitLapsed)));
+}
+
+type FarLane = Lane<DuplexStream>;
+
+/// One side, in a task of its own, so that no wakeup comes from anything but its own streams.
+fn side(
+    side: Side,
+    mut lane: FarLane,
+    mut application: DuplexStream,
+) -> JoinHandle<(End, FarLane)> {
+    tokio::spawn(async move {
+        let (there, back) = (AtomicU64::new(0), AtomicU64::new(0));
+        let opening = match side {
+            Side::Caller => Some(OPEN),
+            Side::Callee => lane.next_open().await.map(|_| None).unwrap(),
+        };
+        let talk = Conversation::new(&mut application, &mut lane, side, opening, &there, &back);
+        (run(talk, pending(), pending(), pending()).await.end, lane)
+    })
+}
+
+/// Sends everything, and says what it got.
+fn application(stream: DuplexStream, bytes: Vec<u8>) -> JoinHandle<Vec<u8>> {
+    let (mut read, mut write) = tokio::io::split(stream);
+    tokio::spawn(async move {
+        write.write_all(&bytes).await.unwrap();
+        write.shutdown().await.unwrap();
+    });
+    tokio::spawn(async move {
+        let mut got = Vec::new();
+        read.read_to_end(&mut got).await.unwrap();
+        got
+    })
+}
+
+async fn in_time<T>(task: JoinHandle<T>) -> T {
+    timeout(PATIENCE, task).await.expect("nothing stands still").unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn whatever_the_sizes_all_arrives_and_the_lane_carries_the_next(
+        (lane, buffer) in (1_usize..3000, 1_usize..3000),
+        sends in vec((0_usize..5000, 0_usize..5000), 1..4),
+    ) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (near, far) = duplex(lane);
+            let (mut near, mut far) = (Lane::new(near), Lane::new(far));
+            for (there, back) in sends {
+                let bytes = |length: usize| (0..length).map(|i| i as u8).collect::<Vec<_>>();
+                let ((caller, here), (callee, there_)) = (duplex(buffer), duplex(buffer));
+                let (calling, called) =
+                    (side(Side::Caller, near, here), side(Side::Callee, far, there_));
+                let asked = application(caller, bytes(there));
+                let answered = application(callee, bytes(back));
+                assert_eq!((in_time(asked).await, in_time(answered).await), (bytes(back), bytes(there)));
+                let ends;
+                ((ends, near), (_, far)) = (in_time(calling).await, in_time(called).await);
+                assert!(matches!(ends, End::Finished), "{ends:?}");
+                assert!(near.unread.is_empty() && near.decoder.is_between_frames());
+            }
+        });
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -21,7 +22,7 @@ use martlet_policy::{Action, Policy, PolicySet, Rule, Selector};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{RwLock, mpsc},
     time::timeout,
 };
 
@@ -32,11 +33,14 @@ pub struct Roads {
     pub to: Mutex<HashMap<SocketAddr, SocketAddr>>,
     pub otherwise: SocketAddr,
     pub shown: Mutex<Option<SocketAddr>>,
+    /// Nobody arrives while somebody holds this for writing.
+    pub barrier: Arc<RwLock<()>>,
 }
 
 impl Roads {
     fn new(otherwise: SocketAddr) -> Arc<Self> {
-        Arc::new(Self { to: Mutex::default(), otherwise, shown: Mutex::default() })
+        let (to, shown, barrier) = (Mutex::default(), Mutex::default(), Arc::default());
+        Arc::new(Self { to, otherwise, shown, barrier })
     }
 }
 
@@ -44,7 +48,10 @@ impl Dial for Roads {
     fn dial(&self, to: SocketAddr, shown_as: Option<SocketAddr>) -> Dialing<'_> {
         *self.shown.lock().unwrap() = shown_as;
         let to = self.to.lock().unwrap().get(&to).copied().unwrap_or(self.otherwise);
-        Box::pin(TcpStream::connect(to))
+        Box::pin(async move {
+            let _open = self.barrier.read().await;
+            TcpStream::connect(to).await
+        })
     }
 }
 
@@ -73,18 +80,22 @@ pub fn service(address: &str, endpoints: &[&str]) -> Arc<Service> {
 }
 
 pub fn credentials(authority: &Authority, workload: &Workload) -> Arc<Credentials> {
+    let trust = TrustBundle::new([(domain(), authority.roots().to_vec())]).unwrap();
+    let credentials = Credentials::new(workload.identity.clone(), Arc::new(trust));
+    credentials.install(svid(authority, workload, LEAF_LIFETIME));
+    Arc::new(credentials)
+}
+
+pub fn svid(authority: &Authority, workload: &Workload, lifetime: Duration) -> Svid {
     let key = SigningKey::generate().unwrap();
     let request = LeafRequest {
         identity: workload.identity.clone(),
         workload: workload.name.clone(),
         node: workload.node.clone(),
-        lifetime: LEAF_LIFETIME,
+        lifetime,
     };
     let chain = authority.issue(&key.csr().unwrap(), &request, SystemTime::now()).unwrap();
-    let trust = TrustBundle::new([(domain(), authority.roots().to_vec())]).unwrap();
-    let credentials = Credentials::new(workload.identity.clone(), Arc::new(trust));
-    credentials.install(Svid::new(&key, chain, &workload.identity).unwrap());
-    Arc::new(credentials)
+    Svid::new(&key, chain, &workload.identity).unwrap()
 }
 
 /// Nobody may call anything in the namespace.
@@ -116,6 +127,7 @@ impl Default for Setup {
 }
 
 pub struct World {
+    pub authority: Authority,
     /// Where cart's connections are intercepted.
     pub entrance: SocketAddr,
     /// Where web's lanes arrive.
@@ -180,6 +192,7 @@ pub async fn world_of(setup: Setup) -> World {
         }
     });
     World {
+        authority,
         entrance,
         gate,
         application,
@@ -235,6 +248,20 @@ pub async fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
 pub async fn greet(caller: &mut TcpStream, callee: &mut TcpStream) {
     caller.write_all(b"x").await.unwrap();
     timeout(PATIENCE, callee.read_u8()).await.unwrap().unwrap();
+}
+
+pub async fn is_reset(stream: &mut TcpStream) {
+    assert_eq!(read_all(stream).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+/// A clean connection over a lane, so that one lies idle.
+pub async fn warm(world: &mut World) {
+    let (mut caller, callee) = world.open().await;
+    caller.shutdown().await.unwrap();
+    drop(callee);
+    assert_eq!(read_all(&mut caller).await.unwrap(), b"");
+    world.records().await;
+    until("a lane is idle", || world.here.idle_lanes() == 1).await;
 }
 
 pub fn reset(stream: TcpStream) {
