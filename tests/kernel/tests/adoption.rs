@@ -141,9 +141,9 @@ async fn a_pod_that_could_not_be_enrolled_again_stays_closed() -> Result<()> {
     }
     drop(first);
     let second = Node::start(&lab.settings)?;
-    second.retain_declared(a.addresses())?;
+    second.retain_declared(a.addresses(), &[])?;
     assert!(is_refused(&a, to).await?, "still steered, and nobody serves it");
-    second.retain_declared([])?;
+    second.retain_declared([], &[])?;
     assert!(!is_refused(&a, to).await?, "no longer declared");
     Ok(())
 }

@@ -64,6 +64,8 @@ pub struct Workloads {
     declared: Vec<IpAddr>,
     /// Whether the kernel may still know of what is not declared.
     leftovers: bool,
+    /// Whether the kernel still has to be told who is in the mesh.
+    members_due: bool,
     accepting: TaskTracker,
 }
 
@@ -97,6 +99,7 @@ impl Workloads {
             closed: HashMap::new(),
             declared: Vec::new(),
             leftovers: true,
+            members_due: false,
             accepting: TaskTracker::new(),
         }
     }
@@ -179,10 +182,19 @@ impl Workloads {
         self.declared = own_addresses(&file.local).collect();
         self.closed.retain(|name, _| self.waiting.contains_key(name));
         self.enroll_waiting();
-        self.node.set_members(addresses(new)).context("telling the kernel who is in the mesh")?;
         self.leftovers = true;
+        self.members_due = true;
+        let told = self.tell_members();
         self.forget_leftovers();
         self.report();
+        told.context("telling the kernel who is in the mesh")
+    }
+
+    fn tell_members(&mut self) -> Result<(), KernelError> {
+        if self.members_due {
+            self.node.set_members(addresses(&self.view.load().directory))?;
+            self.members_due = false;
+        }
         Ok(())
     }
 
@@ -194,6 +206,9 @@ impl Workloads {
             self.abandon(&name, "its network namespace is gone");
         }
         self.enroll_waiting();
+        if let Err(error) = self.tell_members() {
+            warn!(error = chain(&error), "the kernel does not know all of the mesh yet");
+        }
         self.forget_leftovers();
         self.renew();
         self.report();
@@ -294,7 +309,11 @@ impl Workloads {
             return;
         }
         let closed = self.closed.values().flatten();
-        match self.node.retain_declared(self.declared.iter().chain(closed).copied()) {
+        let declared = self.declared.iter().chain(closed).copied();
+        // Known by its namespace, also if other addresses are declared for it now.
+        let waiting = self.waiting.values().filter_map(|waiting| find(&waiting.netns).ok());
+        let namespaces: Vec<_> = waiting.map(|netns| netns.cookie()).collect();
+        match self.node.retain_declared(declared, &namespaces) {
             Ok(()) => self.leftovers = false,
             Err(error) => warn!(error = chain(&error), "leftovers could not be removed"),
         }

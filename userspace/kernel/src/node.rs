@@ -130,19 +130,23 @@ impl Node {
     /// programs of agents with another layout of the maps. To be called when all pods are enrolled.
     pub fn retain(&self, pods: &[&Pod]) -> Result<(), KernelError> {
         let declared = pods.iter().flat_map(|pod| pod.addresses().iter().copied());
-        self.retain_declared(declared)
+        self.retain_declared(declared, &[])
     }
 
-    /// The same by the addresses of this node's workloads. A pod that could not be enrolled this
-    /// time stays closed if its address is among them; forgotten, it would be open.
+    /// The same by the addresses and by the namespaces' cookies of this node's workloads. A pod that
+    /// could not be enrolled this time stays closed if it is among them; forgotten, it would be
+    /// open.
     pub fn retain_declared(
         &self,
         declared: impl IntoIterator<Item = IpAddr>,
+        namespaces: &[u64],
     ) -> Result<(), KernelError> {
         let maps = &self.shared.maps;
         let declared: HashSet<_> = declared.into_iter().map(maps::address).collect();
         let (kept, forgotten): (Vec<_>, Vec<_>) =
-            maps.receivers()?.into_iter().partition(|(address, _)| declared.contains(address));
+            maps.receivers()?.into_iter().partition(|(address, receiver)| {
+                declared.contains(address) || namespaces.contains(&receiver.netns)
+            });
         let cookies = maps.workload_cookies()?;
         let is_kept = |cookie: &u64| kept.iter().any(|(_, receiver)| receiver.netns == *cookie);
         for cookie in cookies.into_iter().filter(|cookie| !is_kept(cookie)) {
