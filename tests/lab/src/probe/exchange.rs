@@ -197,6 +197,8 @@ impl End {
                 self.facts.beginning.extend_from_slice(&buffer[..count.min(room)]);
                 count
             }
+            // The end of the ring by which it has connected interrupts a read.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.read(buffer),
             Err(error) => {
                 self.facts.read_error = Some(facts::name(&error));
                 0
