@@ -51,4 +51,20 @@ events! {
     LookupRefusedNoListener = "lookup" / "refused_nobody_listens";
     LookupRefusedNoAgent = "lookup" / "refused_no_agent";
     PeernameShown = "peername" / "shown";
+    GuardAgent = "guard" / "passed_agent";
+    GuardOutside = "guard" / "passed_outside_mesh";
+    GuardBare = "guard" / "passed_without_payload";
+    GuardOwn = "guard" / "passed_own_connection";
+    GuardOlder = "guard" / "passed_older_connection";
+    GuardEnded = "guard" / "passed_ended_connection";
+    GuardUdp = "guard" / "passed_udp";
+    GuardControl = "guard" / "passed_control";
+    GuardOther = "guard" / "passed_other_protocol";
+    GuardForged = "guard" / "refused_forged_source";
+    GuardPlaintext = "guard" / "refused_plaintext";
+    GuardFragment = "guard" / "refused_fragment";
+    GuardTunnel = "guard" / "refused_tunnel";
+    GuardProtocol = "guard" / "refused_protocol";
+    GuardUnreadable = "guard" / "refused_unreadable";
+    GuardUnknown = "guard" / "refused_unknown_interface";
 }

@@ -94,12 +94,41 @@ impl ListeningKey {
     }
 }
 
-/// Written by the agent on each socket that it dials with: the hooks leave it alone.
+/// Written by the agent on its own sockets: those that it dials with, which the hooks leave alone,
+/// and its listeners, from which what they accept inherits it. The guard lets these through.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Dial {
     /// Whom the application shall see as its peer; port 0 if nobody is to be shown.
     pub shown: Endpoint,
+}
+
+/// The pod behind an interface of the host.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Guarded {
+    /// The cookie of the pod's network namespace.
+    pub netns: u64,
+    /// The first address of each family; unspecified if the pod has none.
+    pub v4: Address,
+    pub v6: Address,
+    /// The pod's network namespace as the host's one numbers it.
+    pub netns_id: u32,
+    /// 1: whatever is not an enrolled caller is refused.
+    pub strict: u32,
+}
+
+/// A TCP connection, seen from a pod.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Connection {
+    /// The cookie of the pod's network namespace.
+    pub netns: u64,
+    pub local: Address,
+    pub remote: Address,
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub padding: u32,
 }
 
 const _: () = {
@@ -112,6 +141,8 @@ const _: () = {
     assert!(size_of::<ListeningKey>() == 32);
     assert!(size_of::<Dial>() == 20);
     assert!(size_of::<Receiver>() == 16);
+    assert!(size_of::<Guarded>() == 48);
+    assert!(size_of::<Connection>() == 48);
 };
 
 /// Lets aya copy these types to and from maps.
@@ -131,4 +162,6 @@ mod user {
     unsafe impl aya::Pod for ListeningKey {}
     unsafe impl aya::Pod for Flow {}
     unsafe impl aya::Pod for Published {}
+    unsafe impl aya::Pod for Guarded {}
+    unsafe impl aya::Pod for Connection {}
 }

@@ -1,6 +1,6 @@
 //! What both halves of Martlet share: the layout of every map, and every decision.
 //!
-//! The kernel programs only read, ask [`decide`], and act; so the decisions are tested on the host.
+//! The kernel programs only read, ask [`decide`] or [`guard`], and act; so the decisions are tested on the host.
 //! Whoever changes a type here raises [`ABI_VERSION`]: pinned maps of another version are not reused.
 
 #![no_std]
@@ -9,16 +9,19 @@
 mod address;
 pub mod decide;
 mod event;
+pub mod guard;
 mod layout;
+pub mod packet;
 
 pub use address::{Address, Endpoint};
 pub use event::Event;
 pub use layout::{
-    Dial, Enrollment, Flow, ListenerKey, ListeningKey, Member, Published, Receiver, Role,
+    Connection, Dial, Enrollment, Flow, Guarded, ListenerKey, ListeningKey, Member, Published,
+    Receiver, Role,
 };
 
 /// Part of the pin directory's name, since a pinned map is reused without a check of its layout.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Steered connections are spread over these ports of the pod's own address.
 ///

@@ -1,0 +1,117 @@
+//! What the guard lets through, as a pure function of what it has read.
+//!
+//! Each guard speaks for its own pod, whatever the other side's guard does: between two enrolled
+//! workloads, and towards a strict one from anybody, TCP payload passes only in connections whose
+//! socket in *this* pod is the agent's.
+
+use crate::{Event, Member, packet::Kind};
+
+/// Seen from the pod.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    Out,
+    In,
+}
+
+/// Whose the pod's socket of a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    Agent,
+    /// A socket of the pod, with a connection.
+    Pod,
+    /// There was one, in TIME_WAIT: nothing is delivered to it, but the kernel answers for it.
+    Ended,
+    /// There is none, or only a listening one.
+    Nobody,
+}
+
+/// A packet on its way out of a pod or into it.
+#[derive(Clone, Copy, Debug)]
+pub struct Passage {
+    pub direction: Direction,
+    pub kind: Kind,
+    /// Whether the pod is strict.
+    pub strict: bool,
+    /// Whether it leaves a pod with another workload's address, or comes to it with its own.
+    pub forged: bool,
+    /// What the directory says of the other side's address; of no interest for a bare segment.
+    pub remote: Option<u32>,
+}
+
+/// What is known about a packet's connection; asked only where it matters, since it costs.
+pub trait Known {
+    fn owner(&self) -> Owner;
+    /// Whether it began as plaintext that was allowed.
+    fn is_plain(&self) -> bool;
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Pass(Event),
+    Refuse(Event),
+}
+
+use Verdict::{Pass, Refuse};
+
+#[inline(always)]
+pub fn guard(passage: &Passage, known: &impl Known) -> Verdict {
+    let Passage { direction, kind, strict, forged, remote } = *passage;
+    if forged {
+        return Refuse(Event::GuardForged);
+    }
+    let is_mesh = is_mesh(remote);
+    match kind {
+        Kind::Arp | Kind::Control => Pass(Event::GuardControl),
+        Kind::TcpBare => Pass(Event::GuardBare),
+        Kind::Unreadable if strict => Refuse(Event::GuardUnreadable),
+        Kind::Unreadable => Pass(Event::GuardOther),
+        // Where the pod itself goes outside the mesh is its own business, as is who comes to a
+        // permissive one.
+        _ if !is_mesh && (direction == Direction::Out || !strict) => Pass(Event::GuardOutside),
+        Kind::TcpSyn => Pass(Event::GuardBare),
+        Kind::TcpPayload => payload(direction, is_mesh, strict, known),
+        Kind::Fragment => Refuse(Event::GuardFragment),
+        Kind::Udp => Pass(Event::GuardUdp),
+        Kind::Tunnel if strict => Refuse(Event::GuardTunnel),
+        Kind::Other if strict => Refuse(Event::GuardProtocol),
+        Kind::Tunnel | Kind::Other => Pass(Event::GuardOther),
+    }
+}
+
+/// Unknown numbers count as the mesh's: the stricter side.
+#[inline(always)]
+fn is_mesh(remote: Option<u32>) -> bool {
+    remote.is_some()
+}
+
+/// What comes to a strict pod from outside the mesh is an answer, or it is refused. A permissive
+/// pod's connections with an address that was enrolled only later go on.
+#[inline(always)]
+fn payload(direction: Direction, is_mesh: bool, strict: bool, known: &impl Known) -> Verdict {
+    match known.owner() {
+        Owner::Agent => Pass(Event::GuardAgent),
+        // Refused, a sender that missed the end would repeat itself for minutes, and never be told.
+        Owner::Ended if direction == Direction::In => Pass(Event::GuardEnded),
+        Owner::Pod if !is_mesh => Pass(Event::GuardOwn),
+        _ if is_mesh && strict => Refuse(Event::GuardPlaintext),
+        // Without a socket: those of network namespaces and machines inside the pod.
+        _ if known.is_plain() => Pass(if is_mesh { Event::GuardOlder } else { Event::GuardOwn }),
+        _ => Refuse(Event::GuardPlaintext),
+    }
+}
+
+/// Whether a new connection is one in plaintext that is allowed: with somebody outside the mesh,
+/// who is not the one to open it if the pod is strict.
+#[inline(always)]
+pub fn begins_plain(direction: Direction, strict: bool, remote: Option<u32>) -> bool {
+    !is_mesh(remote) && (direction == Direction::Out || !strict)
+}
+
+/// Whether an address that a pod sends from belongs to another workload.
+#[inline(always)]
+pub fn is_anothers(member: Option<u32>, is_own: impl FnOnce() -> bool) -> bool {
+    matches!(member, Some(member) if member == Member::Workload as u32) && !is_own()
+}
+
+#[cfg(test)]
+mod tests;

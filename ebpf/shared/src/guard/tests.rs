@@ -1,0 +1,153 @@
+//! Every verdict, by kind of packet and by what is known of its connection.
+
+use super::*;
+
+use Direction::{In, Out};
+
+const WORKLOAD: Option<u32> = Some(Member::Workload as u32);
+const SERVICE: Option<u32> = Some(Member::Service as u32);
+const BOTH: [Direction; 2] = [In, Out];
+
+struct Facts(Owner, bool);
+
+impl Known for Facts {
+    fn owner(&self) -> Owner {
+        self.0
+    }
+
+    fn is_plain(&self) -> bool {
+        self.1
+    }
+}
+
+/// Nothing may be asked: it costs.
+struct Unasked;
+
+impl Known for Unasked {
+    fn owner(&self) -> Owner {
+        panic!("the owner was asked for")
+    }
+
+    fn is_plain(&self) -> bool {
+        panic!("the beginning was asked for")
+    }
+}
+
+fn passage(direction: Direction, kind: Kind, strict: bool, remote: Option<u32>) -> Passage {
+    Passage { direction, kind, strict, forged: false, remote }
+}
+
+fn payload(direction: Direction, strict: bool, remote: Option<u32>, facts: Facts) -> Verdict {
+    guard(&passage(direction, Kind::TcpPayload, strict, remote), &facts)
+}
+
+#[test]
+fn between_enrolled_workloads_payload_passes_in_the_agents_connections_only() {
+    for (direction, remote) in BOTH.into_iter().zip([WORKLOAD, SERVICE, Some(99)]) {
+        for strict in [true, false] {
+            for plain in [true, false] {
+                let agents = payload(direction, strict, remote, Facts(Owner::Agent, plain));
+                assert_eq!(agents, Pass(Event::GuardAgent));
+            }
+            for owner in [Owner::Pod, Owner::Nobody] {
+                let verdict = payload(direction, strict, remote, Facts(owner, false));
+                assert_eq!(verdict, Refuse(Event::GuardPlaintext), "{direction:?} {owner:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_began_in_plaintext_goes_on_while_the_pod_is_permissive() {
+    for direction in BOTH {
+        for owner in [Owner::Pod, Owner::Nobody] {
+            let permissive = payload(direction, false, WORKLOAD, Facts(owner, true));
+            assert_eq!(permissive, Pass(Event::GuardOlder));
+            let strict = payload(direction, true, WORKLOAD, Facts(owner, true));
+            assert_eq!(strict, Refuse(Event::GuardPlaintext));
+        }
+    }
+}
+
+#[test]
+fn what_arrives_for_a_socket_that_has_ended_is_answered_and_nothing_leaves_for_it() {
+    for (strict, remote) in [(true, WORKLOAD), (false, WORKLOAD), (true, None)] {
+        let arriving = payload(In, strict, remote, Facts(Owner::Ended, false));
+        assert_eq!(arriving, Pass(Event::GuardEnded));
+    }
+    for strict in [true, false] {
+        let leaving = payload(Out, strict, WORKLOAD, Facts(Owner::Ended, false));
+        assert_eq!(leaving, Refuse(Event::GuardPlaintext));
+    }
+}
+
+#[test]
+fn from_outside_a_strict_pod_gets_answers_only() {
+    let from_outside = |facts| payload(In, true, None, facts);
+    assert_eq!(from_outside(Facts(Owner::Pod, false)), Pass(Event::GuardOwn));
+    assert_eq!(from_outside(Facts(Owner::Agent, false)), Pass(Event::GuardAgent));
+    assert_eq!(from_outside(Facts(Owner::Nobody, true)), Pass(Event::GuardOwn));
+    assert_eq!(from_outside(Facts(Owner::Nobody, false)), Refuse(Event::GuardPlaintext));
+}
+
+#[test]
+fn what_is_not_the_meshs_passes_unasked() {
+    for kind in
+        [Kind::TcpSyn, Kind::TcpPayload, Kind::Fragment, Kind::Udp, Kind::Tunnel, Kind::Other]
+    {
+        for (direction, strict) in [(Out, true), (Out, false), (In, false)] {
+            let verdict = guard(&passage(direction, kind, strict, None), &Unasked);
+            assert_eq!(verdict, Pass(Event::GuardOutside), "{direction:?} {kind:?}");
+        }
+    }
+}
+
+/// The table of docs/guard.md for what is no TCP payload: in a permissive pod, in a strict one.
+#[test]
+fn each_kind_has_its_verdict() {
+    for (kind, permissive, strict) in [
+        (Kind::Arp, Pass(Event::GuardControl), Pass(Event::GuardControl)),
+        (Kind::Control, Pass(Event::GuardControl), Pass(Event::GuardControl)),
+        (Kind::TcpSyn, Pass(Event::GuardBare), Pass(Event::GuardBare)),
+        (Kind::TcpBare, Pass(Event::GuardBare), Pass(Event::GuardBare)),
+        (Kind::Fragment, Refuse(Event::GuardFragment), Refuse(Event::GuardFragment)),
+        (Kind::Udp, Pass(Event::GuardUdp), Pass(Event::GuardUdp)),
+        (Kind::Tunnel, Pass(Event::GuardOther), Refuse(Event::GuardTunnel)),
+        (Kind::Other, Pass(Event::GuardOther), Refuse(Event::GuardProtocol)),
+        (Kind::Unreadable, Pass(Event::GuardOther), Refuse(Event::GuardUnreadable)),
+    ] {
+        for direction in BOTH {
+            for remote in [WORKLOAD, SERVICE] {
+                let verdict = |strict| guard(&passage(direction, kind, strict, remote), &Unasked);
+                assert_eq!(verdict(false), permissive, "{direction:?} {kind:?}");
+                assert_eq!(verdict(true), strict, "{direction:?} {kind:?}");
+            }
+        }
+        // From outside, a strict pod gets what it would get from the mesh.
+        assert_eq!(guard(&passage(In, kind, true, None), &Unasked), strict, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_forged_source_is_refused_whatever_it_says() {
+    for kind in [Kind::TcpSyn, Kind::TcpPayload, Kind::Udp, Kind::Control, Kind::Other] {
+        for strict in [true, false] {
+            let forged = Passage { forged: true, ..passage(Out, kind, strict, None) };
+            assert_eq!(guard(&forged, &Unasked), Refuse(Event::GuardForged));
+        }
+    }
+    assert!(is_anothers(WORKLOAD, || false));
+    assert!(!is_anothers(WORKLOAD, || true), "the pod's second address");
+    assert!(!is_anothers(SERVICE, || false) && !is_anothers(None, || false));
+}
+
+#[test]
+fn plaintext_begins_with_the_outside_only_and_by_a_strict_pod_itself() {
+    for strict in [true, false] {
+        for remote in [WORKLOAD, SERVICE] {
+            assert!(BOTH.iter().all(|direction| !begins_plain(*direction, strict, remote)));
+        }
+        assert!(begins_plain(Out, strict, None));
+        assert_eq!(begins_plain(In, strict, None), !strict);
+    }
+}
