@@ -1,7 +1,8 @@
 //! The kernel half of Martlet: one file for each hook, in the order a connection meets them.
 //!
 //! `connect` steers, `establish` publishes and remembers, `lookup` hands to the agent's listeners,
-//! `peername` shows applications the peer they asked for. Each reads, asks `decide`, and acts.
+//! `peername` shows applications the peer they asked for, and `guard` refuses the packets that got
+//! around all of them. Each reads, asks `decide`, and acts.
 
 #![no_std]
 #![no_main]
@@ -11,6 +12,7 @@
 mod connect;
 mod context;
 mod establish;
+mod guard;
 mod log;
 mod lookup;
 mod maps;

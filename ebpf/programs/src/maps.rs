@@ -1,12 +1,15 @@
 //! All maps, with writer, capacity, eviction, and what a missing entry means.
 
+use core::ptr;
+
 use aya_ebpf::{
+    bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
     btf_maps::{HashMap, LruHashMap, PerCpuArray, SkStorage, SockHash},
     macros::btf_map,
 };
 use martlet_ebpf_shared::{
-    Address, Dial, Endpoint, Enrollment, Event, Flow, ListenerKey, ListeningKey, Published,
-    Receiver,
+    Address, Connection, Dial, Endpoint, Enrollment, Event, Flow, Guarded, ListenerKey,
+    ListeningKey, Published, Receiver,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory is used by entries, not by capacity.
@@ -63,14 +66,60 @@ pub static PEERS: SkStorage<Endpoint> = SkStorage::new();
 #[btf_map]
 pub static ORIGINS: SkStorage<Endpoint> = SkStorage::new();
 
-/// The agent's own dialling sockets. Written by the agent, before it connects.
+/// The agent's own sockets. Written by the agent, on dialling ones before it connects, and on its
+/// listeners, from which the kernel copies it to what they accept.
 /// Missing: not the agent's.
 #[btf_map]
-pub static DIALS: SkStorage<Dial> = SkStorage::new();
+pub static DIALS: InheritedSkStorage<Dial> = InheritedSkStorage::new();
+
+/// The pods behind the interfaces that the guard is attached to, by the interface's number. Written
+/// by the agent before it attaches, removed after it detaches.
+/// Missing: somebody has removed it, and everything but ARP and ICMP is refused.
+#[btf_map]
+pub static GUARDED: HashMap<u32, Guarded, 8192, GROWING> = HashMap::new();
+
+/// Connections that began as plaintext that was allowed: with somebody outside the mesh, or before
+/// the pod was enrolled. Written by the guard at the SYN, and once for each new guard by the agent
+/// from the kernel's table of sockets; removed by the guard when a connection of the mesh begins
+/// with the same addresses and ports; the least recently used are evicted. Asked when a permissive
+/// pod's peer was enrolled meanwhile, and where a strict pod has no socket for what arrives from
+/// outside: for network namespaces and machines inside the pod.
+/// Missing: refused.
+#[btf_map]
+pub static PLAIN: LruHashMap<Connection, u32, 65_536> = LruHashMap::new();
 
 /// One number for each `Event`, per CPU.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Event::COUNT as usize }> = PerCpuArray::new();
+
+/// Socket storage that an accepted socket inherits from its listener; aya's has fixed flags. The
+/// fields are never read: the loader reads their types.
+#[repr(C)]
+pub struct InheritedSkStorage<T> {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; INHERITED],
+}
+
+/// `BPF_F_NO_PREALLOC`, without which there is no socket storage, and `BPF_F_CLONE`.
+const INHERITED: usize = 1 | 1 << 9;
+
+// SAFETY: nothing is ever read or written through the pointers.
+unsafe impl<T> Sync for InheritedSkStorage<T> {}
+
+impl<T> InheritedSkStorage<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
+    }
+}
 
 /// Counts a verdict.
 #[inline(always)]

@@ -10,7 +10,9 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
 };
 
-/// A full socket that the verifier knows to be there.
+use crate::maps::InheritedSkStorage;
+
+/// A socket that the verifier knows to be there.
 #[derive(Clone, Copy)]
 pub struct Socket(*mut core::ffi::c_void);
 
@@ -18,7 +20,7 @@ pub struct Socket(*mut core::ffi::c_void);
 pub struct NoMemory;
 
 impl Socket {
-    /// `None` where the context has no full socket.
+    /// `None` where there is no socket. One that is not a full one has no storage.
     #[inline(always)]
     pub fn new<T>(socket: *mut T) -> Option<Self> {
         match socket.is_null() {
@@ -28,7 +30,7 @@ impl Socket {
     }
 
     #[inline(always)]
-    pub fn read<T: Copy>(self, storage: &'static SkStorage<T>) -> Option<T> {
+    pub fn read<T: Copy>(self, storage: &'static impl Storage<T>) -> Option<T> {
         // SAFETY: the map is a socket storage and the socket comes from the context.
         let value = unsafe { bpf_sk_storage_get(map(storage), self.0, ptr::null_mut(), 0) };
         // SAFETY: the helper returns null or a pointer to the map's value.
@@ -36,7 +38,11 @@ impl Socket {
     }
 
     #[inline(always)]
-    pub fn write<T: Copy>(self, storage: &'static SkStorage<T>, value: &T) -> Result<(), NoMemory> {
+    pub fn write<T: Copy>(
+        self,
+        storage: &'static impl Storage<T>,
+        value: &T,
+    ) -> Result<(), NoMemory> {
         let initial = ptr::from_ref(value).cast_mut().cast();
         let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
         // SAFETY: as in `read`; the initial value has the map's value type.
@@ -51,13 +57,19 @@ impl Socket {
     }
 
     #[inline(always)]
-    pub fn forget<T>(self, storage: &'static SkStorage<T>) {
+    pub fn forget<T>(self, storage: &'static impl Storage<T>) {
         // SAFETY: as in `read`; that there is nothing to delete is no error here.
         let _ = unsafe { bpf_sk_storage_delete(map(storage), self.0) };
     }
 }
 
+/// A map of socket storage.
+pub trait Storage<T> {}
+
+impl<T> Storage<T> for SkStorage<T> {}
+impl<T> Storage<T> for InheritedSkStorage<T> {}
+
 #[inline(always)]
-fn map<T>(storage: &'static SkStorage<T>) -> *mut core::ffi::c_void {
+fn map<T>(storage: &'static impl Storage<T>) -> *mut core::ffi::c_void {
     ptr::from_ref(storage).cast_mut().cast()
 }

@@ -50,6 +50,7 @@ impl Lab {
             cgroup: node.cgroup().to_owned(),
             pin: node.pin(),
             notes: node.directory()?.join("notes"),
+            host: node.netns().path(),
             without: vec![],
             verbose: false,
         };

@@ -212,14 +212,15 @@ fn each_missing_feature_is_named() -> Result<()> {
     let lab = Lab::new()?;
     let mut settings = lab.settings.clone();
     ensure!(missing_features(&settings).is_empty(), "this kernel has all of them");
-    for feature in Feature::ALL {
-        settings.without = vec![*feature];
+    let needed: Vec<_> = Feature::ALL.iter().filter(|feature| feature.is_needed()).collect();
+    for feature in &needed {
+        settings.without = vec![**feature];
         let missing = missing_features(&settings);
-        assert_eq!(missing.iter().map(|m| m.feature).collect::<Vec<_>>(), [*feature]);
+        assert_eq!(missing.iter().map(|m| m.feature).collect::<Vec<_>>(), [**feature]);
         assert!(missing[0].to_string().contains(feature.as_str()), "{}", missing[0]);
-        assert_eq!(feature.as_str().parse(), Ok(*feature));
+        assert_eq!(feature.as_str().parse(), Ok(**feature));
     }
     settings.without = Feature::ALL.to_vec();
-    assert_eq!(missing_features(&settings).len(), Feature::ALL.len());
+    assert_eq!(missing_features(&settings).len(), needed.len());
     Ok(())
 }

@@ -77,6 +77,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         cgroup: settings.cgroup.clone().map_or_else(martlet_kernel::cgroup_root, Ok)?,
         pin: settings.pin.clone(),
         notes: settings.state.join("sysctl"),
+        host: PathBuf::from("/proc/self/ns/net"),
         without: options.without,
         verbose: options.verbose_kernel,
     };

@@ -4,6 +4,8 @@ use std::{io, net::IpAddr, path::PathBuf};
 
 use thiserror::Error;
 
+use crate::Netns;
+
 #[derive(Debug, Error)]
 pub enum KernelError {
     #[error("this binary was built without kernel programs; build it with `cargo xtask build`")]
@@ -52,6 +54,8 @@ pub enum KernelError {
     InNetns { path: PathBuf, what: &'static str, source: io::Error },
     #[error("{0} is not an address of the network namespace, or the family is off there")]
     AddressAbsent(IpAddr),
+    #[error("its interface {interface} can't be guarded: {why}")]
+    NotGuarded { interface: String, why: &'static str },
     #[error("a workload needs an address")]
     NoAddress,
 }
@@ -59,6 +63,11 @@ pub enum KernelError {
 impl KernelError {
     pub(crate) fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Self {
         move |source| Self::Map { map, source: Box::new(source) }
+    }
+
+    pub(crate) fn in_netns(netns: &Netns, what: &'static str) -> impl Fn(io::Error) -> Self {
+        let path = netns.path().to_owned();
+        move |source| Self::InNetns { path: path.clone(), what, source }
     }
 
     pub(crate) fn program<E: Into<aya::programs::ProgramError>>(

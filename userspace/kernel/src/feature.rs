@@ -37,6 +37,10 @@ features! {
     SkLookup = "sk-lookup";
     SkStorage = "sk-storage";
     SockHash = "sockhash";
+    /// Programs on interfaces: the guard.
+    SchedCls = "sched-cls";
+    /// Links to interfaces. Without it the guard is a filter of clsact.
+    Tcx = "tcx";
 }
 
 /// A feature that is not there.
@@ -44,6 +48,13 @@ features! {
 pub struct Missing {
     pub feature: Feature,
     pub why: String,
+}
+
+impl Feature {
+    /// Whether there is nothing else to do what it does.
+    pub fn is_needed(self) -> bool {
+        self != Feature::Tcx
+    }
 }
 
 impl fmt::Display for Missing {
@@ -66,23 +77,25 @@ impl FromStr for Feature {
 
 /// Asks the kernel for each feature; those in `settings.without` are taken as missing.
 pub fn missing_features(settings: &Settings) -> Vec<Missing> {
-    let probe = |feature: &Feature| {
-        let why = match settings.without.contains(feature) {
-            true => Some("masked by an option".to_owned()),
-            false => why_missing(*feature, &settings.cgroup),
-        };
-        why.map(|why| Missing { feature: *feature, why })
-    };
-    Feature::ALL.iter().filter_map(probe).collect()
+    let probe =
+        |feature: &Feature| why(settings, *feature).map(|why| Missing { feature: *feature, why });
+    Feature::ALL.iter().filter(|feature| feature.is_needed()).filter_map(probe).collect()
+}
+
+pub(crate) fn has_feature(settings: &Settings, feature: Feature) -> bool {
+    why(settings, feature).is_none()
+}
+
+fn why(settings: &Settings, feature: Feature) -> Option<String> {
+    match settings.without.contains(&feature) {
+        true => Some("masked by an option".to_owned()),
+        false => why_missing(feature, &settings.cgroup),
+    }
 }
 
 fn why_missing(feature: Feature, cgroup: &Path) -> Option<String> {
     match feature {
-        Feature::Version => match KernelVersion::current() {
-            Ok(version) if version >= KernelVersion::new(5, 15, 0) => None,
-            Ok(_) => Some("this kernel is older".to_owned()),
-            Err(error) => Some(format!("asking the kernel failed: {error}")),
-        },
+        Feature::Version => older_than(KernelVersion::new(5, 15, 0)),
         Feature::Btf => {
             let path = Path::new("/sys/kernel/btf/vmlinux");
             (!path.exists()).then(|| format!("{} does not exist", path.display()))
@@ -93,6 +106,16 @@ fn why_missing(feature: Feature, cgroup: &Path) -> Option<String> {
         Feature::SkLookup => program(ProgramType::SkLookup),
         Feature::SkStorage => map(MapType::SkStorage),
         Feature::SockHash => map(MapType::SockHash),
+        Feature::SchedCls => program(ProgramType::SchedClassifier),
+        Feature::Tcx => older_than(KernelVersion::new(6, 6, 0)),
+    }
+}
+
+fn older_than(wanted: KernelVersion) -> Option<String> {
+    match KernelVersion::current() {
+        Ok(version) if version >= wanted => None,
+        Ok(_) => Some("this kernel is older".to_owned()),
+        Err(error) => Some(format!("asking the kernel failed: {error}")),
     }
 }
 

@@ -1,11 +1,14 @@
 //! The user half of the kernel programs.
 //!
 //! [`Node`] loads, attaches, pins and adopts what belongs to the node; [`Pod`] what belongs to one
-//! pod: its listeners, its `sk_lookup` program, its sysctl, and sockets that dial from inside it.
+//! pod: its listeners, its `sk_lookup` program, its guard, its sysctl, and sockets that dial from
+//! inside it.
 //! Nothing here knows an identity.
 
 mod error;
 mod feature;
+mod guard;
+mod interfaces;
 mod link;
 mod listening;
 mod log;

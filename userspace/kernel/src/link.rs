@@ -34,6 +34,8 @@ pub enum Target {
     Cgroup(u64),
     /// The inode of the network namespace.
     Netns(u32),
+    /// The number of the interface, in the agent's network namespace.
+    Interface(u32),
 }
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
@@ -68,7 +70,7 @@ struct LinkUpdate {
 }
 
 /// The start of `struct bpf_link_info`. The last part is a union: a cgroup's number takes both
-/// words, a network namespace's the first.
+/// words, a network namespace's and an interface's the first.
 #[repr(C)]
 #[derive(Default)]
 struct LinkInfo {
@@ -87,7 +89,7 @@ pub fn adopt(path: &Path, program: BorrowedFd<'_>, target: Target) -> Result<boo
     }
     match open(path).and_then(|link| update(&link, program)) {
         Ok(()) => Ok(true),
-        // The cgroup or network namespace has died.
+        // The cgroup, network namespace or interface has died.
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
         Err(source) => Err(KernelError::LinkUpdate { path: path.to_owned(), source }),
     }
@@ -100,7 +102,7 @@ pub fn is_attached(path: &Path, target: Target) -> Result<bool, KernelError> {
         Ok(info) => Ok(match target {
             // A link whose target has died has the number 0.
             Target::Cgroup(id) => id == bytes_of(info.target),
-            Target::Netns(inode) => inode == info.target[0],
+            Target::Netns(number) | Target::Interface(number) => number == info.target[0],
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(KernelError::Pin { path: path.to_owned(), source }),

@@ -1,16 +1,39 @@
-//! What an application listens on, read once from the kernel's tables for sockets that are older
-//! than the programs. Later ones are seen by `establish`.
+//! What an application listens on and is connected to, read once from the kernel's tables for
+//! sockets that are older than the programs. Later ones are seen by `establish` and the guard.
 
 use std::{
     fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 /// `TCP_LISTEN` as `/proc/net/tcp` prints it.
 const LISTEN: &str = "0A";
 
+/// Neither `TCP_TIME_WAIT`, `TCP_CLOSE` nor what waits for a connection.
+const CONNECTED: [&str; 6] = ["01", "04", "05", "08", "09", "0B"];
+
 /// Bound address and port of every listening TCP socket in this thread's network namespace.
 pub fn listening_here() -> io::Result<Vec<(IpAddr, u16)>> {
+    let sockets = tables()?;
+    let listening = sockets.iter().filter(|socket| socket.state == LISTEN);
+    Ok(listening.map(|socket| (socket.local.ip(), socket.local.port())).collect())
+}
+
+/// Both ends of every TCP connection in this thread's network namespace.
+pub fn connected_here() -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
+    let sockets = tables()?;
+    let connected = sockets.iter().filter(|socket| CONNECTED.contains(&socket.state.as_str()));
+    Ok(connected.map(|socket| (socket.local, socket.remote)).collect())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Socket {
+    local: SocketAddr,
+    remote: SocketAddr,
+    state: String,
+}
+
+fn tables() -> io::Result<Vec<Socket>> {
     let mut found = parse(&fs::read_to_string("/proc/thread-self/net/tcp")?);
     match fs::read_to_string("/proc/thread-self/net/tcp6") {
         Ok(table) => found.extend(parse(&table)),
@@ -21,18 +44,19 @@ pub fn listening_here() -> io::Result<Vec<(IpAddr, u16)>> {
     Ok(found)
 }
 
-fn parse(table: &str) -> Vec<(IpAddr, u16)> {
+fn parse(table: &str) -> Vec<Socket> {
     table.lines().skip(1).filter_map(parse_line).collect()
 }
 
-fn parse_line(line: &str) -> Option<(IpAddr, u16)> {
+fn parse_line(line: &str) -> Option<Socket> {
     let mut fields = line.split_ascii_whitespace().skip(1);
-    let (local, _remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-    if state != LISTEN {
-        return None;
-    }
-    let (address, port) = local.split_once(':')?;
-    Some((parse_address(address)?, u16::from_str_radix(port, 16).ok()?))
+    let (local, remote) = (parse_end(fields.next()?)?, parse_end(fields.next()?)?);
+    Some(Socket { local, remote, state: fields.next()?.to_owned() })
+}
+
+fn parse_end(field: &str) -> Option<SocketAddr> {
+    let (address, port) = field.split_once(':')?;
+    Some(SocketAddr::new(parse_address(address)?, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// Words in the machine's byte order, printed in hex.
@@ -57,19 +81,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_listening_sockets_are_read() {
+    fn sockets_are_read_with_both_ends_and_their_state() {
         let table = "  sl  local_address rem_address   st\n\
             0: 0100007F:1F90 00000000:0000 0A 0 0\n\
             1: 00000000:0050 00000000:0000 0A 0 0\n\
             2: 0201000A:C350 0101000A:0050 01 0 0\n\
             3: 00000000000000000000000000000000:01BB 00000000000000000000000000000000:0000 0A 0\n\
             4: garbage\n";
-        let found = parse(table);
-        let expected: Vec<(IpAddr, u16)> = vec![
-            ("127.0.0.1".parse().unwrap(), 8080),
-            ("0.0.0.0".parse().unwrap(), 80),
-            ("::".parse().unwrap(), 443),
+        let expected = [
+            ("127.0.0.1:8080", "0.0.0.0:0", LISTEN),
+            ("0.0.0.0:80", "0.0.0.0:0", LISTEN),
+            ("10.0.1.2:50000", "10.0.1.1:80", CONNECTED[0]),
+            ("[::]:443", "[::]:0", LISTEN),
         ];
-        assert_eq!(found, expected);
+        let socket = |(local, remote, state): (&str, &str, &str)| Socket {
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            state: state.to_owned(),
+        };
+        assert_eq!(parse(table), expected.map(socket));
     }
 }

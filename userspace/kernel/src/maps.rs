@@ -12,7 +12,8 @@ use aya::{
     maps::{HashMap, MapData, MapError, PerCpuArray, SkStorage, SockHash},
 };
 use martlet_ebpf_shared::{
-    Address, Dial, Endpoint, Enrollment, Event, ListenerKey, ListeningKey, Receiver,
+    Address, Connection, Dial, Endpoint, Enrollment, Event, Guarded, ListenerKey, ListeningKey,
+    Receiver,
 };
 use martlet_model::report::Counter;
 
@@ -30,6 +31,8 @@ pub const NAMES: &[&str] = &[
     "PEERS",
     "ORIGINS",
     "DIALS",
+    "GUARDED",
+    "PLAIN",
     "COUNTERS",
 ];
 
@@ -42,6 +45,8 @@ pub struct Maps {
     found: Mutex<HashMap<MapData, ListeningKey, u64>>,
     origins: SkStorage<MapData, Endpoint>,
     dials: Mutex<SkStorage<MapData, Dial>>,
+    guarded: Mutex<HashMap<MapData, u32, Guarded>>,
+    plain: Mutex<HashMap<MapData, Connection, u32>>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -80,6 +85,8 @@ impl Maps {
             found: Mutex::new(take!("FOUND")),
             origins: take!("ORIGINS"),
             dials: Mutex::new(take!("DIALS")),
+            guarded: Mutex::new(take!("GUARDED")),
+            plain: Mutex::new(take!("PLAIN")),
             counters: take!("COUNTERS"),
         })
     }
@@ -200,6 +207,39 @@ impl Maps {
     ) -> Result<(), KernelError> {
         let dial = Dial { shown: shown.map(endpoint).unwrap_or_default() };
         lock(&self.dials).insert(socket, dial, 0).map_err(KernelError::map("DIALS"))
+    }
+
+    /// The interfaces at which the pod of a network namespace is guarded.
+    pub fn guarded(&self, netns: u64) -> Result<Vec<u32>, KernelError> {
+        let map = lock(&self.guarded);
+        let ours = map.iter().filter_map(|entry| match entry {
+            Ok((index, pod)) => (pod.netns == netns).then_some(Ok(index)),
+            Err(error) => Some(Err(error)),
+        });
+        ours.collect::<Result<_, _>>().map_err(KernelError::map("GUARDED"))
+    }
+
+    /// The network namespaces whose pods are guarded.
+    pub fn guarded_cookies(&self) -> Result<HashSet<u64>, KernelError> {
+        let pods: Result<_, _> =
+            lock(&self.guarded).iter().map(|entry| entry.map(|(_, pod)| pod.netns)).collect();
+        pods.map_err(KernelError::map("GUARDED"))
+    }
+
+    pub fn set_guarded(&self, interface: u32, pod: Guarded) -> Result<(), KernelError> {
+        let mut map = lock(&self.guarded);
+        map.insert(interface, pod, 0).map_err(KernelError::map("GUARDED"))
+    }
+
+    pub fn remove_guarded(&self, interface: u32) -> Result<(), KernelError> {
+        gone(lock(&self.guarded).remove(&interface)).map_err(KernelError::map("GUARDED"))
+    }
+
+    /// Connections of a pod that are older than its guard.
+    pub fn add_plain(&self, connections: &[Connection]) -> Result<(), KernelError> {
+        let mut map = lock(&self.plain);
+        let mut add = |connection| map.insert(connection, 1, 0);
+        connections.iter().try_for_each(&mut add).map_err(KernelError::map("PLAIN"))
     }
 
     pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {

@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
@@ -19,6 +19,8 @@ use martlet_model::report::{Counter, Hook};
 
 use crate::{
     Feature, KernelError, KernelLog, Netns, Pod,
+    feature::has_feature,
+    guard,
     link::{self, Target},
     maps::{self, Maps},
     object::object,
@@ -45,6 +47,9 @@ pub struct Settings {
     pub pin: PathBuf,
     /// A directory for notes on sysctls to restore.
     pub notes: PathBuf,
+    /// The network namespace of the node, with the host's ends of the pods' interfaces; the agent's
+    /// own, `/proc/self/ns/net`, unless it runs elsewhere.
+    pub host: PathBuf,
     /// Features to take as missing, for tests.
     pub without: Vec<Feature>,
     /// Whether the programs write a line for each verdict, to be read by [`Node::take_log`].
@@ -65,6 +70,9 @@ pub(crate) struct Shared {
     pub maps: Maps,
     pub links: PathBuf,
     pub notes: PathBuf,
+    pub host: Netns,
+    /// Whether the guard is attached by tcx, and by clsact otherwise.
+    pub tcx: bool,
     ebpf: Mutex<Ebpf>,
 }
 
@@ -94,9 +102,13 @@ impl Node {
         for name in [LOOKUP, LOOKUP_STRICT] {
             lookup(&mut ebpf, name)?.load().map_err(KernelError::program(name))?;
         }
+        guard::load(&mut ebpf)?;
         let log = settings.verbose.then(|| KernelLog::open(&mut ebpf)).transpose()?;
         let notes = settings.notes.clone();
-        let shared = Arc::new(Shared { maps, links, notes, ebpf: Mutex::new(ebpf) });
+        let host = Netns::open(&settings.host)?;
+        let tcx = has_feature(settings, Feature::Tcx);
+        let ebpf = Mutex::new(ebpf);
+        let shared = Arc::new(Shared { maps, links, notes, host, tcx, ebpf });
         Ok(Self { shared, hooks, target, pins, log })
     }
 
@@ -147,10 +159,12 @@ impl Node {
             maps.receivers()?.into_iter().partition(|(address, receiver)| {
                 declared.contains(address) || namespaces.contains(&receiver.netns)
             });
-        let cookies = maps.workload_cookies()?;
+        let mut cookies: HashSet<u64> = maps.workload_cookies()?.into_iter().collect();
+        cookies.extend(maps.guarded_cookies()?);
         let is_kept = |cookie: &u64| kept.iter().any(|(_, receiver)| receiver.netns == *cookie);
         for cookie in cookies.into_iter().filter(|cookie| !is_kept(cookie)) {
             maps.remove_workload(cookie)?;
+            guard::detach(&self.shared, cookie)?;
             self.shared.detach_lookup(cookie)?;
             maps.clear_ports(cookie)?;
             let notes = &self.shared.notes;
@@ -179,13 +193,17 @@ impl Node {
 }
 
 impl Shared {
+    pub fn programs(&self) -> MutexGuard<'_, Ebpf> {
+        self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn lookup_link(&self, cookie: u64) -> PathBuf {
         self.links.join(format!("{LOOKUP}-{cookie}"))
     }
 
     /// Attaches the `sk_lookup` program to a network namespace, or puts it behind the link there.
     pub fn attach_lookup(&self, netns: &Netns, strict: bool) -> Result<(), KernelError> {
-        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ebpf = self.programs();
         let name = if strict { LOOKUP_STRICT } else { LOOKUP };
         let failed = || KernelError::program(name);
         let program = lookup(&mut ebpf, name)?;

@@ -5,16 +5,21 @@ use std::{
     collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use martlet_ebpf_shared::{Address, Enrollment, ListenerKey, ListeningKey, Role};
+use martlet_ebpf_shared::{
+    Address, Connection, Enrollment, Guarded, ListenerKey, ListeningKey, Role,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{
-    KernelError, Netns,
-    listening::listening_here,
+    KernelError, Netns, guard,
+    listening::{connected_here, listening_here},
     maps::{self, Maps},
     node::Shared,
     sysctl,
@@ -29,6 +34,7 @@ pub struct Pod {
     node: Arc<Shared>,
     netns: Netns,
     addresses: Vec<IpAddr>,
+    strict: AtomicBool,
     listeners: Option<Listeners>,
 }
 
@@ -48,7 +54,9 @@ pub struct Dialer {
 }
 
 impl Pod {
-    /// Order: listeners, what the application listens on, receiving, and steering last.
+    /// Order: listeners, what the application listens on, receiving, steering, and the guard last,
+    /// since it refuses what is not steered. A pod that can't be guarded is enrolled all the same;
+    /// [`Pod::keep_guard`] says why.
     ///
     /// A pod that an earlier agent has enrolled is running while this happens: it stays steered,
     /// and nothing that is known about it is forgotten for a moment.
@@ -63,14 +71,37 @@ impl Pod {
         let workload = enrollment(&addresses)?;
         let listeners = listen(&node.maps, netns, &addresses)?;
         sysctl::set(netns, &node.notes)
-            .map_err(in_netns(netns, "setting net.ipv4.tcp_tw_reuse"))?;
+            .map_err(KernelError::in_netns(netns, "setting net.ipv4.tcp_tw_reuse"))?;
         watch_ports(&node.maps, netns, workload)?;
         for ip in &addresses {
             node.maps.set_receiver(maps::address(*ip), netns.cookie(), strict)?;
         }
         node.attach_lookup(netns, strict)?;
         node.maps.set_workload(netns.cookie(), workload)?;
-        Ok(Self { node, netns: netns.clone(), addresses, listeners: Some(listeners) })
+        let (listeners, strict) = (Some(listeners), strict.into());
+        let pod = Self { node, netns: netns.clone(), addresses, strict, listeners };
+        match pod.guard(true) {
+            Err(KernelError::NotGuarded { .. }) => {}
+            guarded => guarded?,
+        }
+        Ok(pod)
+    }
+
+    /// Puts the guard wherever it is missing: at interfaces that are new, or where somebody has
+    /// detached it. An error says which interface has none.
+    pub fn keep_guard(&self) -> Result<(), KernelError> {
+        self.guard(false)
+    }
+
+    fn guard(&self, renew: bool) -> Result<(), KernelError> {
+        let Enrollment { v4, v6, .. } = enrollment(&self.addresses)?;
+        let strict = u32::from(self.strict.load(Ordering::Relaxed));
+        let netns = self.netns.cookie();
+        if renew && self.node.maps.guarded(netns)?.is_empty() {
+            self.node.maps.add_plain(&connections(&self.netns)?)?;
+        }
+        let pod = Guarded { netns, v4, v6, netns_id: 0, strict };
+        guard::keep(&self.node, &self.netns, pod, renew)
     }
 
     /// The listeners; they can be taken once.
@@ -86,7 +117,13 @@ impl Pod {
         self.node.attach_lookup(&self.netns, strict)?;
         let cookie = self.netns.cookie();
         let set = |ip: &IpAddr| self.node.maps.set_receiver(maps::address(*ip), cookie, strict);
-        self.addresses.iter().try_for_each(set)
+        self.addresses.iter().try_for_each(set)?;
+        self.strict.store(strict, Ordering::Relaxed);
+        match self.guard(false) {
+            // The rest of the pod has changed.
+            Err(KernelError::NotGuarded { .. }) => Ok(()),
+            guarded => guarded,
+        }
     }
 
     /// Whether the pod's `sk_lookup` program is attached to its network namespace.
@@ -99,6 +136,7 @@ impl Pod {
     pub fn withdraw(self) -> Result<(), KernelError> {
         let maps = &self.node.maps;
         maps.remove_workload(self.netns.cookie())?;
+        guard::detach(&self.node, self.netns.cookie())?;
         self.node.detach_lookup(self.netns.cookie())?;
         for ip in &self.addresses {
             let address = maps::address(*ip);
@@ -109,7 +147,7 @@ impl Pod {
         }
         maps.clear_ports(self.netns.cookie())?;
         let restored = sysctl::restore(&self.netns, &self.node.notes);
-        restored.map_err(in_netns(&self.netns, "restoring net.ipv4.tcp_tw_reuse"))
+        restored.map_err(KernelError::in_netns(&self.netns, "restoring net.ipv4.tcp_tw_reuse"))
     }
 
     pub(crate) fn addresses(&self) -> &[IpAddr] {
@@ -169,7 +207,7 @@ fn watch_ports(maps: &Maps, netns: &Netns, workload: Enrollment) -> Result<(), K
     }
     let sockets = netns
         .run(listening_here)
-        .map_err(in_netns(netns, "reading what the application listens on"))?;
+        .map_err(KernelError::in_netns(netns, "reading what the application listens on"))?;
     let key = |(bound, port)| ListeningKey::new(cookie, maps::address(bound), port);
     let mut keys: HashSet<ListeningKey> = sockets.into_iter().map(key).collect();
     if known.is_some() {
@@ -186,9 +224,11 @@ fn listen(maps: &Maps, netns: &Netns, addresses: &[IpAddr]) -> Result<Listeners,
     for ip in addresses {
         netns.run(|| owns(*ip)).map_err(|_| KernelError::AddressAbsent(*ip))?;
         for role in [Role::Outbound, Role::Inbound] {
-            let failed = in_netns(netns, "listening");
-            let socket = netns.run(|| listener(*ip)).map_err(in_netns(netns, "listening"))?;
+            let failed = KernelError::in_netns(netns, "listening");
+            let socket =
+                netns.run(|| listener(*ip)).map_err(KernelError::in_netns(netns, "listening"))?;
             let key = ListenerKey { address: maps::address(*ip), role: role as u32 };
+            maps.set_dial(&socket, None)?;
             maps.set_listener(key, &socket)?;
             let listener = TcpListener::from_std(socket.into()).map_err(failed)?;
             match role {
@@ -223,7 +263,18 @@ fn listener(ip: IpAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn in_netns(netns: &Netns, what: &'static str) -> impl Fn(io::Error) -> KernelError {
-    let path = netns.path().to_owned();
-    move |source| KernelError::InNetns { path: path.clone(), what, source }
+/// What the pod is connected to before it has a guard.
+fn connections(netns: &Netns) -> Result<Vec<Connection>, KernelError> {
+    let found = netns
+        .run(connected_here)
+        .map_err(KernelError::in_netns(netns, "reading its connections"))?;
+    let connection = |(local, remote): (SocketAddr, SocketAddr)| Connection {
+        netns: netns.cookie(),
+        local: maps::address(local.ip()),
+        remote: maps::address(remote.ip()),
+        local_port: local.port(),
+        remote_port: remote.port(),
+        padding: 0,
+    };
+    Ok(found.into_iter().map(connection).collect())
 }

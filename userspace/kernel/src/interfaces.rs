@@ -1,0 +1,232 @@
+//! The interfaces of a network namespace, and where their other ends are, as rtnetlink(7) says it.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::fd::{AsFd, AsRawFd as _},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::Netns;
+
+/// Message types and attributes of include/uapi/linux/{netlink,rtnetlink,if_link,net_namespace}.h.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWNSID: u16 = 88;
+const RTM_GETNSID: u16 = 90;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_DUMP: u16 = 0x300;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_LINK_NETNSID: u16 = 37;
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
+const IFF_LOOPBACK: u32 = 8;
+
+const HEADER: usize = 16;
+/// `struct ifinfomsg`
+const LINK_HEADER: usize = 16;
+/// `struct rtgenmsg`, with its padding.
+const NETNS_HEADER: usize = 4;
+/// As much as the kernel puts in one answer (netlink(7)).
+const ANSWER: usize = 32 << 10;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Interface {
+    pub index: u32,
+    pub name: String,
+    pub is_loopback: bool,
+    /// `None` for a device of the machine.
+    pub kind: Option<String>,
+    /// What it is connected to, or lies on.
+    pub link: Option<u32>,
+    /// The number of the other network namespace in which that is; `None` if it is in this one.
+    pub link_netns: Option<u32>,
+}
+
+/// Asks about one network namespace.
+pub struct Interfaces {
+    socket: Socket,
+}
+
+impl Interfaces {
+    pub fn open(netns: &Netns) -> io::Result<Self> {
+        let route = Protocol::from(libc::NETLINK_ROUTE);
+        let open = || Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(route));
+        Ok(Self { socket: netns.run(open)? })
+    }
+
+    pub fn all(&self) -> io::Result<Vec<Interface>> {
+        let answers = self.ask(RTM_GETLINK, NLM_F_DUMP, &[0; LINK_HEADER], RTM_NEWLINK)?;
+        Ok(answers.iter().filter_map(|answer| interface(answer)).collect())
+    }
+
+    /// `None` if there is no such interface.
+    pub fn get(&self, index: u32) -> io::Result<Option<Interface>> {
+        let mut header = [0; LINK_HEADER];
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        match self.ask(RTM_GETLINK, 0, &header, RTM_NEWLINK) {
+            Ok(answers) => Ok(answers.first().and_then(|answer| interface(answer))),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// By which number this namespace knows another one; `None` if it does not know it.
+    pub fn netns_id(&self, other: &impl AsFd) -> io::Result<Option<u32>> {
+        let mut body = vec![0; NETNS_HEADER];
+        body.extend(8_u16.to_ne_bytes());
+        body.extend(NETNSA_FD.to_ne_bytes());
+        body.extend(other.as_fd().as_raw_fd().to_ne_bytes());
+        let answers = self.ask(RTM_GETNSID, 0, &body, RTM_NEWNSID)?;
+        let attributes = answers.first().and_then(|answer| answer.get(NETNS_HEADER..));
+        let id =
+            attributes.and_then(|all| attributes_of(all).find(|(kind, _)| *kind == NETNSA_NSID));
+        // -1: not known.
+        Ok(id.and_then(|(_, value)| number(value)).filter(|id| id.cast_signed() >= 0))
+    }
+
+    /// The bodies of all answers of a type.
+    fn ask(&self, kind: u16, flags: u16, body: &[u8], wanted: u16) -> io::Result<Vec<Vec<u8>>> {
+        let length = u32::try_from(HEADER + body.len()).map_err(io::Error::other)?;
+        let mut request = Vec::with_capacity(HEADER + body.len());
+        request.extend(length.to_ne_bytes());
+        request.extend(kind.to_ne_bytes());
+        request.extend((flags | NLM_F_REQUEST).to_ne_bytes());
+        request.extend([0; 8]);
+        request.extend(body);
+        let mut socket = &self.socket;
+        socket.write_all(&request)?;
+        let mut answers = Vec::new();
+        let mut buffer = vec![0; ANSWER];
+        loop {
+            let length = socket.read(&mut buffer)?;
+            for (kind, body) in messages(&buffer[..length]) {
+                match kind {
+                    NLMSG_DONE => return Ok(answers),
+                    NLMSG_ERROR => {
+                        let code = number(body).unwrap_or(0).cast_signed();
+                        return Err(io::Error::from_raw_os_error(-code));
+                    }
+                    _ if kind == wanted => answers.push(body.to_vec()),
+                    _ => {}
+                }
+            }
+            if flags & NLM_F_DUMP == 0 {
+                return Ok(answers);
+            }
+        }
+    }
+}
+
+fn interface(message: &[u8]) -> Option<Interface> {
+    let flags = number(message.get(8..12)?)?;
+    let mut interface = Interface {
+        index: number(message.get(4..8)?)?,
+        is_loopback: flags & IFF_LOOPBACK != 0,
+        ..Interface::default()
+    };
+    for (kind, value) in attributes_of(message.get(LINK_HEADER..)?) {
+        match kind {
+            IFLA_IFNAME => interface.name = text(value),
+            IFLA_LINK => interface.link = number(value),
+            IFLA_LINK_NETNSID => interface.link_netns = number(value),
+            IFLA_LINKINFO => {
+                let kind = attributes_of(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
+                interface.kind = kind.map(|(_, value)| text(value));
+            }
+            _ => {}
+        }
+    }
+    Some(interface)
+}
+
+/// Type and body of each message; each begins at a multiple of four.
+fn messages(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    parts(bytes, HEADER, |header| {
+        let length = number(header)?;
+        Some((usize::try_from(length).ok()?, u16::from_ne_bytes([header[4], header[5]])))
+    })
+}
+
+/// The upper bits of an attribute's type say how it is encoded.
+fn attributes_of(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    parts(bytes, 4, |header| {
+        let length = u16::from_ne_bytes([header[0], header[1]]);
+        Some((length.into(), u16::from_ne_bytes([header[2], header[3]]) & 0x3fff))
+    })
+}
+
+fn parts(
+    mut bytes: &[u8],
+    header: usize,
+    read: impl Fn(&[u8]) -> Option<(usize, u16)>,
+) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (length, kind) = read(bytes.get(..header)?)?;
+        let body = bytes.get(header..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, body))
+    })
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.first_chunk()?))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((4 + value.len() as u16).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn an_interface_is_read_from_its_attributes() {
+        let mut message = vec![0; LINK_HEADER];
+        message[4] = 7;
+        message.extend(attribute(IFLA_IFNAME, b"eth0\0"));
+        message.extend(attribute(IFLA_LINK, &9_u32.to_ne_bytes()));
+        message.extend(attribute(IFLA_LINK_NETNSID, &2_u32.to_ne_bytes()));
+        let info = attribute(IFLA_INFO_KIND, b"veth");
+        message.extend(attribute(IFLA_LINKINFO | 0x8000, &info));
+        let expected = Interface {
+            index: 7,
+            name: "eth0".to_owned(),
+            is_loopback: false,
+            kind: Some("veth".to_owned()),
+            link: Some(9),
+            link_netns: Some(2),
+        };
+        assert_eq!(interface(&message), Some(expected));
+        // Cut short, a message gives what is there and never panics.
+        for length in 0..message.len() {
+            let _ = interface(&message[..length]);
+        }
+    }
+
+    #[test]
+    fn the_loopback_interface_is_known_by_its_flag() -> io::Result<()> {
+        let netns = Netns::open(std::path::Path::new("/proc/thread-self/ns/net"))
+            .map_err(io::Error::other)?;
+        let all = Interfaces::open(&netns)?.all()?;
+        let names: Vec<_> =
+            all.iter().filter(|one| one.is_loopback).map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["lo"]);
+        Ok(())
+    }
+}
