@@ -38,6 +38,8 @@ pub enum State {
         renewal: Renewal,
         /// Whether its `sk_lookup` program is in its network namespace.
         is_attached: bool,
+        /// Why its guard is not everywhere where it should be.
+        unguarded: Option<String>,
     },
 }
 
@@ -142,7 +144,10 @@ impl Shared {
         for wanted in &lock(&self.configuration).file.local {
             let name = &wanted.workload.name;
             match states.get(name) {
-                Some(State::Steered { is_attached: true, .. }) => {}
+                Some(State::Steered { is_attached: true, unguarded: None, .. }) => {}
+                Some(State::Steered { is_attached: true, unguarded: Some(why), .. }) => {
+                    reasons.push(format!("{name} is not guarded: {why}"));
+                }
                 Some(State::Steered { .. }) => {
                     reasons.push(format!("{name} is not enrolled: its sk_lookup program is gone"));
                 }

@@ -75,6 +75,8 @@ struct Enrolled {
     pod: Pod,
     netns: Netns,
     renewal: Renewal,
+    /// Why the guard is not everywhere where it should be.
+    unguarded: Option<String>,
     stop: CancellationToken,
 }
 
@@ -210,6 +212,7 @@ impl Workloads {
             warn!(error = chain(&error), "the kernel does not know all of the mesh yet");
         }
         self.forget_leftovers();
+        self.keep_guards();
         self.renew();
         self.report();
     }
@@ -293,13 +296,17 @@ impl Workloads {
         credentials.install(svid);
         let strict = workload.mode == Mode::Strict;
         let mut pod = self.node.enroll(&netns, &workload.addresses, strict)?;
+        let unguarded = unguarded(&pod);
+        if let Some(why) = &unguarded {
+            warn!(workload = %workload.name, why, "not guarded");
+        }
         let listeners = pod.take_listeners().context("the listeners were taken before")?;
         let dialer = pod.dialer();
         let local =
             Arc::new(Local::new(workload.clone(), credentials, Arc::new(Inside(dialer.clone()))));
         let stop = CancellationToken::new();
         accept::serve(&self.accepting, listeners, &dialer, &local, &self.dataplane, &stop);
-        Ok(Enrolled { wanted: wanted.clone(), local, pod, netns, renewal, stop })
+        Ok(Enrolled { wanted: wanted.clone(), local, pod, netns, renewal, unguarded, stop })
     }
 
     /// What an earlier process left for a declared workload that cannot be enrolled yet is what
@@ -316,6 +323,17 @@ impl Workloads {
         match self.node.retain_declared(declared, &namespaces) {
             Ok(()) => self.leftovers = false,
             Err(error) => warn!(error = chain(&error), "leftovers could not be removed"),
+        }
+    }
+
+    /// Puts the guard back where it is missing.
+    fn keep_guards(&mut self) {
+        for (name, enrolled) in &mut self.enrolled {
+            let now = unguarded(&enrolled.pod);
+            if let Some(why) = now.as_ref().filter(|_| now != enrolled.unguarded) {
+                warn!(workload = %name, why, "not guarded");
+            }
+            enrolled.unguarded = now;
         }
     }
 
@@ -349,7 +367,8 @@ impl Workloads {
             let credentials = enrolled.local.credentials.clone();
             let is_attached = enrolled.pod.is_attached().unwrap_or(false);
             let renewal = enrolled.renewal.clone();
-            (name.clone(), State::Steered { credentials, renewal, is_attached })
+            let unguarded = enrolled.unguarded.clone();
+            (name.clone(), State::Steered { credentials, renewal, is_attached, unguarded })
         });
         self.shared.set_steered(steered.collect());
     }
@@ -396,6 +415,10 @@ fn find(source: &NetnsSource) -> Result<Netns, KernelError> {
 
 fn own_addresses(workloads: &[LocalWorkload]) -> impl Iterator<Item = IpAddr> {
     workloads.iter().flat_map(|local| local.workload.addresses.iter().copied())
+}
+
+fn unguarded(pod: &Pod) -> Option<String> {
+    pod.keep_guard().err().map(|error| chain(&error))
 }
 
 /// Every address of the mesh: workloads' and services'.
