@@ -4,6 +4,10 @@
 //! The process joins the node's cgroup, so that its own connections pass the node's hooks; they are
 //! made on threads inside the pods' network namespaces.
 
+mod arrival;
+pub mod packets;
+pub mod raw;
+
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
@@ -16,6 +20,8 @@ use anyhow::{Context as _, Result};
 use martlet_kernel::{Dialer, Listeners, Member, Netns, Node, Pod, Settings};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+
+pub use arrival::arrives;
 
 /// The process can be in one cgroup only: one lab at a time.
 static ONE_LAB: Mutex<()> = Mutex::new(());

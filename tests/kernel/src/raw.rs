@@ -1,0 +1,100 @@
+//! Sockets that the stack's own rules don't hold for, by system calls.
+
+use std::{
+    ffi::CString,
+    io,
+    mem::zeroed,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use libc::{c_int, c_void, socklen_t};
+
+fn checked(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[allow(unsafe_code)]
+fn socket(domain: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the fd is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(checked(libc::socket(domain, kind, protocol))?) })
+}
+
+/// A whole IP packet, from this thread's network namespace.
+pub fn send_packet(destination: IpAddr, packet: &[u8]) -> io::Result<()> {
+    let domain = if destination.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let socket = socket(domain, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
+    // A port means nothing here, and must be 0 for IPv6.
+    let to = socket2::SockAddr::from(SocketAddr::new(destination, 0));
+    send_to(&socket, packet, to.as_ptr().cast(), to.len())
+}
+
+/// A whole Ethernet frame, from an interface of this thread's network namespace.
+#[allow(unsafe_code)]
+pub fn send_frame(interface: &str, frame: &[u8]) -> io::Result<()> {
+    let all = (libc::ETH_P_ALL as u16).to_be();
+    let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, c_int::from(all))?;
+    let name = CString::new(interface)?;
+    // SAFETY: all zeroes is a valid address; the name is a C string.
+    let mut to: libc::sockaddr_ll = unsafe { zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_protocol = all;
+    // SAFETY: as above.
+    to.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) } as c_int;
+    to.sll_halen = 6;
+    to.sll_addr[..6].copy_from_slice(&frame[..6]);
+    send_to(&socket, frame, (&raw const to).cast(), size_of_val(&to) as socklen_t)
+}
+
+#[allow(unsafe_code)]
+fn send_to(socket: &OwnedFd, bytes: &[u8], to: *const c_void, length: socklen_t) -> io::Result<()> {
+    let (fd, start) = (socket.as_raw_fd(), bytes.as_ptr().cast());
+    // SAFETY: the bytes and the address are valid for their lengths.
+    let sent = unsafe { libc::sendto(fd, start, bytes.len(), 0, to.cast(), length) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The Ethernet address of an interface of this thread's network namespace.
+#[allow(unsafe_code)]
+pub fn hardware_address(interface: &str) -> io::Result<[u8; 6]> {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    // SAFETY: all zeroes is a valid request.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *place = byte.cast_signed();
+    }
+    // SAFETY: the request is one of this ioctl, and its name ends in NUL.
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) })?;
+    // SAFETY: the ioctl has filled this member.
+    let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+    Ok(std::array::from_fn(|i| data[i].cast_unsigned()))
+}
+
+/// An option that takes one int or several.
+#[allow(unsafe_code)]
+pub fn set_option<T: Into<Value>>(
+    socket: &socket2::Socket,
+    level: c_int,
+    name: c_int,
+    value: T,
+) -> io::Result<()> {
+    let Value(words, count) = value.into();
+    let (pointer, length) = (words.as_ptr().cast(), (count * size_of::<c_int>()) as socklen_t);
+    // SAFETY: the value is at least as long as said.
+    checked(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, pointer, length) }).map(drop)
+}
+
+/// Words, and how many of them count.
+pub struct Value([c_int; 5], usize);
+
+impl From<c_int> for Value {
+    fn from(value: c_int) -> Self {
+        Self([value, 0, 0, 0, 0], 1)
+    }
+}
+
+impl From<[c_int; 5]> for Value {
+    fn from(value: [c_int; 5]) -> Self {
+        Self(value, 5)
+    }
+}
