@@ -11,8 +11,9 @@ pub const APPLICATION_TIMEOUT: Duration = Duration::from_secs(10);
 pub const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Telling the far side why a connection ended; after that the lane is cut, which says less.
 pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
-/// What is read and thrown away after a farewell, so that it is not overtaken by a RST.
-pub const FAREWELL_BYTES: u64 = 4 * 1024 * 1024;
+/// What is read and thrown away after a farewell, so that it is not overtaken by a RST: more than
+/// two sockets' buffers, which can be full.
+pub const FAREWELL_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The caller closes a lane that nobody uses for this long.
 pub const IDLE_LANE: Duration = Duration::from_secs(30);
