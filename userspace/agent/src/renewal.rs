@@ -59,7 +59,7 @@ impl Renewal {
     }
 }
 
-/// The difference to now in whole seconds since the Unix epoch, for reports.
+/// Whole seconds since the Unix epoch, for reports; 0 for what lies before it.
 pub fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).as_ref().map_or(0, Duration::as_secs)
 }
