@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod fuzz;
 mod lint;
+mod promises;
 mod test;
 mod tidy;
 
@@ -60,6 +61,12 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Write `docs/promises.md`: what is promised, which tests show it, what they measured.
+    Promises {
+        /// Change nothing; fail if the page is not what the list says.
+        #[arg(long)]
+        check: bool,
+    },
     /// Format all sources.
     Fmt {
         /// Change nothing; fail if something would change.
@@ -89,6 +96,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::DemoVerdict => demo::judge()?,
         Task::Bench { no_install, arguments } => return demo::bench(!no_install, &arguments),
         Task::Fuzz { seconds } => fuzz::all(seconds)?,
+        Task::Promises { check } => promises::run(check)?,
         Task::Fmt { check } => lint::format(check)?,
         Task::Lint => lint::clippy()?,
         Task::Tidy => tidy::run()?,

@@ -3,6 +3,8 @@
 mod totals;
 
 use std::{
+    collections::BTreeSet,
+    env,
     io::{BufRead as _, BufReader},
     process::{Command, ExitCode, Stdio},
 };
@@ -14,6 +16,7 @@ use crate::{
     build::{self, ALL_BUT_EBPF, NODE},
     command::cargo,
     doctor::{self, Group, machine},
+    promises,
 };
 
 const KERNEL_TESTS: &str = "martlet-tests-kernel";
@@ -38,19 +41,30 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     doctor::run(&[Group::Build, Group::Test], !args.no_install)?;
-    let mut totals = Totals::default();
+    promises::forget_evidence()?;
+    let (mut totals, mut ran) = (Totals::default(), BTreeSet::new());
     if !args.kernel {
-        totals += watch(unit_tests(args))?;
+        totals += watch(unit_tests(args), &mut ran)?;
     }
     if !args.unit {
         build::release(NODE)?;
-        totals += watch(kernel_tests(args))?;
+        totals += watch(kernel_tests(args), &mut ran)?;
+    }
+    for complaint in promises::absent(|file| is_meant(args, file), &ran) {
+        println!("{complaint}");
+        totals.failed += 1;
     }
     if totals.passed == 0 {
         println!("no test ran");
     }
     println!("{totals}");
     Ok(if totals.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether these arguments ask for all tests of a file.
+fn is_meant(args: &Args, file: &str) -> bool {
+    let is_kernel = file.starts_with("tests/kernel/");
+    args.filter.is_none() && if is_kernel { !args.unit } else { !args.kernel }
 }
 
 fn unit_tests(args: &Args) -> Command {
@@ -72,8 +86,9 @@ fn kernel_tests(args: &Args) -> Command {
     command
 }
 
-/// Hands the tests' output on, and counts what it says.
-fn watch(mut command: Command) -> Result<Totals> {
+/// Hands the tests' output on, counts what it says, and adds the names of those that ran.
+fn watch(mut command: Command, ran: &mut BTreeSet<String>) -> Result<Totals> {
+    command.env("MARTLET_EVIDENCE", env::current_dir()?.join(promises::EVIDENCE));
     let mut child = command.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
     let output = child.stdout.take().context("cargo's output is piped")?;
     let mut report = Report::default();
@@ -85,6 +100,7 @@ fn watch(mut command: Command) -> Result<Totals> {
         println!("{line}");
     }
     let success = child.wait().context("waiting for cargo test")?.success();
+    ran.extend(report.ran().iter().cloned());
     let (totals, complaints) = report.finish(success, machine::lacks);
     for complaint in complaints {
         println!("{complaint}");

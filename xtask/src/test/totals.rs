@@ -3,7 +3,11 @@
 //! A test that cannot run here prints `SKIPPED(feature): why`. That is a skip only where the
 //! kernel really lacks the feature; everywhere else it is a failure.
 
-use std::{collections::BTreeMap, fmt, ops::AddAssign};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::AddAssign,
+};
 
 #[derive(Default, Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
@@ -21,12 +25,19 @@ pub struct Report {
     section: String,
     /// Feature by test.
     skips: BTreeMap<String, String>,
+    ran: BTreeSet<String>,
 }
 
 impl Report {
     pub fn read(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.add(result);
+        } else if let Some((path, _)) =
+            line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "))
+        {
+            let path = path.trim_end_matches(" - should panic");
+            let name = path.rsplit("::").next().unwrap_or(path);
+            self.ran.insert(name.to_owned());
         } else if let Some(name) =
             line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
@@ -36,6 +47,11 @@ impl Report {
         {
             self.skips.insert(self.section.clone(), feature.to_owned());
         }
+    }
+
+    /// The names of the functions of all tests that began; whether they passed, the totals say.
+    pub fn ran(&self) -> &BTreeSet<String> {
+        &self.ran
     }
 
     /// Reads `ok. 3 passed; 0 failed; 1 ignored; …`.
@@ -148,6 +164,15 @@ mod tests {
         let failed = Totals { passed: 2, failed: 1, skipped: 0 };
         assert_eq!(totals(SKIP, true, Some(false)), failed);
         assert_eq!(totals(SKIP, true, None), failed);
+    }
+
+    #[test]
+    fn the_tests_that_ran_are_known_by_name() {
+        let mut report = Report::default();
+        report.read("test evaluate::tests::deny_wins ... ok");
+        report.read("test a_claim ... said by a program of the test");
+        report.read("test result: ok. 2 passed; 0 failed; 0 ignored");
+        assert!(report.ran().iter().eq(["a_claim", "deny_wins"]));
     }
 
     #[test]

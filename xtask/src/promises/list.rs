@@ -1,0 +1,297 @@
+//! What Martlet promises, what would count as kept, and the tests that show it.
+//!
+//! A test belongs here when it would fail if the promise were broken. What is still missing is said
+//! beside the tests, so that nobody takes a part for the whole.
+
+use super::{Promise, Test};
+
+const AUTHORITY: &str = "userspace/authority/tests/authority.rs";
+const HANDSHAKES: &str = "userspace/identity/tests/handshakes.rs";
+const LAPSES: &str = "userspace/dataplane/tests/lapses.rs";
+const STANDALONE: &str = "userspace/standalone/tests/refused.rs";
+
+const ADOPTION: &str = "tests/kernel/tests/adoption.rs";
+const CONNECTIONS: &str = "tests/kernel/tests/connections.rs";
+const ESCAPE: &str = "tests/kernel/tests/escape.rs";
+const GUARD: &str = "tests/kernel/tests/guard.rs";
+const LIFE: &str = "tests/kernel/tests/life.rs";
+const REDECLARED: &str = "tests/kernel/tests/redeclared.rs";
+const REFUSALS: &str = "tests/kernel/tests/refusals.rs";
+const STEERING: &str = "tests/kernel/tests/steering.rs";
+const WIRE: &str = "tests/kernel/tests/wire.rs";
+
+pub const PROMISES: &[Promise] = &[
+    Promise {
+        number: 1,
+        promise: "No plaintext byte between two enrolled pods is seen on the wire, also while an \
+                  agent on either side starts, crashes, hangs, is upgraded, runs out of files, \
+                  memory or disk, or has an expired certificate.",
+        bar: "0 in 1,000 seeded faults of each kind",
+        tests: &[
+            Test(
+                WIRE,
+                "none_of_ten_thousand_canaries_is_seen_between_enrolled_pods_and_all_are_without",
+            ),
+            Test(
+                LIFE,
+                "without_the_far_agent_its_pods_are_refused_and_never_plain_while_all_else_flows",
+            ),
+            Test(
+                LIFE,
+                "without_its_own_agent_a_pod_is_refused_by_enrolled_pods_and_reaches_all_others",
+            ),
+            Test(LIFE, "a_stopping_agent_lets_live_connections_finish_and_leaves_its_pods_closed"),
+        ],
+        missing: "faults other than a killed and a stopping agent; the number of them",
+    },
+    Promise {
+        number: 2,
+        promise: "No packet of a pod that is to be enrolled reaches an enrolled destination before \
+                  its enrolment is decided.",
+        bar: "0 packets",
+        tests: &[
+            Test(REDECLARED, "a_pod_that_is_declared_anew_and_cannot_be_enrolled_stays_closed"),
+            Test(ADOPTION, "a_pod_that_could_not_be_enrolled_again_stays_closed"),
+        ],
+        missing: "pods that dial from their first instruction",
+    },
+    Promise {
+        number: 3,
+        promise: "Every way around steering is refused or leads through mTLS: raw and packet \
+                  sockets, sockets from another cgroup or handed over, marks, MPTCP, fast open, \
+                  io_uring, mapped addresses, repair mode, aliases, fragments, tunnels, nested \
+                  namespaces.",
+        bar: "0 bytes delivered in clear to a strict pod",
+        tests: &[
+            Test(ESCAPE, "packets_made_by_hand_reach_no_strict_pod"),
+            Test(ESCAPE, "sockets_that_avoid_steering_reach_no_strict_pod"),
+            Test(CONNECTIONS, "every_kind_of_connect_is_carried"),
+            Test(CONNECTIONS, "a_client_with_mptcp_is_carried_but_sees_the_agent_as_its_peer"),
+            Test(STEERING, "a_socket_bound_to_a_second_address_is_steered"),
+        ],
+        missing: "sockets that are handed over, nested namespaces, moves between cgroups",
+    },
+    Promise {
+        number: 4,
+        promise: "Nobody who is not authenticated delivers a byte to an application of a strict \
+                  pod by any path: its address, a service, a port of the node, the loopback \
+                  routes, the node's address, IPv6, the host's namespace, the same node, a \
+                  look-alike of the kubelet. The kubelet's own probe passes.",
+        bar: "0 bytes; probes 100 %",
+        tests: &[
+            Test(REFUSALS, "strict_refuses_plaintext_while_mtls_callers_use_the_same_port"),
+            Test(STEERING, "plaintext_is_refused_when_strict_and_let_in_when_permissive"),
+            Test(STEERING, "an_address_that_was_not_declared_is_refused_when_strict"),
+            Test(GUARD, "a_strict_pod_gets_answers_from_outside_the_mesh_and_nothing_else"),
+        ],
+        missing: "ports of the node, loopback routes, the host's namespace, probes",
+    },
+    Promise {
+        number: 5,
+        promise: "With the agent dead, new connections between enrolled pods are refused, and all \
+                  other traffic flows.",
+        bar: "0 passed",
+        tests: &[
+            Test(
+                LIFE,
+                "without_the_far_agent_its_pods_are_refused_and_never_plain_while_all_else_flows",
+            ),
+            Test(
+                LIFE,
+                "without_its_own_agent_a_pod_is_refused_by_enrolled_pods_and_reaches_all_others",
+            ),
+            Test(STEERING, "without_an_agent_enrolled_pods_are_refused_and_all_else_flows"),
+        ],
+        missing: "",
+    },
+    Promise {
+        number: 6,
+        promise: "A node gets certificates only for pods that are bound to it, alive, and have the \
+                  UID that it names.",
+        bar: "0 wrong in 40 combinations and 10,000 races",
+        tests: &[],
+        missing: "there is no control plane yet",
+    },
+    Promise {
+        number: 7,
+        promise: "Private keys exist in the agent's memory and nowhere else.",
+        bar: "0 found in logs, files, cores and /proc",
+        tests: &[],
+        missing: "",
+    },
+    Promise {
+        number: 8,
+        promise: "A pod with a used address never gets the identity or the bytes of the pod that \
+                  had it before.",
+        bar: "0 in 10,000 reuses",
+        tests: &[
+            Test(GUARD, "a_connection_with_the_same_addresses_and_ports_inherits_nothing"),
+            Test(STEERING, "what_a_dead_agent_left_for_other_pods_is_forgotten"),
+            Test(LAPSES, "a_workload_that_becomes_somebody_else_loses_its_open_connections"),
+        ],
+        missing: "pods that come and go by the thousand",
+    },
+    Promise {
+        number: 9,
+        promise: "A peer is one valid SPIFFE ID from a verified chain of its own trust domain; \
+                  everything else is refused before an application byte.",
+        bar: "100 % of the collection and of a fuzz of the grammar",
+        tests: &[
+            Test(REFUSALS, "wrong_callers_are_refused_before_an_application_byte"),
+            Test(REFUSALS, "wrong_servers_are_refused_before_an_application_byte"),
+            Test(HANDSHAKES, "certificates_without_exactly_one_spiffe_id_are_refused"),
+            Test(HANDSHAKES, "certificates_for_something_else_are_refused"),
+            Test(HANDSHAKES, "certificates_out_of_their_time_are_refused"),
+            Test(HANDSHAKES, "another_root_of_the_same_name_is_refused_by_both"),
+            Test(AUTHORITY, "another_trust_domain_is_refused"),
+        ],
+        missing: "a fuzz of the grammar",
+    },
+    Promise {
+        number: 10,
+        promise: "A change of policy reaches new connections within a second and ends live ones \
+                  within five, with 1,000 policies and 10,000 pods.",
+        bar: "99 of 100 within",
+        tests: &[
+            Test(LIFE, "a_live_connection_that_policy_denies_is_reset_and_others_go_on"),
+            Test(LAPSES, "a_permit_that_lapses_ends_what_is_open_at_both_ends"),
+        ],
+        missing: "the times, and the size",
+    },
+    Promise {
+        number: 11,
+        promise: "Policies are evaluated as a slow and obvious oracle does it.",
+        bar: "0 differences in 100,000,000 random cases",
+        tests: &[Test("userspace/policy/src/evaluate/tests.rs", "evaluation_equals_the_oracle")],
+        missing: "the number of cases",
+    },
+    Promise {
+        number: 12,
+        promise: "An unknown, invalid, partial or unenforceable policy denies, and losing the \
+                  control plane never widens anything.",
+        bar: "0",
+        tests: &[
+            Test("userspace/policy/src/evaluate/tests.rs", "what_would_mean_nothing_is_refused"),
+            Test(LIFE, "a_broken_node_file_changes_nothing_and_the_status_says_why"),
+        ],
+        missing: "there is no control plane yet",
+    },
+    Promise {
+        number: 13,
+        promise: "Expiry closes; renewal starts at half of a certificate's life; no connection \
+                  outlives its peer's certificate by more than five minutes; a clock that jumps \
+                  neither leaks nor panics.",
+        bar: "shown with a clock of the test's own",
+        tests: &[
+            Test(LIFE, "certificates_are_renewed_without_touching_live_connections"),
+            Test(LAPSES, "an_expired_peer_opens_nothing_more_over_its_lane"),
+            Test(LAPSES, "our_own_expired_certificate_opens_nothing_more_and_is_blamed"),
+            Test("userspace/agent/src/renewal.rs", "a_clock_that_is_set_back_makes_it_due"),
+        ],
+        missing: "jumps of the clock under load",
+    },
+    Promise {
+        number: 14,
+        promise: "During 24 hours without a control plane, and a restart of the agent in them, \
+                  running pods keep full service.",
+        bar: "0 failed",
+        tests: &[],
+        missing: "there is no control plane yet",
+    },
+    Promise {
+        number: 15,
+        promise: "A planned upgrade of the agent fails no new connection and resets no \
+                  established one within the time to drain.",
+        bar: "0 of 1,000,000 requests and 0 of 10,000 streams, over 20 upgrades",
+        tests: &[],
+        missing: "",
+    },
+    Promise {
+        number: 16,
+        promise: "After a kill of the agent, its connections end by a reset within a second, and \
+                  service is back within a second of its restart.",
+        bar: "99 of 100 within",
+        tests: &[Test(
+            LIFE,
+            "without_the_far_agent_its_pods_are_refused_and_never_plain_while_all_else_flows",
+        )],
+        missing: "the times",
+    },
+    Promise {
+        number: 17,
+        promise: "One pod cannot make things worse for another: connections, handshakes and \
+                  memory have quotas.",
+        bar: "the other's p99 at most doubled, 0 errors",
+        tests: &[],
+        missing: "",
+    },
+    Promise {
+        number: 18,
+        promise: "An agent on a kernel that lacks a needed feature is not ready and names it; \
+                  it never serves a part in silence.",
+        bar: "100 % of the features",
+        tests: &[
+            Test(LIFE, "an_agent_without_a_needed_feature_is_not_ready_and_names_it"),
+            Test(ADOPTION, "each_missing_feature_is_named"),
+            Test(GUARD, "where_the_kernel_has_no_tcx_the_guard_is_a_filter"),
+        ],
+        missing: "",
+    },
+    Promise {
+        number: 19,
+        promise: "Programs, links and map entries that somebody changed or removed are noticed, \
+                  put back and reported.",
+        bar: "within 5 s",
+        tests: &[
+            Test(GUARD, "a_guard_that_somebody_detached_is_put_back"),
+            Test(ADOPTION, "a_link_to_another_cgroup_is_replaced"),
+        ],
+        missing: "all but the guard while the agent runs",
+    },
+    Promise {
+        number: 20,
+        promise: "Making a running pod strict ends its old plaintext connections.",
+        bar: "within 1 s",
+        tests: &[
+            Test(GUARD, "plaintext_that_began_by_right_goes_on_until_the_pod_is_strict"),
+            Test(
+                LIFE,
+                "what_is_open_goes_on_when_its_pods_are_enrolled_unless_strict_and_when_they_are_withdrawn",
+            ),
+        ],
+        missing: "they are stopped, not closed; the time",
+    },
+    Promise {
+        number: 21,
+        promise: "What the cluster's NetworkPolicies allow is not widened.",
+        bar: "identical",
+        tests: &[],
+        missing: "the wire shows the applications' own addresses and ports; no cluster has been asked yet",
+    },
+    Promise {
+        number: 22,
+        promise: "Uninstalling leaves the node as it was found.",
+        bar: "no difference",
+        tests: &[],
+        missing: "a withdrawn pod is as it was, a node is not shown yet",
+    },
+    Promise {
+        number: 23,
+        promise: "Bad input of any kind, on any interface, is refused, counted, logged once, and \
+                  harms nobody else.",
+        bar: "100 % of the collections",
+        tests: &[
+            Test(STANDALONE, "bad_files_are_refused_with_place_and_remedy"),
+            Test(REFUSALS, "wrong_callers_are_refused_before_an_application_byte"),
+            Test(
+                "userspace/telemetry/src/admin/tests.rs",
+                "hostile_paths_are_refused_and_leave_the_server_working",
+            ),
+            Test(
+                "userspace/dataplane/src/frame/tests.rs",
+                "no_bytes_make_the_decoder_panic_and_cuts_change_nothing",
+            ),
+        ],
+        missing: "collections for the kernel's maps and pins, floods",
+    },
+];
