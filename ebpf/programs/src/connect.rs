@@ -1,8 +1,11 @@
 //! `cgroup/connect4` and `connect6`: an enrolled workload's connection to the mesh is turned to the
 //! workload's own address, and its origin is kept on the socket.
 //!
-//! Runs for every `connect()` on the node. UDP, processes outside enrolled network namespaces, and
-//! the agent's own dials leave within a few instructions.
+//! A process whose network namespace is neither a workload's nor outside by decision is a pod's about
+//! which nothing is decided yet: it can't reach the mesh.
+//!
+//! Runs for every `connect()` on the node. UDP, what is outside by decision, and the agent's own dials
+//! leave within a few instructions.
 
 use core::mem::offset_of;
 
@@ -13,14 +16,14 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use martlet_ebpf_shared::{
-    Address, Endpoint, Enrollment, Event,
+    ALL_OUTSIDE, Address, Endpoint, Enrollment, Event,
     decide::{self, Connect},
 };
 
 use crate::{
     context::{load, load_v6, store, store_v6},
     log::tell,
-    maps::{DIALS, MEMBERS, PEERS, RECEIVERS, WORKLOADS, count},
+    maps::{DIALS, MEMBERS, OUTSIDE, PEERS, RECEIVERS, WORKLOADS, count},
     socket::Socket,
 };
 
@@ -41,7 +44,7 @@ const SOURCE_IP6: usize = offset_of!(bpf_sock, src_ip6);
 const TYPE: usize = offset_of!(bpf_sock_addr, type_);
 const PROTOCOL: usize = offset_of!(bpf_sock_addr, protocol);
 
-/// A connection that an enrolled workload opens.
+/// A connection of an enrolled workload, or of a pod about which nothing is decided yet.
 struct Attempt {
     socket: Socket,
     sock: *mut bpf_sock,
@@ -93,9 +96,13 @@ fn attempt(context: &SockAddrContext) -> Option<Attempt> {
     }
     // SAFETY: the context is that of a cgroup program, which this helper accepts.
     let netns = unsafe { bpf_get_netns_cookie(raw.cast()) };
-    let workload = WORKLOADS.get_ptr(&netns)?;
+    let workload = WORKLOADS.get_ptr(&netns);
     // SAFETY: entries are replaced as a whole and freed after a grace period.
-    let workload = unsafe { *workload };
+    let workload = workload.map_or(Enrollment::UNDECIDED, |workload| unsafe { *workload });
+    // Also while it is being enrolled: a pod that was outside until then runs on undisturbed.
+    if workload.steered == 0 && is_outside(netns) {
+        return None;
+    }
     // SAFETY: a plain field of the context.
     let sock = unsafe { (*raw).__bindgen_anon_1.sk };
     let socket = Socket::new(sock)?;
@@ -104,6 +111,11 @@ fn attempt(context: &SockAddrContext) -> Option<Attempt> {
         return None;
     }
     Some(Attempt { socket, sock, netns, workload })
+}
+
+#[inline(always)]
+fn is_outside(netns: u64) -> bool {
+    OUTSIDE.get_ptr(&netns).is_some() || OUTSIDE.get_ptr(&ALL_OUTSIDE).is_some()
 }
 
 /// Where to connect to instead, or the answer to give at once.

@@ -16,9 +16,15 @@ use martlet_ebpf_shared::{
 const GROWING: usize = 1;
 
 /// Workloads of this node, by network-namespace cookie. Written by the agent.
-/// Missing: the process is in no enrolled workload, and nothing is done.
+/// Missing: the process is in no enrolled workload; see `OUTSIDE`.
 #[btf_map]
 pub static WORKLOADS: HashMap<u64, Enrollment, 4096, GROWING> = HashMap::new();
+
+/// Network namespaces that are outside the mesh by decision, by cookie: the node's own, and those
+/// that the agent is told of. Written by the agent; it outlives the agent as all maps do.
+/// Missing here and in `WORKLOADS`: undecided, and what it opens to the mesh is refused.
+#[btf_map]
+pub static OUTSIDE: HashMap<u64, u32, 65_536, GROWING> = HashMap::new();
 
 /// Every address of the mesh. Written by the agent from the directory; the value is a `Member`.
 /// Missing: outside the mesh. To connect there is passed; to come from there is plaintext.

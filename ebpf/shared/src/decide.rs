@@ -7,7 +7,7 @@ use crate::{
     is_steer_port,
 };
 
-/// What `connect` does with a TCP connection that a process of an enrolled workload opens.
+/// What `connect` does with a TCP connection of an enrolled workload, or of nobody known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Connect {
     Pass(Event),
@@ -16,7 +16,8 @@ pub enum Connect {
     Refuse(Event),
 }
 
-/// Decides about a `connect()` of an enrolled workload to `destination`.
+/// Decides about a `connect()` to `destination` of a workload, or of a pod about which nothing is
+/// decided yet: that one is like a workload that is not steered.
 ///
 /// `bound` is what the socket is bound to, and `owned` says whether the workload has an address;
 /// `member` is what the directory says of the destination.
@@ -28,11 +29,11 @@ pub fn connect(
     member: Option<u32>,
     owned: impl Fn(&Address) -> bool,
 ) -> Connect {
-    if workload.steered == 0 {
-        return Connect::Pass(Event::ConnectNotYet);
-    }
     if member.is_none() {
         return Connect::Pass(Event::ConnectOutside);
+    }
+    if workload.steered == 0 {
+        return Connect::Refuse(Event::ConnectUndecided);
     }
     if owned(destination) {
         return Connect::Pass(Event::ConnectOwn);
@@ -166,10 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_steered_before_the_pod_is_enrolled() {
-        let preparing = Enrollment { steered: 0, ..pod() };
-        let passed = unbound(&preparing, &v4([10, 0, 0, 2]), WORKLOAD);
-        assert_eq!(passed, Connect::Pass(Event::ConnectNotYet));
+    fn an_undecided_pod_reaches_only_what_is_outside_the_mesh() {
+        for undecided in [Enrollment { steered: 0, ..pod() }, Enrollment::UNDECIDED] {
+            for member in [WORKLOAD, SERVICE] {
+                let refused = unbound(&undecided, &v4([10, 0, 0, 2]), member);
+                assert_eq!(refused, Connect::Refuse(Event::ConnectUndecided));
+            }
+            let passed = unbound(&undecided, &v4([10, 0, 0, 9]), None);
+            assert_eq!(passed, Connect::Pass(Event::ConnectOutside));
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ events! {
     ConnectOutside = "connect" / "passed_outside_mesh";
     ConnectOwn = "connect" / "passed_own_address";
     ConnectAgent = "connect" / "passed_agent";
-    ConnectNotYet = "connect" / "passed_not_yet_enrolled";
+    ConnectUndecided = "connect" / "refused_undecided";
     ConnectNoFamily = "connect" / "refused_address_family";
     ConnectDevice = "connect" / "refused_bound_to_device";
     ConnectNoMemory = "connect" / "refused_no_memory";

@@ -10,9 +10,20 @@ pub struct Enrollment {
     /// The first address of the family; unspecified if the workload has none.
     pub v4: Address,
     pub v6: Address,
-    /// 0 while the pod is being enrolled: what it listens on is watched, but nothing is steered.
+    /// 0 while the pod is being enrolled: what it listens on is watched, but nothing is steered, and
+    /// what it opens to the mesh is refused unless its namespace was outside by decision.
     pub steered: u32,
 }
+
+impl Enrollment {
+    /// What a pod is about which nothing is decided yet.
+    pub const UNDECIDED: Self =
+        Self { v4: Address::UNSPECIFIED, v6: Address::UNSPECIFIED, steered: 0 };
+}
+
+/// The key of `OUTSIDE` that stands for all network namespaces that are no workload's. No namespace
+/// has this cookie.
+pub const ALL_OUTSIDE: u64 = 0;
 
 /// What an address of the mesh is.
 #[repr(u32)]

@@ -16,8 +16,8 @@ pub mod packet;
 pub use address::{Address, Endpoint};
 pub use event::Event;
 pub use layout::{
-    Connection, Dial, Enrollment, Flow, Guarded, ListenerKey, ListeningKey, Member, Published,
-    Receiver, Role,
+    ALL_OUTSIDE, Connection, Dial, Enrollment, Flow, Guarded, ListenerKey, ListeningKey, Member,
+    Published, Receiver, Role,
 };
 
 /// Part of the pin directory's name, since a pinned map is reused without a check of its layout.

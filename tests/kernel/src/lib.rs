@@ -160,6 +160,11 @@ pub fn members(node: &Node, places: &[&Place]) -> Result<()> {
     Ok(node.set_members(addresses.map(|ip| (ip, Member::Workload)))?)
 }
 
+/// These pods are outside the mesh by decision, and no others.
+pub fn leave_outside(node: &Node, places: &[&Place]) -> Result<()> {
+    Ok(node.set_outside(places.iter().map(|place| place.netns.cookie()))?)
+}
+
 /// Stands in for the data plane: takes what is steered to it onwards, without TLS.
 pub fn relay(dialer: Dialer, listeners: Listeners) {
     for listener in listeners.outbound {

@@ -6,7 +6,7 @@ use std::{io::ErrorKind, net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use martlet_kernel::{Feature, KernelError, Netns, Node, Settings, missing_features};
 use martlet_lab::wait_for;
-use martlet_tests_kernel::{Lab, Place, members, relay};
+use martlet_tests_kernel::{Lab, Place, leave_outside, members, relay};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -144,6 +144,7 @@ async fn a_pod_that_could_not_be_enrolled_again_stays_closed() -> Result<()> {
     second.retain_declared(a.addresses(), &[])?;
     assert!(is_refused(&a, to).await?, "still steered, and nobody serves it");
     second.retain_declared([], &[])?;
+    leave_outside(&second, &[&a])?;
     assert!(!is_refused(&a, to).await?, "no longer declared");
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use martlet_kernel::{Listeners, Node, Pod};
-use martlet_tests_kernel::{Lab, Place, members};
+use martlet_tests_kernel::{Lab, Place, leave_outside, members};
 use socket2::{Domain, Socket, Type};
 
 const PORT: u16 = 8080;
@@ -42,6 +42,7 @@ impl Called {
     fn new(lab: &Lab) -> Result<Self> {
         let (caller, callee) = (lab.place("cart-0")?, lab.place("web-0")?);
         let node = Node::start(&lab.settings)?;
+        leave_outside(&node, &[&caller])?;
         members(&node, &[&caller, &callee])?;
         Ok(Self { node, caller, callee })
     }

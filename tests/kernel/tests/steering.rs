@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use martlet_kernel::{Feature, Member, Node, missing_features};
-use martlet_tests_kernel::{Lab, Place, members, relay};
+use martlet_tests_kernel::{Lab, Place, leave_outside, members, relay};
 use socket2::Protocol;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -116,6 +116,7 @@ async fn plaintext_is_refused_when_strict_and_let_in_when_permissive() -> Result
     let lab = Lab::new()?;
     let (stranger, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
+    leave_outside(&node, &[&stranger])?;
     members(&node, &[&b])?;
     let to = SocketAddr::new(b.v4, 8080);
     let listener = b.listen(to)?;
@@ -135,6 +136,7 @@ async fn a_port_nobody_listens_on_is_refused_by_the_kernel() -> Result<()> {
     let lab = Lab::new()?;
     let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
+    leave_outside(&node, &[&a])?;
     members(&node, &[&a, &b])?;
     let (pod, _listeners) = b.enroll(&node, false)?;
     let to = SocketAddr::new(b.v4, 8080);
@@ -226,6 +228,7 @@ async fn a_withdrawn_pod_is_as_it_was() -> Result<()> {
     let to = SocketAddr::new(b.v4, 8080);
     let listener = b.listen(to)?;
     let node = Node::start(&lab.settings)?;
+    leave_outside(&node, &[&a])?;
     members(&node, &[&a, &b])?;
     let (pod, listeners) = b.enroll(&node, true)?;
     assert_eq!(sysctl(&b)?, "1");
@@ -364,6 +367,7 @@ async fn a_socket_that_is_used_again_shows_its_real_peer() -> Result<()> {
     let lab = Lab::new()?;
     let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
+    leave_outside(&node, &[&a])?;
     members(&node, &[&a, &b])?;
     let (failing, working) = (SocketAddr::new(b.v4, 9999), SocketAddr::new(b.v4, 8080));
     let _listener = b.listen(working)?;

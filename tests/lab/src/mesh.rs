@@ -13,6 +13,7 @@ pub struct Mesh {
     trust_domain: String,
     authority: PathBuf,
     members: Vec<Member>,
+    outside: Vec<Pod>,
     services: Vec<Value>,
     policies: Vec<Value>,
 }
@@ -44,6 +45,7 @@ impl Mesh {
             trust_domain: trust_domain.to_owned(),
             authority,
             members: Vec::new(),
+            outside: Vec::new(),
             services: Vec::new(),
             policies: Vec::new(),
         }
@@ -60,6 +62,7 @@ impl Mesh {
     /// Enrols a pod, or changes what was said about it; `mode` is `permissive` or `strict`.
     pub fn enroll(&mut self, pod: &Pod, namespace: &str, service_account: &str, mode: &str) {
         self.withdraw(pod);
+        self.outside.retain(|outside| outside.netns().path() != pod.netns().path());
         self.members.push(Member {
             pod: pod.clone(),
             namespace: namespace.to_owned(),
@@ -68,6 +71,13 @@ impl Mesh {
         });
     }
 
+    /// Decides that a pod is outside: it may call the mesh in plaintext.
+    pub fn leave_outside(&mut self, pod: &Pod) {
+        self.withdraw(pod);
+        self.outside.push(pod.clone());
+    }
+
+    /// Nothing is said about the pod any more: it is undecided.
     pub fn withdraw(&mut self, pod: &Pod) {
         self.members.retain(|member| member.pod.netns().path() != pod.netns().path());
     }
@@ -107,6 +117,8 @@ impl Mesh {
     /// What this node's agent is told: its own pods come with their network namespaces.
     pub fn node_file(&self, node: &Node) -> Result<Value> {
         let directory = node.directory()?;
+        let here = self.outside.iter().filter(|pod| pod.node().name() == node.name());
+        let outside: Vec<_> = here.map(|pod| json!({ "path": pod.netns().path() })).collect();
         Ok(json!({
             "trustDomain": self.trust_domain,
             "authority": { "directory": self.authority },
@@ -120,6 +132,7 @@ impl Mesh {
                 "accessLog": directory.join("access.log"),
             },
             "workloads": self.members.iter().map(|member| member.entry(node)).collect::<Vec<_>>(),
+            "outside": outside,
             "services": self.services,
             "policies": self.policies,
         }))

@@ -1,8 +1,8 @@
-//! The usual arrangement: two nodes with an agent each, pods that are enrolled and pods that are not.
+//! The usual arrangement: two nodes with an agent each, pods that are enrolled and pods outside the mesh.
 //!
 //! ```text
-//!   node one: caller (cart), near (web), stranger (not enrolled)
-//!   node two: far (web), outside (not enrolled)
+//!   node one: caller (cart), near (web), stranger (outside)
+//!   node two: far (web), outside
 //! ```
 //!
 //! `near` and `far` are behind a service of each family, whose port 80 leads to their port 8080.
@@ -71,6 +71,9 @@ impl Stage {
         for pod in [&near, &far] {
             mesh.enroll(pod, "shop", "web", mode);
             serve(&mut mesh, pod);
+        }
+        for pod in [&stranger, &outside] {
+            mesh.leave_outside(pod);
         }
         change(&mut mesh);
         let (one, two) = (Agent::prepare(&mesh, &one)?, Agent::prepare(&mesh, &two)?);

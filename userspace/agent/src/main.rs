@@ -8,6 +8,7 @@ mod check;
 mod configuration;
 mod issuer;
 mod limits;
+mod outside;
 mod renewal;
 mod reports;
 mod workloads;

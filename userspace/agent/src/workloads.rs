@@ -42,6 +42,7 @@ use crate::{
     configuration::Loaded,
     issuer::Issuer,
     limits::LOOK_INTERVAL,
+    outside::Decided,
     renewal::Renewal,
     reports::{Shared, State},
 };
@@ -64,6 +65,7 @@ pub struct Workloads {
     declared: Vec<IpAddr>,
     /// Whether the kernel may still know of what is not declared.
     leftovers: bool,
+    outside: Decided,
     /// Whether the kernel still has to be told who is in the mesh.
     members_due: bool,
     accepting: TaskTracker,
@@ -101,6 +103,7 @@ impl Workloads {
             closed: HashMap::new(),
             declared: Vec::new(),
             leftovers: true,
+            outside: Decided::new(),
             members_due: false,
             accepting: TaskTracker::new(),
         }
@@ -184,6 +187,7 @@ impl Workloads {
         self.declared = own_addresses(&file.local).collect();
         self.closed.retain(|name, _| self.waiting.contains_key(name));
         self.enroll_waiting();
+        self.outside.become_like(&file.outside);
         self.leftovers = true;
         self.members_due = true;
         let told = self.tell_members();
@@ -192,7 +196,10 @@ impl Workloads {
         told.context("telling the kernel who is in the mesh")
     }
 
+    /// Who is outside comes first: it may be in touch with what is enrolled now. What was outside
+    /// and is enrolled now is steered already.
     fn tell_members(&mut self) -> Result<(), KernelError> {
+        self.outside.tell(&self.node)?;
         if self.members_due {
             self.node.set_members(addresses(&self.view.load().directory))?;
             self.members_due = false;
@@ -405,7 +412,7 @@ impl Enrolled {
     }
 }
 
-fn find(source: &NetnsSource) -> Result<Netns, KernelError> {
+pub fn find(source: &NetnsSource) -> Result<Netns, KernelError> {
     match source {
         NetnsSource::Path(path) => Netns::open(path),
         NetnsSource::Pid(pid) => Netns::of_pid(*pid),

@@ -16,6 +16,7 @@ mod maps;
 mod netns;
 mod node;
 mod object;
+mod outside;
 mod pins;
 mod pod;
 mod process;

@@ -17,11 +17,12 @@ use martlet_ebpf_shared::{
 };
 use martlet_model::report::Counter;
 
-use crate::KernelError;
+use crate::{KernelError, outside::Outside};
 
 /// The names of all maps; each is pinned under its own.
 pub const NAMES: &[&str] = &[
     "WORKLOADS",
+    "OUTSIDE",
     "MEMBERS",
     "RECEIVERS",
     "LISTENERS",
@@ -38,6 +39,7 @@ pub const NAMES: &[&str] = &[
 
 pub struct Maps {
     workloads: Mutex<HashMap<MapData, u64, Enrollment>>,
+    pub(crate) outside: Outside,
     members: Mutex<HashMap<MapData, Address, u32>>,
     receivers: Mutex<HashMap<MapData, Address, Receiver>>,
     listeners: Mutex<SockHash<MapData, ListenerKey>>,
@@ -50,13 +52,13 @@ pub struct Maps {
     counters: PerCpuArray<MapData, u64>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A map's handle has no state of its own that a panic could leave half-written.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An entry that is not there is as good as removed.
-fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(crate) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
         Err(MapError::SyscallError(error))
@@ -78,6 +80,7 @@ impl Maps {
         }
         Ok(Self {
             workloads: Mutex::new(take!("WORKLOADS")),
+            outside: Outside::new(take!("OUTSIDE")),
             members: Mutex::new(take!("MEMBERS")),
             receivers: Mutex::new(take!("RECEIVERS")),
             listeners: Mutex::new(take!("LISTENERS")),

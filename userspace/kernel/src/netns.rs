@@ -1,9 +1,13 @@
 //! Network namespaces: open one, do something in it, come back.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -58,6 +62,26 @@ impl Netns {
         Ok(netns)
     }
 
+    /// The cookies of all namespaces in which processes of the cgroup and of those below it are.
+    pub fn cookies_of_cgroup(path: &Path) -> Result<HashSet<u64>, KernelError> {
+        let failed = |source| KernelError::CgroupProcesses { path: path.to_owned(), source };
+        let (mut seen, mut cookies) = (HashSet::new(), HashSet::new());
+        for pid in processes(path).map_err(failed)? {
+            // Entering a namespace costs more than its number, which most processes share.
+            let number = fs::metadata(format!("/proc/{pid}/ns/net")).map(|found| found.ino());
+            match number {
+                Ok(number) if seen.insert(number) => {}
+                Err(error) if !is_gone(&error) => return Err(failed(error)),
+                _ => continue,
+            }
+            match Self::of_pid(pid) {
+                Err(KernelError::Netns { source, .. }) if is_gone(&source) => {}
+                netns => drop(cookies.insert(netns?.cookie)),
+            }
+        }
+        Ok(cookies)
+    }
+
     /// Fails if this is the namespace of the agent; `path` is what the user has named.
     pub(crate) fn check_foreign(&self, path: &Path) -> Result<(), KernelError> {
         let failed = |source| KernelError::Netns { path: path.to_owned(), source };
@@ -69,7 +93,6 @@ impl Netns {
 
     /// The number by which links know the namespace.
     pub(crate) fn inode(&self) -> io::Result<u32> {
-        use std::os::unix::fs::MetadataExt as _;
         u32::try_from(self.file.metadata()?.ino()).map_err(io::Error::other)
     }
 

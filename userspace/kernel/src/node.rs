@@ -90,6 +90,8 @@ impl Node {
         if process::is_below_cgroup(inode).map_err(failed)? == Some(false) {
             return Err(KernelError::AgentOutside { path: settings.cgroup.clone() });
         }
+        let host = Netns::open(&settings.host)?;
+        maps.outside.add(host.cookie())?;
         let target = Target::Cgroup(inode);
         let mut hooks = Vec::new();
         for name in ["martlet_peername4", "martlet_peername6"] {
@@ -105,7 +107,6 @@ impl Node {
         guard::load(&mut ebpf)?;
         let log = settings.verbose.then(|| KernelLog::open(&mut ebpf)).transpose()?;
         let notes = settings.notes.clone();
-        let host = Netns::open(&settings.host)?;
         let tcx = has_feature(settings, Feature::Tcx);
         let ebpf = Mutex::new(ebpf);
         let shared = Arc::new(Shared { maps, links, notes, host, tcx, ebpf });

@@ -1,6 +1,7 @@
 //! What must be true of a file beyond its shape. Every problem is noted and the rest is still
 //! looked at, so that one run shows all of them.
 
+mod outside;
 mod policies;
 mod services;
 mod settings;
@@ -38,7 +39,9 @@ pub(crate) fn file(file: &File) -> Result<NodeFile, Findings> {
     let authority = text::path(&file.authority.directory, found);
     let settings = settings::settings(&file.node, found);
     let own_node = settings.as_ref().map(|settings| &settings.name);
-    let workloads = workloads::workloads(&file.workloads, trust_domain.as_ref(), own_node, found);
+    let mut workloads =
+        workloads::workloads(&file.workloads, trust_domain.as_ref(), own_node, found);
+    let outside = outside::outside(file, &mut workloads.sources, found);
     let services = services::services(&file.services, &workloads.owners, found);
     let policies = policies::policies(&file.policies, found);
 
@@ -52,7 +55,15 @@ pub(crate) fn file(file: &File) -> Result<NodeFile, Findings> {
         if let (Some(directory), Some(policies)) = (directory, policies) {
             let (directory, policies) = (Arc::new(directory), Arc::new(policies));
             let local = workloads.local;
-            return Ok(NodeFile { trust_domain, authority, settings, local, directory, policies });
+            return Ok(NodeFile {
+                trust_domain,
+                authority,
+                settings,
+                local,
+                outside,
+                directory,
+                policies,
+            });
         }
     }
     Err(findings)

@@ -29,6 +29,14 @@ pub(crate) struct File {
     /// All workloads, on this node and on others.
     #[serde(default)]
     pub(crate) workloads: Vec<At<Workload>>,
+    /// Network namespaces of this node that are outside the mesh by decision.
+    #[serde(default)]
+    pub(crate) outside: Vec<At<Netns>>,
+    /// What processes of this node meet at the mesh whose network namespace is neither a workload's
+    /// nor outside.
+    #[serde(default)]
+    #[schemars(extend("default" = "refuse"))]
+    pub(crate) undecided: Given<Undecided>,
     /// Virtual addresses and the endpoints behind them.
     #[serde(default)]
     pub(crate) services: Vec<Service>,
@@ -119,6 +127,15 @@ pub(crate) enum Mode {
     Permissive,
     /// Whatever is not mutual TLS from an enrolled caller is refused.
     Strict,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Undecided {
+    /// They can't connect to addresses of the mesh.
+    Refuse,
+    /// They are outside: what they open goes out in plaintext.
+    Pass,
 }
 
 /// Exactly one of the keys.

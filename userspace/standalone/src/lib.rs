@@ -16,5 +16,7 @@ mod yaml;
 
 pub use limits::MAX_FILE_BYTES;
 pub use mark::Mark;
-pub use node_file::{AccessLog, LocalWorkload, NetnsSource, NodeFile, Settings, parse, schema};
+pub use node_file::{
+    AccessLog, LocalWorkload, NetnsSource, NodeFile, Outside, Settings, parse, schema,
+};
 pub use problem::{Fault, NodeFileError, Problem};

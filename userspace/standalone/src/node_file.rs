@@ -16,8 +16,19 @@ pub struct NodeFile {
     pub settings: Settings,
     /// The workloads of this node, in the file's order; the directory holds them too.
     pub local: Vec<LocalWorkload>,
+    /// The network namespaces of this node that are outside the mesh by decision.
+    pub outside: Outside,
     pub directory: Arc<Directory>,
     pub policies: Arc<PolicySet>,
+}
+
+/// Network namespaces that are outside the mesh by decision. What is neither among them nor a
+/// workload's is undecided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outside {
+    These(Vec<NetnsSource>),
+    /// All that are no workload's; none is undecided.
+    AllOthers,
 }
 
 /// How this node's agent runs.

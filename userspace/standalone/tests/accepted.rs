@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use martlet_model::{Mode, Place, SpiffeId};
 use martlet_policy::Request;
-use martlet_standalone::{AccessLog, NetnsSource, NodeFile, parse};
+use martlet_standalone::{AccessLog, NetnsSource, NodeFile, Outside, parse};
 
 const HEAD: &str =
     "trustDomain: demo.martlet.dev\nauthority: { directory: /etc/martlet/authority }\n";
@@ -80,6 +80,18 @@ fn workloads_of_this_node_come_with_their_namespaces_and_others_without() {
     );
     let remote = file.directory.workload_at("10.2.0.2".parse().unwrap()).unwrap();
     assert_eq!((remote.name.to_string(), remote.node.as_str()), ("shop/web-1".into(), "two"));
+}
+
+#[test]
+fn namespaces_are_outside_by_decision_or_all_that_are_no_workloads() {
+    let these = Outside::These(vec![
+        NetnsSource::Path("/run/netns/printer".into()),
+        NetnsSource::Cgroup("/sys/fs/cgroup/docker.slice".into()),
+    ]);
+    assert_eq!(full().outside, these);
+    assert_eq!(with_node("node: { name: one }\n").outside, Outside::These(vec![]));
+    let all = with_node("node: { name: one }\nundecided: pass\n");
+    assert_eq!(all.outside, Outside::AllOthers);
 }
 
 #[test]

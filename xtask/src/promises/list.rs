@@ -18,6 +18,7 @@ const LIFE: &str = "tests/kernel/tests/life.rs";
 const REDECLARED: &str = "tests/kernel/tests/redeclared.rs";
 const REFUSALS: &str = "tests/kernel/tests/refusals.rs";
 const STEERING: &str = "tests/kernel/tests/steering.rs";
+const UNDECIDED: &str = "tests/kernel/tests/undecided.rs";
 const WIRE: &str = "tests/kernel/tests/wire.rs";
 
 pub const PROMISES: &[Promise] = &[
@@ -50,10 +51,15 @@ pub const PROMISES: &[Promise] = &[
                   its enrolment is decided.",
         bar: "0 packets",
         tests: &[
+            Test(UNDECIDED, "an_undecided_pod_reaches_all_but_the_mesh"),
+            Test(
+                UNDECIDED,
+                "a_pod_that_is_made_while_no_agent_runs_is_closed_and_what_was_outside_stays_so",
+            ),
             Test(REDECLARED, "a_pod_that_is_declared_anew_and_cannot_be_enrolled_stays_closed"),
             Test(ADOPTION, "a_pod_that_could_not_be_enrolled_again_stays_closed"),
         ],
-        missing: "pods that dial from their first instruction",
+        missing: "raw sockets and UDP of a pod that is not enrolled yet",
     },
     Promise {
         number: 3,

@@ -17,6 +17,8 @@ pub(super) struct Workloads {
     pub(super) local: Vec<LocalWorkload>,
     /// Whose each address is.
     pub(super) owners: HashMap<IpAddr, WorkloadName>,
+    /// The network namespaces that they are.
+    pub(super) sources: Seen<NetnsSource>,
 }
 
 /// An entry whose texts were read. What was refused is missing, and is noted.
@@ -39,8 +41,13 @@ pub(super) fn workloads(
     own_node: Option<&Label>,
     found: &mut Findings,
 ) -> Workloads {
-    let mut workloads = Workloads { all: Vec::new(), local: Vec::new(), owners: HashMap::new() };
-    let (mut names, mut sources) = (Seen::new(), Seen::new());
+    let mut workloads = Workloads {
+        all: Vec::new(),
+        local: Vec::new(),
+        owners: HashMap::new(),
+        sources: Seen::new(),
+    };
+    let mut names = Seen::new();
     for At { value, mark } in entries {
         let entry = read(value, *mark, own_node, found);
         if let Some(name) = &entry.name {
@@ -48,6 +55,7 @@ pub(super) fn workloads(
             claim(&mut workloads.owners, name, &entry.addresses, found);
         }
         if let Some(At { value: Some(source), mark }) = &entry.netns {
+            let sources = &mut workloads.sources;
             sources.once(source.clone(), || "this network namespace".to_owned(), *mark, found);
         }
         check_presence(&entry, own_node, found);
@@ -146,7 +154,7 @@ fn claim(
     }
 }
 
-fn source(netns: &file::Netns, found: &mut Findings) -> Option<NetnsSource> {
+pub(super) fn source(netns: &file::Netns, found: &mut Findings) -> Option<NetnsSource> {
     match netns {
         file::Netns::Path(path) => text::path(path, found).map(NetnsSource::Path),
         file::Netns::Pid(pid) => text::pid(pid, found).map(NetnsSource::Pid),
