@@ -177,8 +177,8 @@ async fn connection(
     let ended = relay(&permit, &mut lane, &mut application, side, None, &listed.live).await;
     draft.count(&listed.live);
     drop(listed);
-    if !matches!(ended.end, End::Finished) {
-        application.reset_on_close();
+    if matches!(ended.end, End::Finished) {
+        application.end_in_order();
     }
     drop(application);
     if dataplane.lane_closed(draft, &ended.end, side) {

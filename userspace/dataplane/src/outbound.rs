@@ -61,17 +61,16 @@ pub async fn carry(
     };
     match way {
         Err(refusal) => {
-            application.reset_on_close();
             drop(application);
             dataplane.refused(draft, &local, refusal);
         }
         Ok(Way::Plain { mut endpoint, permit }) => {
             let listed = dataplane.registry.list(&draft, None);
             let closed = plain(&permit, &mut application, &mut endpoint, &listed.live).await;
-            if closed != Closed::Finished {
-                application.reset_on_close();
-                endpoint.reset_on_close();
-            }
+            match closed {
+                Closed::Finished => [&application, &endpoint].map(Socket::end_in_order),
+                _ => [&application, &endpoint].map(Socket::reset_on_close),
+            };
             draft.count(&listed.live);
             dataplane.closed(draft, closed);
         }
@@ -85,8 +84,8 @@ pub async fn carry(
             let ended = relayed.await;
             draft.count(&listed.live);
             drop(listed);
-            if !matches!(ended.end, End::Finished) {
-                application.reset_on_close();
+            if matches!(ended.end, End::Finished) {
+                application.end_in_order();
             }
             drop(application);
             if dataplane.lane_closed(draft, &ended.end, side) {

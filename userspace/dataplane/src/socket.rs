@@ -28,8 +28,14 @@ pub struct Socket(Arc<TcpStream>);
 
 impl Socket {
     /// To or from an application on this node: when it dies, the kernel says so.
+    ///
+    /// The other way around as well: until [`Socket::end_in_order`], the application sees a reset
+    /// when the socket is closed, also by the kernel because this process was killed. An orderly
+    /// end would make it take a part for the whole.
     pub fn of_application(stream: TcpStream) -> Self {
-        Self(Arc::new(undelayed(stream)))
+        let socket = Self(Arc::new(undelayed(stream)));
+        socket.reset_on_close();
+        socket
     }
 
     /// Over the network, where a peer can vanish without a word. No TCP_USER_TIMEOUT: it would also
@@ -49,6 +55,13 @@ impl Socket {
     pub fn reset_on_close(&self) {
         if let Err(error) = SockRef::from(&*self.0).set_linger(Some(Duration::ZERO)) {
             tracing::debug!(%error, "a connection could not be reset");
+        }
+    }
+
+    /// Both directions are finished: what was not sent yet is sent also after the socket is dropped.
+    pub fn end_in_order(&self) {
+        if let Err(error) = SockRef::from(&*self.0).set_linger(None) {
+            tracing::debug!(%error, "a connection is reset instead of ended in order");
         }
     }
 
@@ -201,6 +214,23 @@ mod tests {
         }
         here.shutdown().await.unwrap();
         timeout(PATIENCE, echo).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_application_sees_an_orderly_end_only_if_there_was_one() {
+        for in_order in [false, true] {
+            let (here, mut there) = pair().await;
+            if in_order {
+                here.end_in_order();
+            }
+            // As the kernel does when the process is killed.
+            drop(here);
+            let read = timeout(PATIENCE, there.read(&mut [0; 1])).await.unwrap();
+            match in_order {
+                true => assert_eq!(read.unwrap(), 0),
+                false => assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset),
+            }
+        }
     }
 
     #[tokio::test]
