@@ -59,6 +59,11 @@ impl Mesh {
         &self.authority
     }
 
+    /// What is told from now on: another directory with an authority's files.
+    pub fn set_authority(&mut self, authority: PathBuf) {
+        self.authority = authority;
+    }
+
     /// Enrols a pod, or changes what was said about it; `mode` is `permissive` or `strict`.
     pub fn enroll(&mut self, pod: &Pod, namespace: &str, service_account: &str, mode: &str) {
         self.withdraw(pod);

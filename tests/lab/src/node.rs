@@ -11,7 +11,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cgroup, ip, limits, netns::Netns, pod::Pod, program::Program, site::Site};
+use crate::{
+    cgroup, ip, limits,
+    netns::Netns,
+    pod::Pod,
+    program::Program,
+    site::{self, Site},
+};
 
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -57,6 +63,11 @@ impl Node {
         let path = self.site.directory().join("nodes").join(&self.name);
         std::fs::create_dir_all(&path).context("making the node's directory")?;
         Ok(path)
+    }
+
+    /// Puts that directory on a disk of its own, of this size.
+    pub fn limit_directory(&self, bytes: u64) -> Result<()> {
+        site::mount_disk(&self.directory()?, bytes)
     }
 
     /// The node's addresses on the wire, IPv4 first.

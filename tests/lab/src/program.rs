@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read as _, Seek as _, SeekFrom, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -234,6 +234,19 @@ impl Running {
             }
         });
         found.with_context(|| format!("running {}: {}{}", self.name, self.stdout(), self.stderr()))
+    }
+
+    /// The complete lines of its output behind a position, which moves on.
+    pub fn new_lines(&self, position: &mut u64) -> Result<Vec<String>> {
+        let mut file = File::open(&self.stdout).context("opening an output")?;
+        file.seek(SeekFrom::Start(*position)).context("reading on in an output")?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)
+            .with_context(|| format!("reading what {} said", self.name))?;
+        // The last line may still be on its way.
+        let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
+        *position += complete.len() as u64;
+        Ok(complete.lines().map(str::to_owned).collect())
     }
 
     /// Waits for the probe's (or any program's) first line of JSON: it is up.

@@ -151,15 +151,20 @@ fn remove(prefix: &str) -> Result<()> {
     cgroup::remove(&cgroup::mount_point()?.join(prefix))?;
     remove_namespaces(&format!("{prefix}-"))?;
     let directory = Path::new(ROOT).join(prefix);
-    let bpffs = directory.join("bpf");
-    if bpffs.exists() {
-        match umount2(&bpffs, MntFlags::MNT_DETACH) {
-            // EINVAL: the lab died before it was mounted.
-            Ok(()) | Err(Errno::EINVAL) => {}
-            Err(errno) => return Err(errno).context("unmounting the lab's bpffs"),
-        }
-    }
+    unmount_below(&directory)?;
     fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))
+}
+
+/// The bpffs, and disks that nodes were given. Paths of a lab have no characters that would be
+/// escaped in the list.
+fn unmount_below(directory: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("reading the mounts")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    for point in points.filter(|point| point.starts_with(directory)) {
+        umount2(point, MntFlags::MNT_DETACH)
+            .with_context(|| format!("unmounting {}", point.display()))?;
+    }
+    Ok(())
 }
 
 fn remove_namespaces(prefix: &str) -> Result<()> {
@@ -194,6 +199,14 @@ fn remove_root() -> Result<()> {
         fs::remove_dir(directory).context("removing /run/netns")?;
     }
     fs::remove_dir_all(ROOT).with_context(|| format!("removing {ROOT}"))
+}
+
+/// A file system in memory that is full after so many bytes; it goes with the lab.
+pub fn mount_disk(at: &Path, bytes: u64) -> Result<()> {
+    fs::create_dir_all(at).context("making the mount point of a disk")?;
+    let options = format!("size={bytes}");
+    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+        .context("mounting a disk")
 }
 
 fn mount_bpffs(at: &Path) -> Result<()> {

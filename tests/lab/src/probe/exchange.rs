@@ -322,11 +322,15 @@ impl End {
 
     fn answer(&mut self, exchange: &Exchange) -> Result<()> {
         let answers = read_canaries(exchange.canaries.as_ref())?;
+        let questions = read_canaries(exchange.replies.as_ref())?;
         let mut question = [0; 32];
         for answer in answers.iter().cycle() {
-            if !self.read_full(&mut question)
-                || !answer.chunks(exchange.chunk).all(|piece| self.write(piece))
-            {
+            if !self.read_full(&mut question) {
+                break;
+            }
+            let is_wrong = exchange.replies.is_some() && !questions.contains(&question);
+            self.facts.mismatches += u64::from(is_wrong);
+            if !answer.chunks(exchange.chunk).all(|piece| self.write(piece)) {
                 break;
             }
         }

@@ -7,6 +7,7 @@ mod dial;
 mod exchange;
 mod facts;
 mod latency;
+mod patrol;
 mod pattern;
 mod row;
 mod serve;
@@ -31,6 +32,8 @@ enum Command {
     Crowd(crowd::Crowd),
     /// Makes many short connections, one after another.
     Row(row::Row),
+    /// Asks again and again, over new connections and over one that stays open.
+    Patrol(patrol::Patrol),
     /// Measures round trips to several echo servers, in turns.
     Latency(latency::Latency),
 }
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Command::Connect(connect) => connect.run(),
         Command::Crowd(crowd) => crowd.run(),
         Command::Row(row) => row.run(),
+        Command::Patrol(patrol) => patrol.run(),
         Command::Latency(latency) => latency.run(),
     }
 }

@@ -27,7 +27,7 @@ pub struct Serve {
     /// Ends after this many connections have ended.
     #[arg(long)]
     count: Option<u64>,
-    /// Prints nothing for a connection that ended.
+    /// Prints nothing for a connection that ended, unless it brought what was not expected.
     #[arg(long)]
     quiet: bool,
     /// Takes data with the SYN (TCP_FASTOPEN).
@@ -83,7 +83,7 @@ impl Serve {
             let serving = move || {
                 let _ = stream.set_nodelay(true);
                 let facts = exchange.perform(stream, 0);
-                if !quiet {
+                if !quiet || facts.as_ref().is_ok_and(|facts| facts.mismatches > 0) {
                     let mut line = facts.map_or_else(
                         |error| json!({ "error": error.to_string() }),
                         |f| f.to_json(),
