@@ -70,6 +70,12 @@ pub fn has_pgbench() -> bool {
     programs.any(|bin| bin.join("postgres").is_file() && bin.join("pgbench").is_file())
 }
 
+pub fn has_faketime() -> bool {
+    let libraries = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut directories = libraries.map(|entry| entry.path().join("faketime"));
+    directories.any(|directory| directory.join("libfaketime.so.1").is_file())
+}
+
 pub fn has_websockets() -> bool {
     // Debian's own interpreter: another one, first on the PATH, does not see Debian's modules.
     output("/usr/bin/python3", &["-c", "import websockets"]).is_some()
