@@ -35,6 +35,9 @@ pub enum Verdict {
     Missed,
 }
 
+/// How much worse than an earlier build a later one may be.
+const WORSE: f64 = 0.03;
+
 pub const LINES: &[Line] = &[
     line("bulk-1", GbitPerSecond, Some(Bar::Times(2.0))),
     line("bulk-1", CpuSecondsPerGb, Some(Bar::Times(0.45))),
@@ -77,6 +80,12 @@ impl Line {
     /// Beside whom.
     pub fn beside(&self) -> Subject {
         if self.row == "outside" { Subject::Direct } else { Subject::Haproxy }
+    }
+
+    /// What counts beside another build of ours: to be no worse, but for a little.
+    pub fn bar_beside_earlier(&self) -> Option<Bar> {
+        let times = if self.measure.more_is_better() { 1.0 - WORSE } else { 1.0 + WORSE };
+        self.measure.has_ratio().then_some(Bar::Times(times))
     }
 
     /// A bar for so many connections says nothing about fewer.

@@ -63,6 +63,10 @@ struct Args {
     /// Only these subjects.
     #[arg(long, value_delimiter = ',', value_enum)]
     subjects: Vec<Subject>,
+    /// Measure beside this other build of martlet-agent instead of direct TCP and HAProxy. A result that is more
+    /// than 3 % worse is below the bar.
+    #[arg(long, value_name = "AGENT", conflicts_with_all = ["subjects", "write"])]
+    against: Option<PathBuf>,
     /// Everything once and in less than a minute, to see that it works. Any error fails the run.
     #[arg(long, conflicts_with_all = ["rounds", "seconds", "long", "write"])]
     smoke: bool,
@@ -93,26 +97,30 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     let rows: Vec<_> = ROWS.iter().filter(|row| args.wants(row)).collect();
-    let subjects = if args.subjects.is_empty() { &Subject::ALL[..] } else { &args.subjects };
+    let subjects = match args.subjects.as_slice() {
+        [] if args.against.is_some() => &[Subject::Earlier, Subject::Martlet],
+        [] => &Subject::ALL[..],
+        chosen => chosen,
+    };
     let mut settings = args.settings();
     settings.fit_open_files()?;
     let plan = plan::steps(&rows, subjects, settings.rounds);
     if plan.is_empty() {
         bail!("none of these subjects is measured in these rows");
     }
-    let outcome = measure(&plan, settings)?;
+    let outcome = measure(&plan, settings, args.against.as_deref())?;
     args.show(&outcome)?;
     Ok(judge(args, &outcome))
 }
 
-fn measure(plan: &[Step], settings: Settings) -> Result<Outcome> {
+fn measure(plan: &[Step], settings: Settings, earlier: Option<&Path>) -> Result<Outcome> {
     let mut machine = Machine::look()?;
     let mut subjects: Vec<_> = plan.iter().map(|step| step.subject).collect();
     subjects.sort();
     subjects.dedup();
     let lab = Lab::new()?;
     interrupt::remove_when_interrupted(&lab)?;
-    let mut measuring = Measuring::begin(&lab, &subjects, &settings)?;
+    let mut measuring = Measuring::begin(&lab, &subjects, &settings, earlier)?;
     let before = Clocks::now()?;
     let mut samples = Vec::with_capacity(plan.len());
     for (number, step) in (1..).zip(plan) {

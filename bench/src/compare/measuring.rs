@@ -1,5 +1,7 @@
 //! Takes the steps of a plan, one after the other.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, ensure};
 use martlet_bench::Report;
 use martlet_lab::Lab;
@@ -35,8 +37,9 @@ impl Measuring<'_> {
         lab: &Lab,
         subjects: &[Subject],
         settings: &'a Settings,
+        earlier: Option<&Path>,
     ) -> Result<Measuring<'a>> {
-        let stand = Stand::build(lab, subjects)?;
+        let stand = Stand::build(lab, subjects, earlier)?;
         let measuring = Measuring { stand, settings };
         for subject in subjects {
             measuring.touch(*subject).with_context(|| format!("connecting through {subject}"))?;
@@ -56,12 +59,12 @@ impl Measuring<'_> {
             Err(error) => {
                 interrupt::wait_if_interrupted();
                 sample.errors.insert(format!("{error:#}"), 1);
-                if step.subject == Subject::Martlet {
+                if step.subject.has_agents() {
                     eprintln!("{}", self.stand.agents_log());
                 }
             }
         }
-        if !sample.errors.is_empty() && step.subject == Subject::Martlet {
+        if !sample.errors.is_empty() && step.subject.has_agents() {
             eprintln!("the agents' records: {:?}", self.stand.odd_ends());
         }
         if let Err(error) = self.stand.empty_access_logs() {
@@ -78,7 +81,7 @@ impl Measuring<'_> {
                 let proxies = self.stand.proxies(subject)?;
                 crowd::weigh(self.stand.pair(subject)?, &proxies, size, self.settings)?
             }
-            Work::ConnectHook => self.connect_hook()?,
+            Work::ConnectHook => self.connect_hook(subject)?,
             work => {
                 let length = Length::of(self.settings, is_long);
                 // What ran before would decide how the yardsticks end; Martlet has to bear it.
@@ -90,16 +93,16 @@ impl Measuring<'_> {
                 (read_off(work, is_long, &report), report)
             }
         };
-        if subject == Subject::Martlet {
-            self.stand.ensure_meshed()?;
+        if subject.has_agents() {
+            self.stand.ensure_meshed(subject)?;
         }
         Ok(measured)
     }
 
-    fn connect_hook(&self) -> Result<(Values, Report)> {
-        let pin = self.stand.agents()?.near.node().pin();
+    fn connect_hook(&self, subject: Subject) -> Result<(Values, Report)> {
+        let pin = self.stand.agents(subject)?.near.node().pin();
         let program = Program::behind_link(&pin, CONNECT_HOOK)?;
-        let enrolled = self.stand.pair(Subject::Martlet)?.client();
+        let enrolled = self.stand.pair(subject)?.client();
         let elsewhere = self.stand.pair(Subject::Outside)?.address(Service::Echo).to_string();
         let length =
             Length { warmup_seconds: 0.0, seconds: self.settings.seconds.min(HOOK_SECONDS) };

@@ -40,6 +40,8 @@ pub struct Filled {
     pub row: &'static str,
     pub measure: Measure,
     pub values: BTreeMap<Subject, Summary>,
+    /// Whom the judged subject is compared with.
+    pub beside: Subject,
     /// Round by round, so that what hit a whole round hits no ratio.
     pub ratio: Option<Summary>,
     pub bar: Option<Bar>,
@@ -66,6 +68,11 @@ impl Outcome {
     pub fn filled(&self) -> Vec<Filled> {
         let lines = LINES.iter().map(|line| self.fill(line));
         lines.filter(|filled| !filled.values.is_empty()).collect()
+    }
+
+    /// Whether another build was measured.
+    pub fn is_against(&self) -> bool {
+        self.samples.iter().any(|sample| sample.subject == Subject::Earlier)
     }
 
     /// What failed in each row, for each subject.
@@ -121,19 +128,22 @@ impl Outcome {
                 values
             },
         );
+        let is_against = values.contains_key(&Subject::Earlier);
+        let beside = if is_against { Subject::Earlier } else { line.beside() };
         let ratio = line
             .measure
             .has_ratio()
-            .then(|| ratio(values.get(&line.judged()), values.get(&line.beside())))
+            .then(|| ratio(values.get(&line.judged()), values.get(&beside)))
             .flatten();
         let values: BTreeMap<_, _> = values
             .into_iter()
             .filter_map(|(subject, values)| Some((subject, Summary::of(values.into_values())?)))
             .collect();
-        let bar = line.bar(&self.settings);
+        let bar = if is_against { line.bar_beside_earlier() } else { line.bar(&self.settings) };
         let value = values.get(&line.judged()).copied();
         let verdict = bar.and_then(|bar| line.verdict(bar, value, ratio));
-        Filled { row: line.row, measure: line.measure, values, ratio, bar, verdict, line }
+        let (row, measure) = (line.row, line.measure);
+        Filled { row, measure, values, beside, ratio, bar, verdict, line }
     }
 }
 
@@ -177,6 +187,23 @@ pub mod tests {
         assert_eq!((ratio.min, ratio.max, ratio.count), (2.5, 2.5, 2));
         assert_eq!(filled[0].verdict, Some(Verdict::Met));
         assert_eq!(filled[0].values[&Subject::Martlet].median, 11.25);
+    }
+
+    #[test]
+    fn beside_another_build_a_little_worse_is_well_and_more_is_not() {
+        let verdict = |measure, earlier: f64, ours: f64| {
+            let mut outcome = bulk();
+            outcome.samples = vec![
+                sample("bulk-1", Subject::Earlier, 0, &[(measure, earlier)]),
+                sample("bulk-1", Subject::Martlet, 0, &[(measure, ours)]),
+            ];
+            outcome.filled()[0].verdict
+        };
+        let (rate, cost) = (Measure::GbitPerSecond, Measure::CpuSecondsPerGb);
+        assert_eq!(verdict(rate, 10.0, 9.8), Some(Verdict::Met));
+        assert_eq!(verdict(rate, 10.0, 9.6), Some(Verdict::Missed));
+        assert_eq!(verdict(cost, 1.0, 1.02), Some(Verdict::Met));
+        assert_eq!(verdict(cost, 1.0, 1.04), Some(Verdict::Missed));
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub fn steps(rows: &[&'static Row], subjects: &[Subject], rounds: u32) -> Vec<St
 
 fn rotated(row: &Row, subjects: &[Subject], by: usize) -> Vec<Subject> {
     let mut order: Vec<_> =
-        row.subjects.iter().copied().filter(|subject| subjects.contains(subject)).collect();
+        subjects.iter().copied().filter(|subject| row.measures(*subject)).collect();
+    order.sort();
     if !order.is_empty() {
         let by = by % order.len();
         order.rotate_left(by);
@@ -56,6 +57,21 @@ mod tests {
             subjects.sort();
             assert_eq!(subjects, [Subject::Direct, Subject::Haproxy, Subject::Martlet]);
         }
+    }
+
+    #[test]
+    fn another_build_takes_turns_with_ours_wherever_that_is_measured() {
+        let rows: Vec<_> = ROWS.iter().collect();
+        let steps = steps(&rows, &[Subject::Earlier, Subject::Martlet], 2);
+        let of = |subject| {
+            steps.iter().filter(move |step| step.subject == subject).map(|step| step.row.name)
+        };
+        let (mut ours, mut others): (Vec<_>, Vec<_>) =
+            (of(Subject::Martlet).collect(), of(Subject::Earlier).collect());
+        ours.sort();
+        others.sort();
+        assert_eq!(ours, others);
+        assert!(!ours.is_empty());
     }
 
     #[test]

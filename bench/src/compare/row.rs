@@ -3,7 +3,7 @@
 use crate::{
     settings::Settings,
     show::number,
-    subject::Subject::{self, Direct, Haproxy, Martlet, Outside},
+    subject::Subject::{self, Direct, Earlier, Haproxy, Martlet, Outside},
 };
 
 #[derive(Debug, PartialEq)]
@@ -144,6 +144,12 @@ pub fn find(name: &str) -> Option<&'static Row> {
 }
 
 impl Row {
+    /// Another build of ours is measured wherever ours is.
+    pub fn measures(&self, subject: Subject) -> bool {
+        let subject = if subject == Earlier { Martlet } else { subject };
+        self.subjects.contains(&subject)
+    }
+
     /// What a reader is told.
     pub fn describe(&self, settings: &Settings) -> String {
         let title = self.title;

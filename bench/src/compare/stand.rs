@@ -3,6 +3,7 @@
 //! ```text
 //!   node "plain-one" ── wire ── node "plain-two"     direct, HAProxy; no agent anywhere near
 //!   node "one" ──────── wire ── node "two"           Martlet, and pods that are not enrolled
+//!   node "earlier-one" ─ wire ─ node "earlier-two"   another build of Martlet, if there is one
 //! ```
 
 mod certificates;
@@ -12,7 +13,7 @@ mod pair;
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -23,8 +24,8 @@ pub use pair::{Pair, Service};
 
 pub struct Stand {
     pairs: BTreeMap<Subject, Pair>,
-    /// None unless Martlet is measured.
-    agents: Option<Agents>,
+    /// Of Martlet and of another build, if these are measured.
+    agents: BTreeMap<Subject, Agents>,
     haproxies: Option<Haproxies>,
     nodes: BTreeMap<&'static str, Node>,
     made: u32,
@@ -38,21 +39,27 @@ pub struct Agents {
 const TRUST_DOMAIN: &str = "bench.martlet.dev";
 
 impl Stand {
-    pub fn build(lab: &Lab, subjects: &[Subject]) -> Result<Stand> {
+    /// `earlier` is the program of the other build's agent.
+    pub fn build(lab: &Lab, subjects: &[Subject], earlier: Option<&Path>) -> Result<Stand> {
         let mut nodes = BTreeMap::new();
-        for name in ["plain-one", "plain-two", "one", "two"] {
+        for name in ["plain-one", "plain-two", "one", "two", "earlier-one", "earlier-two"] {
             nodes.insert(name, lab.node(name)?);
         }
         let haproxies = match subjects.contains(&Subject::Haproxy) {
             true => Some(Haproxies::prepare(&lab.directory().join("haproxy"))?),
             false => None,
         };
-        let mut stand = Stand { pairs: BTreeMap::new(), agents: None, haproxies, nodes, made: 0 };
-        if subjects.contains(&Subject::Martlet) {
-            stand.agents = Some(stand.enroll(lab)?);
+        let mut stand =
+            Stand { pairs: BTreeMap::new(), agents: BTreeMap::new(), haproxies, nodes, made: 0 };
+        for subject in [Subject::Earlier, Subject::Martlet] {
+            if subjects.contains(&subject) {
+                let program = earlier.filter(|_| subject == Subject::Earlier);
+                let agents = stand.enroll(lab, subject, program)?;
+                stand.agents.insert(subject, agents);
+            }
         }
         // Martlet's pods have somewhere outside the mesh to go to, measured or not.
-        let has_outside = stand.agents.is_some() || subjects.contains(&Subject::Outside);
+        let has_outside = !stand.agents.is_empty() || subjects.contains(&Subject::Outside);
         for subject in [Subject::Direct, Subject::Haproxy] {
             if subjects.contains(&subject) {
                 let pair = stand.plain_pair(subject)?;
@@ -77,15 +84,15 @@ impl Stand {
         self.plain_pair(subject)
     }
 
-    pub fn agents(&self) -> Result<&Agents> {
-        self.agents.as_ref().context("Martlet is not part of this run")
+    pub fn agents(&self, subject: Subject) -> Result<&Agents> {
+        self.agents.get(&subject).with_context(|| format!("{subject} has no agents in this run"))
     }
 
     /// What carries this subject's connections, as process IDs: near the client, near the server.
     pub fn proxies(&self, subject: Subject) -> Result<Vec<u32>> {
         match subject {
-            Subject::Martlet => {
-                let Agents { near, far } = self.agents()?;
+            Subject::Martlet | Subject::Earlier => {
+                let Agents { near, far } = self.agents(subject)?;
                 [near, far].into_iter().map(|agent| agent.pid().context("an agent ended")).collect()
             }
             _ => Ok(self.pair(subject)?.proxies()),
@@ -93,8 +100,8 @@ impl Stand {
     }
 
     /// Both agents have had connections in their hands.
-    pub fn ensure_meshed(&self) -> Result<()> {
-        let Agents { near, far } = self.agents()?;
+    pub fn ensure_meshed(&self, subject: Subject) -> Result<()> {
+        let Agents { near, far } = self.agents(subject)?;
         for agent in [near, far] {
             let opened = agent.metric("martlet_connections_opened_total", &[])?;
             ensure!(opened > 0.0, "the agent of {} has seen no connection", agent.node().name());
@@ -104,8 +111,7 @@ impl Stand {
 
     /// Access logs grow by gigabytes in an hour; nobody reads them here.
     pub fn empty_access_logs(&self) -> Result<()> {
-        let Some(Agents { near, far }) = &self.agents else { return Ok(()) };
-        for agent in [near, far] {
+        for agent in self.all_agents() {
             let path = access_log(agent)?;
             let log = OpenOptions::new().write(true).open(&path);
             log.and_then(|log| log.set_len(0)).context("emptying an access log")?;
@@ -116,8 +122,7 @@ impl Stand {
     /// How connections have ended since the access logs were emptied, but for those in order.
     pub fn odd_ends(&self) -> Result<BTreeMap<String, u64>> {
         let mut ends = BTreeMap::new();
-        let Some(Agents { near, far }) = &self.agents else { return Ok(ends) };
-        for agent in [near, far] {
+        for agent in self.all_agents() {
             for record in agent.records()? {
                 let closed = record["closed"].as_str().unwrap_or("without a reason");
                 if closed != "finished" {
@@ -130,18 +135,32 @@ impl Stand {
 
     /// The agents' last words, for a run that went wrong.
     pub fn agents_log(&self) -> String {
-        let Some(Agents { near, far }) = &self.agents else { return String::new() };
-        [near, far].map(|agent| format!("{}:\n{}", agent.node().name(), agent.log())).join("\n")
+        let logs =
+            self.all_agents().map(|agent| format!("{}:\n{}", agent.node().name(), agent.log()));
+        logs.collect::<Vec<_>>().join("\n")
     }
 
-    fn enroll(&mut self, lab: &Lab) -> Result<Agents> {
-        let pair = self.plain_pair(Subject::Martlet)?;
+    fn all_agents(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.values().flat_map(|Agents { near, far }| [near, far])
+    }
+
+    fn enroll(&mut self, lab: &Lab, subject: Subject, program: Option<&Path>) -> Result<Agents> {
+        let pair = self.plain_pair(subject)?;
         let mut mesh = Mesh::new(lab, TRUST_DOMAIN)?;
         mesh.enroll(pair.client(), "bench", "client", "strict");
         mesh.enroll(pair.server(), "bench", "server", "strict");
-        self.pairs.insert(Subject::Martlet, pair);
-        let near = Agent::start(&mesh, self.node("one")?)?;
-        let far = Agent::start(&mesh, self.node("two")?)?;
+        self.pairs.insert(subject, pair);
+        let start = |node: &str| -> Result<Agent> {
+            let mut agent = Agent::prepare(&mesh, self.node(node)?)?;
+            if let Some(program) = program {
+                agent.set_binary(program);
+            }
+            agent.launch()?;
+            agent.wait_until_ready()?;
+            Ok(agent)
+        };
+        let [one, two] = nodes_of(subject);
+        let (near, far) = (start(one)?, start(two)?);
         for agent in [&near, &far] {
             fs::metadata(access_log(agent)?).context("looking for the access log")?;
         }
@@ -150,10 +169,7 @@ impl Stand {
 
     fn plain_pair(&mut self, subject: Subject) -> Result<Pair> {
         self.made += 1;
-        let [one, two] = match subject {
-            Subject::Direct | Subject::Haproxy => ["plain-one", "plain-two"],
-            Subject::Martlet | Subject::Outside => ["one", "two"],
-        };
+        let [one, two] = nodes_of(subject);
         let name = |role: &str| format!("{}-{role}-{}", subject.word(), self.made);
         let client = self.node(one)?.pod(&name("client"))?;
         let server = self.node(two)?.pod(&name("server"))?;
@@ -166,6 +182,14 @@ impl Stand {
 
     fn node(&self, name: &str) -> Result<&Node> {
         self.nodes.get(name).with_context(|| format!("there is no node {name}"))
+    }
+}
+
+fn nodes_of(subject: Subject) -> [&'static str; 2] {
+    match subject {
+        Subject::Direct | Subject::Haproxy => ["plain-one", "plain-two"],
+        Subject::Martlet | Subject::Outside => ["one", "two"],
+        Subject::Earlier => ["earlier-one", "earlier-two"],
     }
 }
 

@@ -16,15 +16,24 @@ pub enum Subject {
     Martlet,
     /// TCP between pods that are not enrolled, of the nodes that have agents.
     Outside,
+    /// Agents of another build, on nodes of their own.
+    #[value(skip)]
+    Earlier,
 }
 
 impl Subject {
+    /// Those that are measured unless told otherwise.
     pub const ALL: [Subject; 4] =
         [Subject::Direct, Subject::Haproxy, Subject::Martlet, Subject::Outside];
 
     /// Failures of what we compare with are shown; failures of our own end the run badly.
     pub fn is_ours(self) -> bool {
-        matches!(self, Subject::Martlet | Subject::Outside)
+        matches!(self, Subject::Martlet | Subject::Outside | Subject::Earlier)
+    }
+
+    /// Whether agents of ours carry its connections.
+    pub fn has_agents(self) -> bool {
+        matches!(self, Subject::Martlet | Subject::Earlier)
     }
 
     /// The part of names of pods and files that stands for it.
@@ -34,6 +43,7 @@ impl Subject {
             Subject::Haproxy => "haproxy",
             Subject::Martlet => "martlet",
             Subject::Outside => "outside",
+            Subject::Earlier => "earlier",
         }
     }
 }
@@ -45,6 +55,7 @@ impl Display for Subject {
             Subject::Haproxy => "HAProxy",
             Subject::Martlet => "Martlet",
             Subject::Outside => "outside the mesh",
+            Subject::Earlier => "the other build",
         })
     }
 }

@@ -29,6 +29,7 @@ pub struct Agent {
     running: Option<Running>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    binary: Option<PathBuf>,
 }
 
 impl Agent {
@@ -51,6 +52,7 @@ impl Agent {
                 std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into()),
             )],
             arguments: Vec::new(),
+            binary: None,
         };
         agent.write_file(&to_yaml(&mesh.node_file(node)?))?;
         Ok(agent)
@@ -73,6 +75,11 @@ impl Agent {
         self
     }
 
+    /// Another build of the agent than the one that was built along, from the next launch on.
+    pub fn set_binary(&mut self, binary: &Path) {
+        self.binary = Some(binary.to_owned());
+    }
+
     pub fn node(&self) -> &Node {
         &self.node
     }
@@ -87,7 +94,11 @@ impl Agent {
 
     /// How the agent is started, for those who want to start it otherwise.
     pub fn program(&self) -> Result<Program> {
-        let mut program = self.node.command_in("agent", find_binary("martlet-agent")?);
+        let binary = match &self.binary {
+            Some(binary) => binary.clone(),
+            None => find_binary("martlet-agent")?,
+        };
+        let mut program = self.node.command_in("agent", binary);
         program = program.arg("--config").arg(self.file()).args(&self.arguments);
         Ok(self.environment.iter().fold(program, |program, (name, value)| program.env(name, value)))
     }

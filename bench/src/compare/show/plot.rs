@@ -34,7 +34,7 @@ pub fn svg(outcome: &Outcome) -> String {
 fn color(subject: Subject) -> &'static str {
     match subject {
         Subject::Direct | Subject::Outside => "#808080",
-        Subject::Haproxy => "#c8783c",
+        Subject::Haproxy | Subject::Earlier => "#c8783c",
         Subject::Martlet => "#3c82c8",
     }
 }

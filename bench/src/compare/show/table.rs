@@ -15,7 +15,11 @@ use crate::{
 };
 
 const COLUMNS: usize = 8;
-const HEAD: [&str; COLUMNS] = ["", "", "direct", "HAProxy", "Martlet", "ratio", "bar", ""];
+/// The yardstick's column has its name.
+fn head(outcome: &Outcome) -> [&'static str; COLUMNS] {
+    let yardstick = if outcome.is_against() { "the other build" } else { "HAProxy" };
+    ["", "", "direct", yardstick, "Martlet", "ratio", "bar", ""]
+}
 
 pub fn terminal(outcome: &Outcome) -> String {
     let mut table = Table::new();
@@ -23,7 +27,7 @@ pub fn terminal(outcome: &Outcome) -> String {
     table
         .load_style(NOTHING.header_separator(under_head))
         .set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(HEAD);
+    table.set_header(head(outcome));
     for cells in rows(outcome) {
         table.add_row(cells);
     }
@@ -38,7 +42,7 @@ pub fn markdown(outcome: &Outcome) -> String {
     let mut line = |cells: &[String]| {
         let _ = writeln!(text, "| {} |", cells.join(" | "));
     };
-    line(&HEAD.map(str::to_owned));
+    line(&head(outcome).map(str::to_owned));
     line(&["---", "---", "--:", "--:", "--:", "--:", "--:", "---"].map(str::to_owned));
     for cells in rows(outcome) {
         line(&cells);
@@ -59,12 +63,14 @@ fn rows(outcome: &Outcome) -> Vec<[String; COLUMNS]> {
 
 fn cells(filled: &Filled, is_first: bool, settings: &Settings) -> [String; COLUMNS] {
     let row = row::find(filled.row).filter(|_| is_first);
+    let yardstick =
+        if filled.beside == Subject::Earlier { Subject::Earlier } else { Subject::Haproxy };
     let value = |subject| filled.values.get(&subject).map(|value| spread(*value, ""));
     [
         row.map(|row| row.describe(settings)).unwrap_or_default(),
         filled.measure.unit().to_owned(),
         value(Subject::Direct).unwrap_or_default(),
-        value(Subject::Haproxy).unwrap_or_default(),
+        value(yardstick).unwrap_or_default(),
         value(filled.line.judged()).unwrap_or_default(),
         filled.ratio.map(|ratio| spread(ratio, "×")).unwrap_or_default(),
         bar(filled),

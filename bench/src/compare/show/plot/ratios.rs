@@ -47,7 +47,7 @@ pub fn draw(drawing: &mut Drawing, lines: &[Filled], settings: &Settings) {
 impl Advantage {
     fn of(filled: &Filled, settings: &Settings) -> Option<Advantage> {
         let (Some(ratio), Some(Bar::Times(bar)), Subject::Haproxy) =
-            (filled.ratio, filled.bar, filled.line.beside())
+            (filled.ratio, filled.bar, filled.beside)
         else {
             return None;
         };
