@@ -24,7 +24,7 @@ use crate::{
 
 /// A way to a destination that is open and permitted.
 enum Way {
-    Lane { lane: Box<MutualLane>, key: Key, permit: Permit, grounds: Grounds },
+    Lane { lane: Box<MutualLane>, key: Box<Key>, permit: Permit, grounds: Grounds },
     Plain { endpoint: Socket, permit: Permit },
 }
 
@@ -89,7 +89,7 @@ pub async fn carry(
             }
             drop(application);
             if dataplane.lane_closed(draft, &ended.end, side) {
-                dataplane.pool.put(key, Parked { lane, local });
+                dataplane.pool.put(*key, Parked { lane, local });
             } else {
                 Box::pin(part(lane, side, ended)).await;
             }
@@ -185,11 +185,12 @@ async fn mesh(
     permit: Permit,
     draft: &mut Draft,
 ) -> Result<Way, Refusal> {
-    let key = Key {
+    let key = Box::new(Key {
         caller: local.workload.name.clone(),
         destination: address,
+        callee: workload.name.clone(),
         identity: workload.identity.clone(),
-    };
+    });
     let kept = dataplane.pool.take(&key);
     let warm = kept.is_some();
     count(if warm { &dataplane.stats.lanes_warm } else { &dataplane.stats.lanes_cold });

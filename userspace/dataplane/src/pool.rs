@@ -15,11 +15,13 @@ use crate::{
     limits::{IDLE_LANE, IDLE_LANES, IDLE_LANES_PER_PAIR},
 };
 
-/// Whose lane it is, where it goes, and who must be there.
+/// Whose lane it is, where it goes, and who must be there. Who follows at an address with the same
+/// identity is somebody else: of the lanes to who was there it knows nothing, and would not say so.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     pub caller: WorkloadName,
     pub destination: SocketAddr,
+    pub callee: WorkloadName,
     pub identity: SpiffeId,
 }
 
@@ -157,13 +159,15 @@ mod tests {
         }
     }
 
-    fn key(name: &str, port: u16) -> Key {
+    fn name(name: &str) -> WorkloadName {
+        WorkloadName { namespace: "shop".parse().unwrap(), name: name.parse().unwrap() }
+    }
+
+    fn key(caller: &str, port: u16) -> Key {
         Key {
-            caller: WorkloadName {
-                namespace: "shop".parse().unwrap(),
-                name: name.parse().unwrap(),
-            },
+            caller: name(caller),
             destination: SocketAddr::from(([10, 0, 0, 1], port)),
+            callee: name("web-0"),
             identity: "spiffe://a.org/ns/shop/sa/web".parse().unwrap(),
         }
     }
@@ -183,6 +187,14 @@ mod tests {
         assert_eq!(pool.take(&key("cart", 80)).unwrap().number, 1);
         assert!(pool.take(&key("cart", 80)).is_none());
         assert_eq!((pool.len(), pool.lock().lanes.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_lane_to_who_was_at_an_address_is_not_given_for_who_follows() {
+        let pool = Pool::default();
+        pool.put(key("cart", 80), lane(1));
+        assert!(pool.take(&Key { callee: name("web-1"), ..key("cart", 80) }).is_none());
+        assert!(pool.take(&key("cart", 80)).is_some());
     }
 
     #[test]
