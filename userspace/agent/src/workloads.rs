@@ -272,7 +272,9 @@ impl Workloads {
             match self.enroll(&wanted) {
                 Ok(enrolled) => {
                     info!(workload = %name, identity = %wanted.workload.identity, mode = %wanted.workload.mode, "enrolled");
-                    self.leftovers |= self.closed.remove(&name).is_some();
+                    // Also what an earlier process left for it, in a namespace that is gone.
+                    self.leftovers = true;
+                    self.closed.remove(&name);
                     self.enrolled.insert(name, enrolled);
                 }
                 Err(error) => {

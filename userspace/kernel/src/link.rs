@@ -4,6 +4,7 @@
 //! puts its own program in place, without a moment in which none is attached.
 
 use std::{
+    collections::HashSet,
     ffi::CString,
     fs, io,
     os::{
@@ -135,6 +136,24 @@ pub fn unpin(path: &Path) -> Result<(), KernelError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Removes the links of pods other than these. A pod's have its cookie in their names, as
+/// `program-cookie` or `program-cookie-interface`; the node's have none.
+///
+/// Which links a pod has is not always known otherwise: its interface's number may be another
+/// pod's by now.
+pub fn unpin_others(links: &Path, cookies: &HashSet<u64>) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Pin { path: links.to_owned(), source };
+    for entry in fs::read_dir(links).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let cookie = name.to_str().and_then(|name| name.split('-').nth(1)?.parse().ok());
+        if cookie.is_some_and(|cookie| !cookies.contains(&cookie)) {
+            unpin(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -197,6 +197,18 @@ impl Maps {
         keys.iter().try_for_each(|key| gone(map.remove(key)).map_err(&failed))
     }
 
+    /// Forgets all that namespaces other than these listen on.
+    pub fn retain_ports(&self, namespaces: &HashSet<u64>) -> Result<(), KernelError> {
+        for (map, name) in [(&self.listening, "LISTENING"), (&self.found, "FOUND")] {
+            let (mut map, failed) = (lock(map), KernelError::map(name));
+            let keys: Vec<ListeningKey> = map.keys().collect::<Result<_, _>>().map_err(&failed)?;
+            for key in keys.iter().filter(|key| !namespaces.contains(&key.netns)) {
+                gone(map.remove(key)).map_err(&failed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Where a connection that the agent accepted wanted to go.
     pub fn origin(&self, socket: &impl AsRawFd) -> Option<SocketAddr> {
         self.origins.get(socket, 0).ok().map(socket_address)

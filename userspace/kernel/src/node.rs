@@ -156,18 +156,18 @@ impl Node {
     ) -> Result<(), KernelError> {
         let maps = &self.shared.maps;
         let declared: HashSet<_> = declared.into_iter().map(maps::address).collect();
+        let namespaces: HashSet<_> = namespaces.iter().copied().collect();
         let (kept, forgotten): (Vec<_>, Vec<_>) =
             maps.receivers()?.into_iter().partition(|(address, receiver)| {
                 declared.contains(address) || namespaces.contains(&receiver.netns)
             });
         let mut cookies: HashSet<u64> = maps.workload_cookies()?.into_iter().collect();
         cookies.extend(maps.guarded_cookies()?);
-        let is_kept = |cookie: &u64| kept.iter().any(|(_, receiver)| receiver.netns == *cookie);
-        for cookie in cookies.into_iter().filter(|cookie| !is_kept(cookie)) {
+        let kept: HashSet<u64> = kept.iter().map(|(_, receiver)| receiver.netns).collect();
+        for cookie in cookies.difference(&kept).copied() {
             maps.remove_workload(cookie)?;
             guard::detach(&self.shared, cookie)?;
             self.shared.detach_lookup(cookie)?;
-            maps.clear_ports(cookie)?;
             let notes = &self.shared.notes;
             sysctl::restore_by_cookie(cookie, notes)
                 .map_err(|source| KernelError::Notes { path: notes.clone(), source })?;
@@ -175,6 +175,8 @@ impl Node {
         for (address, _) in forgotten {
             maps.remove_receiver(address)?;
         }
+        maps.retain_ports(&kept)?;
+        link::unpin_others(&self.shared.links, &kept)?;
         self.pins.retire_other_versions()
     }
 
