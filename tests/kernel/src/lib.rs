@@ -6,6 +6,7 @@
 
 mod arrival;
 pub mod packets;
+pub mod pinned;
 pub mod raw;
 
 use std::{

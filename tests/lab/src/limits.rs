@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Addresses carry the node's and the pod's number in one byte each.
 pub const NODES: u8 = 16;
-pub const PODS_PER_NODE: u8 = 200;
+pub const PODS_PER_NODE: u8 = 250;
 
 /// How long a condition is given when the caller does not say.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,7 +25,7 @@ pub const AGENT_READY: Duration = Duration::from_secs(20);
 pub const AGENT_STOP: Duration = Duration::from_secs(40);
 
 /// An admin request that takes longer is an error.
-pub const HTTP: Duration = Duration::from_secs(5);
+pub const HTTP: Duration = Duration::from_secs(20);
 
 /// An admin answer is never larger.
 pub const HTTP_BODY: u64 = 64 << 20;

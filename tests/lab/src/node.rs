@@ -80,11 +80,16 @@ impl Node {
     }
 
     pub fn pod(&self, name: &str) -> Result<Pod> {
-        let _adding = self.site.adding()?;
         let number = self.pods.fetch_add(1, Ordering::Relaxed) + 1;
         if number > limits::PODS_PER_NODE {
             bail!("a node has at most {} pods", limits::PODS_PER_NODE);
         }
+        self.make_pod(name, number, None)
+    }
+
+    /// `index` is that of the node's end of the cable; without it the kernel chooses.
+    pub(crate) fn make_pod(&self, name: &str, number: u8, index: Option<u32>) -> Result<Pod> {
+        let _adding = self.site.adding()?;
         let netns = Netns::make(&format!("{}-{}-{name}", self.site.prefix(), self.name))?;
         let cgroup = self.cgroup.join(name);
         cgroup::make(&cgroup)?;
@@ -95,8 +100,9 @@ impl Node {
             ("ipv6/conf/default/accept_dad", "0"),
             ("ipv6/conf/default/accept_ra", "0"),
         ])?;
-        ip::batch(Some(&netns), &pod_inside(self.netns.name(), number, v4, v6))?;
-        ip::batch(Some(&self.netns), &pod_outside(self.addresses(), number, v4, v6))?;
+        let cable = cable(netns.name(), number, index);
+        ip::batch(Some(&self.netns), &(cable + &pod_outside(self.addresses(), number, v4, v6)))?;
+        ip::batch(Some(&netns), &pod_inside(v4, v6))?;
         Ok(Pod::new(self.site.clone(), self, name, netns, cgroup, [v4.into(), v6.into()], number))
     }
 
@@ -127,11 +133,15 @@ impl Node {
     }
 }
 
+fn cable(pod: &str, number: u8, index: Option<u32>) -> String {
+    let index = index.map(|index| format!(" index {index}")).unwrap_or_default();
+    format!("link add pod{number}{index} type veth peer name eth0 netns {pod}\n")
+}
+
 /// The pod's only neighbor is its node, at addresses that exist on each veth alike.
-fn pod_inside(node: &str, number: u8, v4: Ipv4Addr, v6: Ipv6Addr) -> String {
+fn pod_inside(v4: Ipv4Addr, v6: Ipv6Addr) -> String {
     format!(
         "link set lo up\n\
-         link add eth0 type veth peer name pod{number} netns {node}\n\
          link set eth0 up\n\
          addr add {v4}/32 dev eth0\n\
          addr add {v6}/128 dev eth0 nodad\n\

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::net::if_::if_nametoindex;
 
 use crate::{cgroup, ip, netns::Netns, node::Node, program::Program, site::Site};
 
@@ -107,6 +108,16 @@ impl Pod {
         let node = self.node.netns();
         ip::batch(Some(node), &format!("link del {}\n", self.host_interface()))?;
         ip::batch(None, &format!("netns del {}\n", self.netns.name()))
+    }
+
+    /// Removes this pod and makes another one in its place, as if both had been waiting for each
+    /// other: with its addresses, and a cable whose end at the node has its name and its number.
+    pub fn replace(&self, name: &str) -> Result<Pod> {
+        let interface = self.host_interface();
+        let index = self.node.run(|| if_nametoindex(interface.as_str()))?;
+        let index = index.with_context(|| format!("looking for {interface}"))?;
+        self.remove()?;
+        self.node.make_pod(name, self.number, Some(index))
     }
 
     /// Cuts the pod's cable, or plugs it in again.

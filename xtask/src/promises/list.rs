@@ -11,10 +11,12 @@ const LAPSES: &str = "userspace/dataplane/tests/lapses.rs";
 const STANDALONE: &str = "userspace/standalone/tests/refused.rs";
 
 const ADOPTION: &str = "tests/kernel/tests/adoption.rs";
+const CHURN: &str = "tests/kernel/tests/churn.rs";
 const CONNECTIONS: &str = "tests/kernel/tests/connections.rs";
 const ESCAPE: &str = "tests/kernel/tests/escape.rs";
 const FAULTS: &str = "tests/kernel/tests/faults/main.rs";
 const FAULT_CLAIMS: &str = "tests/kernel/tests/faults/claims.rs";
+const FIRST: &str = "tests/kernel/tests/first.rs";
 const GUARD: &str = "tests/kernel/tests/guard.rs";
 const LIFE: &str = "tests/kernel/tests/life.rs";
 const REDECLARED: &str = "tests/kernel/tests/redeclared.rs";
@@ -85,6 +87,7 @@ pub const PROMISES: &[Promise] = &[
                   its enrolment is decided.",
         bar: "0 packets",
         tests: &[
+            Test(FIRST, "pods_that_dial_from_their_first_instruction_are_refused_or_carried"),
             Test(UNDECIDED, "an_undecided_pod_reaches_all_but_the_mesh"),
             Test(
                 UNDECIDED,
@@ -174,11 +177,15 @@ pub const PROMISES: &[Promise] = &[
                   had it before.",
         bar: "0 in 10,000 reuses",
         tests: &[
+            Test(
+                CHURN,
+                "who_follows_at_an_address_gets_neither_identity_nor_bytes_of_who_was_there",
+            ),
             Test(GUARD, "a_connection_with_the_same_addresses_and_ports_inherits_nothing"),
             Test(STEERING, "what_a_dead_agent_left_for_other_pods_is_forgotten"),
             Test(LAPSES, "a_workload_that_becomes_somebody_else_loses_its_open_connections"),
         ],
-        missing: "pods that come and go by the thousand",
+        missing: "",
     },
     Promise {
         number: 9,

@@ -6,6 +6,7 @@ mod crowd;
 mod dial;
 mod exchange;
 mod facts;
+mod insist;
 mod latency;
 mod patrol;
 mod pattern;
@@ -34,6 +35,8 @@ enum Command {
     Row(row::Row),
     /// Asks again and again, over new connections and over one that stays open.
     Patrol(patrol::Patrol),
+    /// Dials until it is answered.
+    Insist(insist::Insist),
     /// Measures round trips to several echo servers, in turns.
     Latency(latency::Latency),
 }
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         Command::Crowd(crowd) => crowd.run(),
         Command::Row(row) => row.run(),
         Command::Patrol(patrol) => patrol.run(),
+        Command::Insist(insist) => insist.run(),
         Command::Latency(latency) => latency.run(),
     }
 }

@@ -1,0 +1,235 @@
+//! Pods that come and go at the same addresses: who follows is not taken for who was there before,
+//! and nothing is left of those who are gone.
+
+use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use martlet_lab::{
+    Agent, Canaries, Lab, Mesh, Node, PORT, Pod, Resources, Server, Sniffer, evidence, is_long,
+    wait_for,
+};
+use martlet_tests_kernel::pinned;
+use serde_json::Value;
+
+/// Pods that are replaced at the same time.
+const PLACES: usize = 10;
+/// How long a caller may take until it is answered: an agent looks for new pods every second.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Maps with entries for pods; the two that are left out hold what is in flight or was, and drop
+/// the oldest.
+const MAPS: &[&str] =
+    &["WORKLOADS", "OUTSIDE", "MEMBERS", "RECEIVERS", "LISTENERS", "LISTENING", "FOUND", "GUARDED"];
+/// What the agent's memory may grow by: buffers and caches of the allocator.
+const GROWTH: u64 = 24 << 20;
+
+/// A pod that others call, and its server.
+struct Called {
+    pod: Pod,
+    account: &'static str,
+    server: Server,
+}
+
+impl Called {
+    fn serve(pod: Pod, account: &'static str) -> Result<Self> {
+        let server = pod.serve(&["--then", "once"])?;
+        Ok(Self { pod, account, server })
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.pod.v4(), PORT)
+    }
+
+    /// What the server got on all connections that have ended.
+    fn received(&self) -> u64 {
+        self.server.seen().iter().filter_map(|seen| seen["received"].as_u64()).sum()
+    }
+}
+
+/// Two nodes: a caller on one, all places on the other.
+struct Stage {
+    lab: Lab,
+    mesh: Mesh,
+    near: Agent,
+    far: Agent,
+    caller: Pod,
+}
+
+impl Stage {
+    fn set() -> Result<Self> {
+        let lab = Lab::new()?;
+        let (one, two) = (lab.node("one")?, lab.node("two")?);
+        let caller = one.pod("caller")?;
+        let mut mesh = Mesh::new(&lab, "lab.martlet.dev")?;
+        mesh.enroll(&caller, "shop", "cart", "strict");
+        let (near, far) = (Agent::start(&mesh, &one)?, Agent::start(&mesh, &two)?);
+        Ok(Self { lab, mesh, near, far, caller })
+    }
+
+    fn two(&self) -> Node {
+        self.far.node().clone()
+    }
+
+    /// Tries for a while to have something said and answered.
+    fn call(&self, to: SocketAddr, say: &str, patience: Duration) -> Result<Value> {
+        let (to, patience) = (to.to_string(), patience.as_millis().to_string());
+        let arguments = [
+            "insist",
+            "--to",
+            &to,
+            "--say",
+            say,
+            "--patience-ms",
+            &patience,
+            "--timeout-ms",
+            "3000",
+        ];
+        self.caller.probe(&arguments)?.run_within(PATIENCE * 2)?.json()
+    }
+
+    fn declare(&mut self, gone: &[Called], come: &[Called]) -> Result<()> {
+        gone.iter().for_each(|called| self.mesh.withdraw(&called.pod));
+        come.iter().for_each(|called| {
+            self.mesh.enroll(&called.pod, "shop", called.account, "strict");
+        });
+        self.far.reload(&self.mesh)?;
+        self.near.reload(&self.mesh)
+    }
+
+    /// What the far agent and the kernel hold for it, once all that is gone has been let go of.
+    fn holdings(&self) -> Result<Holdings> {
+        let expected = PLACES;
+        wait_for("all pods to be enrolled and what is gone to be forgotten", PATIENCE, || {
+            let holdings = Holdings::of(&self.far)?;
+            Ok((holdings.entries["WORKLOADS"] == expected).then_some(holdings))
+        })
+    }
+}
+
+/// How much there is of everything that could pile up.
+#[derive(Debug, PartialEq, Eq)]
+struct Holdings {
+    /// Entries of maps, and pinned links.
+    entries: BTreeMap<String, usize>,
+    notes: usize,
+    namespaces: usize,
+    threads: u64,
+}
+
+impl Holdings {
+    fn of(agent: &Agent) -> Result<Self> {
+        let pid = agent.pid().context("the agent runs")?;
+        let files = fs::read_dir(format!("/proc/{pid}/fd"))?;
+        // A file may be closed while they are listed.
+        let targets = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        let is_namespace = |target: &std::path::PathBuf| {
+            target.starts_with("/run/netns") || target.to_string_lossy().starts_with("net:")
+        };
+        Ok(Self {
+            entries: pinned::entries(&agent.node().pin(), MAPS)?,
+            notes: fs::read_dir(agent.node().directory()?.join("state/sysctl"))?.count(),
+            namespaces: targets.filter(is_namespace).count(),
+            threads: agent.resources()?.threads,
+        })
+    }
+}
+
+fn account(generation: usize, place: usize) -> &'static str {
+    // Every fourth time the successor has the identity of its predecessor.
+    ["web", "till", "bank", "bank"][(generation + place) % 4]
+}
+
+#[test]
+fn who_follows_at_an_address_gets_neither_identity_nor_bytes_of_who_was_there() -> Result<()> {
+    let generations = if is_long() { 1_001 } else { 8 };
+    let reuses = (generations - 1) * PLACES;
+    let mut stage = Stage::set()?;
+    let canaries = Canaries::printable(2 * generations * PLACES);
+    let said = |number: usize| -> Result<String> {
+        let canary = canaries.iter().nth(number).context("there is one for each call")?;
+        Ok(String::from_utf8(canary.to_vec())?)
+    };
+    let sniffer = Sniffer::start(
+        [stage.lab.wire(), stage.near.node().netns(), stage.far.node().netns()],
+        &canaries,
+    )?;
+    let mut here: Vec<Called> = Vec::new();
+    let (mut first, mut refused) = (None, 0);
+    for generation in 0..generations {
+        let mut next = Vec::new();
+        for place in 0..PLACES {
+            let (name, account) = (format!("pod-{generation}-{place}"), account(generation, place));
+            let pod = match here.get(place) {
+                Some(old) => old.pod.replace(&name)?,
+                None => stage.two().pod(&name)?,
+            };
+            next.push(Called::serve(pod, account)?);
+        }
+        // Nobody has told the caller's agent yet: what is meant for the old pod is said to it.
+        for (place, old) in here.iter().enumerate() {
+            if old.account == next[place].account {
+                continue;
+            }
+            let seen = stage.call(
+                old.address(),
+                &said(2 * (generation * PLACES + place))?,
+                Duration::from_millis(1),
+            )?;
+            assert_eq!(seen["answered"], false, "{generation} {place}: {seen}");
+            refused += 1;
+        }
+        if generation % 4 == 3 {
+            stage.far.kill()?;
+            // Not ready: all that it knows of are gone.
+            stage.far.launch()?;
+            wait_for("the agent to answer", PATIENCE, || Ok(stage.far.get("/status").ok()))?;
+        }
+        stage.declare(&here, &next)?;
+        for (place, called) in next.iter().enumerate() {
+            let say = said(2 * (generation * PLACES + place) + 1)?;
+            let seen = stage.call(called.address(), &say, PATIENCE)?;
+            assert_eq!(seen["answered"], true, "{generation} {place}: {seen}");
+        }
+        for (place, called) in next.iter().enumerate() {
+            let identity = stage.mesh.identity("shop", called.account);
+            let record = stage.near.wait_for_record("the successor", |record| {
+                record["destination"]["workload"]["name"] == called.pod.name()
+                    && record["closed"] == "finished"
+            })?;
+            assert_eq!(record["destination"]["identity"], identity, "{generation} {place}");
+            assert_eq!(called.received(), Canaries::LENGTH as u64, "{generation} {place}: no more");
+        }
+        here = next;
+        if generation == 1 {
+            first = Some((stage.holdings()?, stage.far.resources()?));
+        }
+    }
+    let capture = sniffer.stop()?;
+    assert_eq!(capture.found().len(), 0, "in plaintext");
+    let (before, used_before) = first.context("there was a second generation")?;
+    let (after, used) = (stage.holdings()?, stage.far.resources()?);
+    assert_eq!(before, after, "over {reuses} reuses");
+    assert!(files_alike(used_before, used), "{used_before:?} {used:?}");
+    assert!(used.resident_bytes < used_before.resident_bytes + GROWTH, "{used_before:?} {used:?}");
+    evidence(
+        "who_follows_at_an_address_gets_neither_identity_nor_bytes_of_who_was_there",
+        &[
+            ("addresses reused", &reuses),
+            ("calls to who was gone, refused", &refused),
+            ("bytes for somebody else", &0),
+            ("files, before and after", &format!("{} {}", used_before.files, used.files)),
+            (
+                "map entries and links, before and after",
+                &format!("{} {}", total(&before), total(&after)),
+            ),
+        ],
+    )
+}
+
+/// Connections that end just now hold a few.
+fn files_alike(before: Resources, after: Resources) -> bool {
+    after.files <= before.files + 2 * PLACES
+}
+
+fn total(holdings: &Holdings) -> usize {
+    holdings.entries.values().sum()
+}
