@@ -8,6 +8,7 @@ mod needs;
 
 use anyhow::{Result, bail, ensure};
 
+pub use self::install::is_debian;
 use self::needs::NEEDS;
 
 /// What a need is for. Who builds does not need what is only tested with.
@@ -17,10 +18,11 @@ pub enum Group {
     Demo,
     Test,
     Bench,
+    Vm,
 }
 
 impl Group {
-    pub const ALL: &[Group] = &[Group::Build, Group::Demo, Group::Test, Group::Bench];
+    pub const ALL: &[Group] = &[Group::Build, Group::Demo, Group::Test, Group::Bench, Group::Vm];
 }
 
 pub struct Need {

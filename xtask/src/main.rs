@@ -9,6 +9,7 @@ mod lint;
 mod promises;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ enum Task {
     },
     /// Run the tests: unit and property tests, the lab's, then those on the running kernel.
     Test(test::Args),
+    /// Run the tests on other kernels, in virtual machines with an emulated processor.
+    Vm(vm::Args),
     /// Build, and show the main job on this machine. Leaves nothing behind.
     Demo(demo::Args),
     /// Read the demonstration's output, and fail unless its last line says what it must.
@@ -92,6 +95,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Doctor { yes, groups } => doctor::run(&groups, yes)?,
         Task::Build { release } => build::all(release)?,
         Task::Test(args) => return test::run(&args),
+        Task::Vm(args) => return vm::run(&args),
         Task::Demo(args) => return demo::demo(&args),
         Task::DemoVerdict => demo::judge()?,
         Task::Bench { no_install, arguments } => return demo::bench(!no_install, &arguments),

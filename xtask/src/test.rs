@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use self::totals::{Report, Totals};
+pub use self::totals::{Report, Totals};
 use crate::{
     build::{self, ALL_BUT_EBPF, NODE},
     command::cargo,
@@ -19,7 +19,7 @@ use crate::{
     promises,
 };
 
-const KERNEL_TESTS: &str = "martlet-tests-kernel";
+pub const KERNEL_TESTS: &str = "martlet-tests-kernel";
 
 #[derive(clap::Args)]
 pub struct Args {

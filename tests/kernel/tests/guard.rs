@@ -4,6 +4,7 @@ use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    process::Command,
     time::Duration,
 };
 
@@ -59,6 +60,34 @@ fn pinned(settings: &Settings) -> Result<Vec<PathBuf>> {
     Ok(links)
 }
 
+/// Where the guard is attached, of these interfaces of the node and in both directions: by links, or
+/// before Linux 6.6 by filters.
+fn attached(lab: &Lab, interfaces: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut all = pinned(&lab.settings)?;
+    for (interface, direction) in
+        interfaces.iter().flat_map(|name| [(name, "ingress"), (name, "egress")])
+    {
+        let shown = tc(lab, &["filter", "show", "dev", interface, direction])?;
+        if shown.contains("martlet_guard_") {
+            all.push(PathBuf::from(interface).join(direction));
+        }
+    }
+    Ok(all)
+}
+
+/// What tc(8) says in the node's network namespace; nothing about an interface that is gone.
+fn tc(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let output = lab.node.netns().run(|| Command::new("tc").args(arguments).output())??;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// As somebody does who may administer the node's network.
+fn detach(lab: &Lab, interfaces: &[&str]) -> Result<()> {
+    pinned(&lab.settings)?.iter().try_for_each(fs::remove_file)?;
+    let detach = |name: &&str| tc(lab, &["qdisc", "del", "dev", name, "clsact"]).map(drop);
+    interfaces.iter().try_for_each(detach)
+}
+
 /// A word each way.
 async fn greet(one: &mut TcpStream, other: &mut TcpStream) -> Result<()> {
     let mut word = [0; 4];
@@ -86,7 +115,9 @@ async fn the_guard_outlives_its_agent_and_leaves_with_its_pod() -> Result<()> {
     assert!(forged_arrives(&a, &b, true)?, "not enrolled");
     let node = Node::start(&lab.settings)?;
     let pods = enroll(&node, &[&a, &b], true)?;
-    let links = pinned(&lab.settings)?;
+    let ends = [&a, &b].map(|place| place.pod.host_interface());
+    let guards = || attached(&lab, &ends.each_ref().map(|name| name.as_str()));
+    let links = guards()?;
     assert_eq!(links.len(), 4, "two pods, two directions: {links:?}");
     assert!(!forged_arrives(&a, &b, false)?, "enrolled");
     drop((pods, node));
@@ -94,7 +125,7 @@ async fn the_guard_outlives_its_agent_and_leaves_with_its_pod() -> Result<()> {
 
     let node = Node::start(&lab.settings)?;
     let pods = enroll(&node, &[&a, &b], true)?;
-    assert_eq!(pinned(&lab.settings)?, links, "taken over");
+    assert_eq!(guards()?, links, "taken over");
     assert!(!forged_arrives(&a, &b, false)?);
     let before = counter(&node, "passed_agent");
     connected(&a, &listener).await?;
@@ -102,7 +133,7 @@ async fn the_guard_outlives_its_agent_and_leaves_with_its_pod() -> Result<()> {
     for pod in pods {
         pod.withdraw()?;
     }
-    assert!(pinned(&lab.settings)?.is_empty());
+    assert!(guards()?.is_empty());
     assert!(forged_arrives(&a, &b, true)?, "withdrawn");
     Ok(())
 }
@@ -113,9 +144,9 @@ async fn a_guard_that_somebody_detached_is_put_back() -> Result<()> {
     let (a, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
     let pods = enroll(&node, &[&a, &b], true)?;
-    for link in pinned(&lab.settings)? {
-        fs::remove_file(link)?;
-    }
+    let ends = [&a, &b].map(|place| place.pod.host_interface());
+    let ends = ends.each_ref().map(|name| name.as_str());
+    detach(&lab, &ends)?;
     // The kernel takes its time.
     wait_for("the guard to be gone", PATIENCE, || {
         let refused = counter(&node, "refused_plaintext");
@@ -126,7 +157,7 @@ async fn a_guard_that_somebody_detached_is_put_back() -> Result<()> {
     for pod in &pods {
         pod.keep_guard()?;
     }
-    assert_eq!(pinned(&lab.settings)?.len(), 4);
+    assert_eq!(attached(&lab, &ends)?.len(), 4);
     assert!(!forged_arrives(&a, &b, false)?, "put back");
     Ok(())
 }
@@ -144,16 +175,18 @@ async fn a_second_interface_is_guarded_when_it_comes_and_forgotten_when_it_goes(
     let a = lab.place("cart-0")?;
     let node = Node::start(&lab.settings)?;
     let pods = enroll(&node, &[&a], true)?;
-    assert_eq!(pinned(&lab.settings)?.len(), 2);
+    let first = a.pod.host_interface();
+    let guards = || attached(&lab, &[&first, "second"]);
+    assert_eq!(guards()?.len(), 2);
     let host = lab.node.netns().name();
     a.pod.ip(&format!("link add net1 type veth peer name second netns {host}\n"))?;
     // What stays inside the pod leads nowhere.
     a.pod.ip("link add here type veth peer name there\n")?;
     pods[0].keep_guard()?;
-    assert_eq!(pinned(&lab.settings)?.len(), 4);
+    assert_eq!(guards()?.len(), 4);
     a.pod.ip("link del net1\n")?;
     pods[0].keep_guard()?;
-    assert_eq!(pinned(&lab.settings)?.len(), 2);
+    assert_eq!(guards()?.len(), 2);
     Ok(())
 }
 

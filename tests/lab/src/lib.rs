@@ -38,6 +38,7 @@ pub use claims::{assert_exchanged, assert_refused, assert_reset, saw_reset};
 pub use evidence::evidence;
 pub use http::Response;
 pub use lab::Lab;
+pub use limits::patience;
 pub use mesh::Mesh;
 pub use netns::Netns;
 pub use node::Node;

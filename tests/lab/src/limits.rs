@@ -1,6 +1,6 @@
 //! Every number that bounds the lab.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 /// Addresses carry the node's and the pod's number in one byte each.
 pub const NODES: u8 = 16;
@@ -45,3 +45,11 @@ pub const FLOW_START: usize = 4096;
 
 /// Out-of-order bytes kept per direction of a flow before the gap is given up.
 pub const REASSEMBLY: usize = 4 << 20;
+
+/// How many times longer everything takes here, as `MARTLET_PATIENCE` says: an emulated processor is
+/// slow. Applied where waiting is done, so that all other numbers are those of a usual machine.
+pub fn patience(within: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    let factor = || std::env::var("MARTLET_PATIENCE").ok()?.parse().ok();
+    within * *FACTOR.get_or_init(|| factor().unwrap_or(1))
+}

@@ -15,6 +15,7 @@ pub fn wait_for<T>(
     within: Duration,
     mut look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let within = limits::patience(within);
     let deadline = Instant::now() + within;
     loop {
         if let Some(found) = look()? {

@@ -1,7 +1,7 @@
 //! The list of everything that building, testing, showing and measuring needs.
 
 use super::{
-    Group::{self, Bench, Build, Demo, Test},
+    Group::{self, Bench, Build, Demo, Test, Vm},
     Need, Remedy, machine,
 };
 
@@ -190,5 +190,19 @@ pub const NEEDS: &[Need] = &[
         groups: &[Bench],
         present: || machine::has(&["haproxy"]),
         remedy: Remedy::Packages(&["haproxy"]),
+    },
+    Need {
+        what: "QEMU",
+        why: "it runs the tests on other kernels",
+        groups: &[Vm],
+        present: || machine::has(&["qemu-system-x86_64"]),
+        remedy: Remedy::Packages(&["qemu-system-x86"]),
+    },
+    Need {
+        what: "busybox, kmod and xz",
+        why: "a virtual machine boots with them, and loads its kernel's modules",
+        groups: &[Vm],
+        present: || machine::has(&["busybox", "depmod", "modprobe", "xz"]),
+        remedy: Remedy::Packages(&["busybox-static", "kmod", "xz-utils"]),
     },
 ];
