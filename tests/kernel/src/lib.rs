@@ -8,6 +8,7 @@ mod arrival;
 pub mod packets;
 pub mod pinned;
 pub mod raw;
+pub mod strict;
 
 use std::{
     fs, io,

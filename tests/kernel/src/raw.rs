@@ -54,6 +54,11 @@ fn send_to(socket: &OwnedFd, bytes: &[u8], to: *const c_void, length: socklen_t)
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// The number of an interface of this thread's network namespace.
+pub fn interface_index(interface: &str) -> io::Result<u32> {
+    Ok(nix::net::if_::if_nametoindex(interface)?)
+}
+
 /// The Ethernet address of an interface of this thread's network namespace.
 #[allow(unsafe_code)]
 pub fn hardware_address(interface: &str) -> io::Result<[u8; 6]> {
@@ -68,6 +73,54 @@ pub fn hardware_address(interface: &str) -> io::Result<[u8; 6]> {
     // SAFETY: the ioctl has filled this member.
     let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
     Ok(std::array::from_fn(|i| data[i].cast_unsigned()))
+}
+
+/// Sends a descriptor to this very process by SCM_RIGHTS (unix(7)); gives what arrives.
+#[allow(unsafe_code)]
+pub fn hand_over(socket: &socket2::Socket) -> io::Result<socket2::Socket> {
+    let (here, there) = std::os::unix::net::UnixStream::pair()?;
+    // SAFETY: all zeroes is a valid message.
+    let (mut message, mut byte) = (unsafe { zeroed::<libc::msghdr>() }, 0_u8);
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // Room for one header and one descriptor, aligned as a header is.
+    let mut control = [0_u64; 4];
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: it only computes; the room above is 32 bytes.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<c_int>() as u32) } as usize;
+    // SAFETY: the control buffer has room for the header and the descriptor, and outlives both calls.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<c_int>() as u32) as usize;
+        libc::CMSG_DATA(header).cast::<c_int>().write_unaligned(socket.as_raw_fd());
+        checked(libc::sendmsg(here.as_raw_fd(), &raw const message, 0) as c_int)?;
+        checked(libc::recvmsg(there.as_raw_fd(), &raw mut message, 0) as c_int)?;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        assert!(!header.is_null(), "a descriptor arrives");
+        Ok(socket2::Socket::from_raw_fd(libc::CMSG_DATA(header).cast::<c_int>().read_unaligned()))
+    }
+}
+
+/// Connects and sends by io_uring: no system call of this process names the socket.
+#[allow(unsafe_code)]
+pub fn connect_by_ring(socket: &socket2::Socket, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+    let mut ring = io_uring::IoUring::new(2)?;
+    let (fd, to) = (io_uring::types::Fd(socket.as_raw_fd()), socket2::SockAddr::from(to));
+    let connect = io_uring::opcode::Connect::new(fd, to.as_ptr().cast(), to.len()).build();
+    let send = io_uring::opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).build();
+    for entry in [connect, send] {
+        // SAFETY: socket, address and bytes outlive the wait for this entry, just below.
+        unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+        ring.submit_and_wait(1)?;
+        match ring.completion().next().map(|done| done.result()) {
+            Some(error) if error < 0 => return Err(io::Error::from_raw_os_error(-error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// An option that takes one int or several.

@@ -1,122 +1,22 @@
-//! Every way around steering that a pod can go: shown to work without Martlet, and to deliver
-//! nothing to a strict pod, with an agent and without one.
+//! Every way around steering that a pod can go by packets and sockets of its own: shown to work
+//! without Martlet, and to deliver nothing to a strict pod, with an agent and without one.
 //!
-//! What arrives is what a sniffer sees inside the called pod.
+//! What arrives is what a sniffer sees inside the called pod. Sockets that come from elsewhere are
+//! in `detours.rs`, who is not enrolled in `entrances.rs`.
 
-use std::{
-    fs, io,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context as _, Result, ensure};
-use martlet_kernel::{Dialer, Listeners, Node, Pod};
+use anyhow::Result;
+use martlet_lab::evidence;
 use martlet_tests_kernel::{
-    Lab, Place, arrives, members,
     packets::{Ip, PORT, PUSH_ACK, SYN, TCP, UDP, extended, fragment6, tcp, udp},
     raw,
+    strict::{Agent, Escape, World, all_arrive, connect_and_send, none_arrives},
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    task::JoinSet,
-};
 
-const CONNECT: Duration = Duration::from_secs(10);
 /// To a port where nobody listens.
 const DISCARD: u16 = 9;
-
-struct World {
-    lab: Lab,
-    caller: Place,
-    callee: Place,
-    /// Enrolled too; the caller claims to be this one.
-    other: Place,
-    apart: PathBuf,
-    _applications: Vec<std::net::TcpListener>,
-}
-
-/// One way around: sends these bytes from the caller's pod to the callee's.
-type Escape = (&'static str, fn(&World, &[u8]) -> io::Result<()>);
-
-impl World {
-    fn new() -> Result<Self> {
-        let lab = Lab::new()?;
-        let (caller, callee, other) =
-            (lab.place("cart-0")?, lab.place("web-0")?, lab.place("shop-0")?);
-        let apart = lab.other_cgroup("apart")?;
-        let listen =
-            |ip| callee.netns.run(|| std::net::TcpListener::bind(SocketAddr::new(ip, PORT)));
-        let applications = callee.addresses().map(listen).into_iter().collect::<Result<_, _>>()?;
-        Ok(Self { lab, caller, callee, other, apart, _applications: applications })
-    }
-
-    /// A packet of the caller to the callee by IPv4.
-    fn packet(&self, protocol: u8, payload: &[u8]) -> io::Result<()> {
-        self.send(&Ip::new(self.caller.v4, self.callee.v4, protocol, payload))
-    }
-
-    fn packet6(&self, protocol: u8, payload: &[u8]) -> io::Result<()> {
-        self.send(&Ip::new(self.caller.v6, self.callee.v6, protocol, payload))
-    }
-
-    fn send(&self, packet: &Ip<'_>) -> io::Result<()> {
-        self.caller.netns.run(|| raw::send_packet(packet.destination, &packet.bytes()))
-    }
-
-    /// An Ethernet frame to the node with these tags.
-    fn frame(&self, tags: &[u8], canary: &[u8]) -> io::Result<()> {
-        let end = self.caller.pod.host_interface();
-        let node =
-            self.lab.node.run(|| raw::hardware_address(&end)).map_err(io::Error::other)??;
-        let payload = tcp(PUSH_ACK, canary);
-        let packet = Ip::new(self.caller.v4, self.callee.v4, TCP, &payload).bytes();
-        let frame = [&node[..], &[2, 0, 0, 0, 0, 1], tags, &[8, 0], &packet].concat();
-        self.caller.netns.run(|| raw::send_frame("eth0", &frame))
-    }
-
-    /// A socket in the caller's network namespace, made by a process in another cgroup.
-    fn foreign_socket(&self, to: SocketAddr) -> io::Result<Socket> {
-        let join = |cgroup: &PathBuf| {
-            fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
-        };
-        join(&self.apart)?;
-        let socket = self
-            .caller
-            .netns
-            .run(|| Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)));
-        join(&self.lab.node.cgroup().join("host"))?;
-        socket
-    }
-
-    /// Connects and sends, as an application does.
-    fn connect(
-        &self,
-        ip: IpAddr,
-        protocol: Protocol,
-        prepare: impl FnOnce(&Socket) -> io::Result<()>,
-        canary: &[u8],
-    ) -> io::Result<()> {
-        self.caller.netns.run(|| {
-            let socket =
-                Socket::new(Domain::for_address((ip, PORT).into()), Type::STREAM, Some(protocol))?;
-            prepare(&socket)?;
-            connect_and_send(socket, (ip, PORT).into(), canary)
-        })
-    }
-}
-
-/// Not being able to is fine: then nothing is sent.
-fn connect_and_send(socket: Socket, to: SocketAddr, canary: &[u8]) -> io::Result<()> {
-    if socket.connect_timeout(&to.into(), CONNECT).is_ok() {
-        let _ = socket.send(canary);
-        // It goes on trying for as long as this process lives.
-        std::mem::forget(socket);
-    }
-    Ok(())
-}
 
 fn mapped(ip: IpAddr) -> IpAddr {
     match ip {
@@ -236,107 +136,6 @@ const SOCKETS: &[Escape] = &[
     }),
 ];
 
-fn all_arrive(world: &World, escapes: &[Escape]) -> Result<()> {
-    for escape in escapes {
-        let arrived = arrive(world, escape, true)?;
-        ensure!(arrived, "without Martlet, {} gets through", escape.0);
-    }
-    Ok(())
-}
-
-fn none_arrives(world: &World, escapes: &[Escape], when: &str) -> Result<()> {
-    for escape in escapes {
-        assert!(!arrive(world, escape, false)?, "{when}, {} gets through", escape.0);
-    }
-    Ok(())
-}
-
-fn arrive(world: &World, escape: &Escape, is_expected: bool) -> Result<bool> {
-    let send = |canary: &[u8]| escape.1(world, canary);
-    arrives(&world.caller, &world.callee, is_expected, send).with_context(|| escape.0)
-}
-
-/// Stands in for the data plane, with a cipher that hides a canary.
-fn veil(tasks: &mut JoinSet<()>, dialer: &Dialer, listeners: Listeners) {
-    for listener in listeners.outbound {
-        let dialer = dialer.clone();
-        tasks.spawn(async move {
-            while let Ok((application, _)) = listener.accept().await {
-                let Some(origin) = dialer.origin(&application) else { continue };
-                tokio::spawn(join(application, dialer.clone(), origin));
-            }
-        });
-    }
-    for listener in listeners.inbound {
-        let dialer = dialer.clone();
-        tasks.spawn(async move {
-            while let Ok((lane, _)) = listener.accept().await {
-                let Ok(to) = lane.local_addr() else { continue };
-                tokio::spawn(join(lane, dialer.clone(), to));
-            }
-        });
-    }
-}
-
-/// What passes is turned over once at each agent, so it is itself only inside the pods.
-async fn join(here: TcpStream, dialer: Dialer, to: SocketAddr) -> Result<()> {
-    let there = dialer.connect(to, None).await?;
-    let ((mut from_here, mut to_here), (mut from_there, mut to_there)) =
-        (here.into_split(), there.into_split());
-    tokio::try_join!(turn(&mut from_here, &mut to_there), turn(&mut from_there, &mut to_here))?;
-    Ok(())
-}
-
-async fn turn(
-    from: &mut (impl tokio::io::AsyncRead + Unpin),
-    to: &mut (impl tokio::io::AsyncWrite + Unpin),
-) -> Result<()> {
-    let mut buffer = [0; 4096];
-    loop {
-        let length = from.read(&mut buffer).await?;
-        if length == 0 {
-            return Ok(to.shutdown().await?);
-        }
-        buffer[..length].iter_mut().for_each(|byte| *byte = !*byte);
-        to.write_all(&buffer[..length]).await?;
-    }
-}
-
-/// The node's agent, with all three pods enrolled and strict.
-struct Agent {
-    node: Node,
-    pods: Vec<Pod>,
-    listening: JoinSet<()>,
-}
-
-impl Agent {
-    fn start(world: &World) -> Result<Self> {
-        let node = Node::start(&world.lab.settings)?;
-        let places = [&world.caller, &world.callee, &world.other];
-        members(&node, &places)?;
-        let (mut pods, mut listening) = (Vec::new(), JoinSet::new());
-        for place in places {
-            let (pod, listeners) = place.enroll(&node, true)?;
-            pod.keep_guard()?;
-            veil(&mut listening, &pod.dialer(), listeners);
-            pods.push(pod);
-        }
-        Ok(Self { node, pods, listening })
-    }
-
-    fn count(&self, verdict: &str) -> Result<u64> {
-        let counters = self.node.counters()?;
-        let found = counters.iter().find(|c| c.hook == "guard" && c.verdict == verdict);
-        Ok(found.with_context(|| format!("there is a counter {verdict}"))?.count)
-    }
-
-    /// As if it were killed: what is pinned stays.
-    async fn end(mut self) {
-        self.listening.shutdown().await;
-        drop((self.pods, self.node));
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn packets_made_by_hand_reach_no_strict_pod() -> Result<()> {
     let world = World::new()?;
@@ -353,7 +152,11 @@ async fn packets_made_by_hand_reach_no_strict_pod() -> Result<()> {
         assert!(agent.count(verdict)? > 0, "{verdict} is counted");
     }
     agent.end().await;
-    none_arrives(&world, PACKETS, "without an agent")
+    none_arrives(&world, PACKETS, "without an agent")?;
+    evidence(
+        "packets_made_by_hand_reach_no_strict_pod",
+        &[("kinds", &PACKETS.len()), ("that delivered something", &0)],
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -364,5 +167,9 @@ async fn sockets_that_avoid_steering_reach_no_strict_pod() -> Result<()> {
     none_arrives(&world, SOCKETS, "with an agent")?;
     assert!(agent.count("refused_plaintext")? > 0, "they got as far as the guard");
     agent.end().await;
-    none_arrives(&world, SOCKETS, "without an agent")
+    none_arrives(&world, SOCKETS, "without an agent")?;
+    evidence(
+        "sockets_that_avoid_steering_reach_no_strict_pod",
+        &[("ways", &SOCKETS.len()), ("that delivered something", &0)],
+    )
 }

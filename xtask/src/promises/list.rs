@@ -13,6 +13,8 @@ const STANDALONE: &str = "userspace/standalone/tests/refused.rs";
 const ADOPTION: &str = "tests/kernel/tests/adoption.rs";
 const CHURN: &str = "tests/kernel/tests/churn.rs";
 const CONNECTIONS: &str = "tests/kernel/tests/connections.rs";
+const DETOURS: &str = "tests/kernel/tests/detours.rs";
+const ENTRANCES: &str = "tests/kernel/tests/entrances.rs";
 const ESCAPE: &str = "tests/kernel/tests/escape.rs";
 const FAULTS: &str = "tests/kernel/tests/faults/main.rs";
 const FAULT_CLAIMS: &str = "tests/kernel/tests/faults/claims.rs";
@@ -108,11 +110,13 @@ pub const PROMISES: &[Promise] = &[
         tests: &[
             Test(ESCAPE, "packets_made_by_hand_reach_no_strict_pod"),
             Test(ESCAPE, "sockets_that_avoid_steering_reach_no_strict_pod"),
+            Test(DETOURS, "sockets_that_come_from_elsewhere_reach_no_strict_pod"),
+            Test(DETOURS, "what_is_built_inside_a_pod_reaches_no_strict_pod"),
             Test(CONNECTIONS, "every_kind_of_connect_is_carried"),
             Test(CONNECTIONS, "a_client_with_mptcp_is_carried_but_sees_the_agent_as_its_peer"),
             Test(STEERING, "a_socket_bound_to_a_second_address_is_steered"),
         ],
-        missing: "sockets that are handed over, nested namespaces, moves between cgroups",
+        missing: "tunnels over UDP on ports that are not known for them, which pass as UDP",
     },
     Promise {
         number: 4,
@@ -123,11 +127,12 @@ pub const PROMISES: &[Promise] = &[
         bar: "0 bytes; probes 100 %",
         tests: &[
             Test(REFUSALS, "strict_refuses_plaintext_while_mtls_callers_use_the_same_port"),
+            Test(ENTRANCES, "nobody_who_is_not_enrolled_delivers_a_byte_to_a_strict_pod"),
             Test(STEERING, "plaintext_is_refused_when_strict_and_let_in_when_permissive"),
             Test(STEERING, "an_address_that_was_not_declared_is_refused_when_strict"),
             Test(GUARD, "a_strict_pod_gets_answers_from_outside_the_mesh_and_nothing_else"),
         ],
-        missing: "ports of the node, loopback routes, the host's namespace, probes",
+        missing: "the kubelet's probes",
     },
     Promise {
         number: 5,

@@ -8,6 +8,8 @@ use super::Program;
 const RUN: &[&str] = &[
     "adoption",
     "connections",
+    "detours",
+    "entrances",
     "escape",
     "guard",
     "life",
