@@ -21,7 +21,7 @@ const MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay", "virti
 pub fn make(directory: &Path, modules: &Path, programs: &[Program]) -> Result<PathBuf> {
     let root = directory.join("init");
     let _ = fs::remove_dir_all(&root);
-    for name in ["bin", "modules", "proc", "sys", "dev", "host", "changes", "root"] {
+    for name in ["bin", "modules", "proc", "sys", "dev", "host", "changes", "machine"] {
         fs::create_dir_all(root.join(name))
             .with_context(|| root.join(name).display().to_string())?;
     }

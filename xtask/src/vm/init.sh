@@ -11,9 +11,9 @@ done
 $b mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro host /host || fail "the host's files are not there"
 $b mount -t tmpfs tmpfs /changes
 $b mkdir /changes/upper /changes/work
-$b mount -t overlay -o lowerdir=/host,upperdir=/changes/upper,workdir=/changes/work overlay /root || fail "there is no overlay"
-$b mkdir -p /root/run
-$b mount -t tmpfs tmpfs /root/run
-$b mkdir /root/run/vm
-$b cp /run.sh /programs /root/run/vm/
-exec $b switch_root /root /bin/sh /run/vm/run.sh
+$b mount -t overlay -o lowerdir=/host,upperdir=/changes/upper,workdir=/changes/work overlay /machine || fail "there is no overlay"
+$b mkdir -p /machine/run
+$b mount -t tmpfs tmpfs /machine/run
+$b mkdir /machine/run/vm
+$b cp /run.sh /programs /machine/run/vm/
+exec $b switch_root /machine /bin/sh /run/vm/run.sh

@@ -1,5 +1,5 @@
 # Runs each program, says how it ended, and switches the machine off. What it needs to know is above.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root MARTLET_PATIENCE=6
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp MARTLET_PATIENCE=6
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
