@@ -95,6 +95,21 @@ impl Stage {
         self.near.reload(&self.mesh)
     }
 
+    /// With whom the caller's agent has talked when it called these.
+    fn identities(&self, called: &[Called]) -> Result<Vec<Value>> {
+        wait_for("a record of each call", PATIENCE, || {
+            let records = self.near.records()?;
+            let identity = |called: &Called| {
+                let record = records.iter().rev().find(|record| {
+                    record["destination"]["workload"]["name"] == called.pod.name()
+                        && record["closed"] == "finished"
+                });
+                record.map(|record| record["destination"]["identity"].clone())
+            };
+            Ok(called.iter().map(identity).collect())
+        })
+    }
+
     /// What the far agent and the kernel hold for it, once all that is gone has been let go of.
     fn holdings(&self) -> Result<Holdings> {
         let expected = PLACES;
@@ -189,13 +204,10 @@ fn who_follows_at_an_address_gets_neither_identity_nor_bytes_of_who_was_there() 
             let seen = stage.call(called.address(), &say, PATIENCE)?;
             assert_eq!(seen["answered"], true, "{generation} {place}: {seen}");
         }
-        for (place, called) in next.iter().enumerate() {
+        let found = stage.identities(&next)?;
+        for (place, (called, found)) in next.iter().zip(found).enumerate() {
             let identity = stage.mesh.identity("shop", called.account);
-            let record = stage.near.wait_for_record("the successor", |record| {
-                record["destination"]["workload"]["name"] == called.pod.name()
-                    && record["closed"] == "finished"
-            })?;
-            assert_eq!(record["destination"]["identity"], identity, "{generation} {place}");
+            assert_eq!(found, identity, "{generation} {place}");
             assert_eq!(called.received(), Canaries::LENGTH as u64, "{generation} {place}: no more");
         }
         here = next;
