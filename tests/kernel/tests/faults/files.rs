@@ -1,6 +1,6 @@
 //! An authority's files and a node file that are bad, gone, or another's.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use martlet_lab::{Agent, Mesh, Stage, wait_for};
@@ -60,6 +60,8 @@ pub fn bad_authority(trial: &mut Trial) -> Result<Struck> {
         ensure!(!ended.status.success() && ended.stderr.contains("authority"), "{}", ended.stderr);
     }
     fs::write(&path, good).context("putting the good file back")?;
+    // Of a key that others may read the agent wants to know nothing.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     if is_restarted {
         trial.agent(victim).launch()?;
     }
@@ -95,7 +97,8 @@ pub fn another_root(trial: &mut Trial) -> Result<Struck> {
     fs::remove_dir_all(&directory)?;
     fs::rename(&kept, &directory)?;
     trial.agent(victim).signal(Signal::SIGHUP)?;
-    Ok(Struck { ended: now(), spared_near: victim == Victim::Callee })
+    // What the other root has proven ends when the agent looks, which may be during the next fault.
+    Ok(Struck { ended: now(), spared_near: false })
 }
 
 fn make_authority(mesh: &Mesh, at: &std::path::Path) -> Result<()> {

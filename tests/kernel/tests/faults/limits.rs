@@ -1,6 +1,7 @@
 //! Agents that run out of file descriptors, or of room on their disk.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{ErrorKind, Write as _},
     path::PathBuf,
@@ -24,12 +25,12 @@ pub fn out_of_files(trial: &mut Trial) -> Result<Struck> {
     let victim = trial.any();
     let pid = trial.agent(victim).pid().context("the agent runs")?;
     let more = trial.rng.random_range(0..4);
-    let said = complaints(trial.agent(victim));
+    let said = complaints(trial.agent(victim))?;
     let before = limit_of_files(pid)?;
-    limit_files(pid, highest_file(pid)? + 1 + more)?;
+    limit_files(pid, limit_for(pid, more)?)?;
     let crowd = trial.crowd(100)?;
     let bitten = wait_for("the agent to run out of files", PATIENCE, || {
-        Ok((complaints(trial.agent(victim)) > said).then_some(()))
+        Ok((complaints(trial.agent(victim))? > said).then_some(()))
     });
     let held = trial.hold(HOLD);
     limit_files(pid, before)?;
@@ -39,9 +40,12 @@ pub fn out_of_files(trial: &mut Trial) -> Result<Struck> {
     Ok(Struck { ended, spared_near: victim == Victim::Callee })
 }
 
-/// What says in the log that there were no files left.
-fn complaints(agent: &Agent) -> usize {
-    agent.log().matches("Too many open files").count()
+/// What says that there were no files left: the log of connections that could not be accepted, and
+/// the records of those for which there was no second socket.
+fn complaints(agent: &Agent) -> Result<usize> {
+    let records = fs::read_to_string(agent.node().directory()?.join("access.log"))?;
+    let log = agent.log();
+    Ok(log.matches("Too many open files").count() + records.matches("limit_reached").count())
 }
 
 /// The soft limit; the hard one stays.
@@ -61,11 +65,13 @@ fn limit_of_files(pid: u32) -> Result<u64> {
     soft.context("it has a limit of open files")
 }
 
-/// The limit is one of numbers, not of how many there are (getrlimit(2)).
-fn highest_file(pid: u32) -> Result<u64> {
+/// With which so many more can be opened: new ones get the lowest free numbers, and the limit is
+/// one of numbers (getrlimit(2)).
+fn limit_for(pid: u32, more: usize) -> Result<u64> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).context("listing its files")?;
     let numbers = files.flatten().filter_map(|file| file.file_name().to_str()?.parse().ok());
-    numbers.max().context("it has a file")
+    let used: BTreeSet<u64> = numbers.collect();
+    (0..).filter(|number| !used.contains(number)).nth(more).context("numbers do not end")
 }
 
 /// To be done before the agents start.
