@@ -185,9 +185,14 @@ impl Trial {
 
     /// What has to be true after each fault; gives how long it took until service was back.
     pub fn settle(&mut self, struck: &Struck) -> Result<Duration> {
-        let took = self.wait_for_service(struck.ended)?;
         for patrol in &mut self.outside {
             patrol.wait_for("traffic outside of the mesh", struck.ended, Outcome::is_success)?;
+        }
+        let took = self.wait_for_service(struck.ended);
+        // Before anything else: nothing that can be found is worse.
+        self.look_at_the_wire()?;
+        let took = took?;
+        for patrol in &mut self.outside {
             let name = patrol.name().to_owned();
             for outcome in patrol.take_outcomes()? {
                 ensure!(outcome.is_success(), "outside of the mesh, {name}: {outcome:?}");
@@ -209,7 +214,6 @@ impl Trial {
         for server in &self.servers {
             ensure!(server.seen().is_empty(), "to a wrong peer: {:?}", server.seen());
         }
-        self.look_at_the_wire()?;
         Ok(took)
     }
 
