@@ -16,14 +16,15 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use martlet_ebpf_shared::{
-    ALL_OUTSIDE, Address, Endpoint, Enrollment, Event,
+    ALL_OUTSIDE, Address, Dial, Endpoint, Enrollment, Event,
     decide::{self, Connect},
+    limits::IN_FLIGHT,
 };
 
 use crate::{
     context::{load, load_v6, store, store_v6},
     log::tell,
-    maps::{DIALS, MEMBERS, OUTSIDE, PEERS, RECEIVERS, WORKLOADS, count},
+    maps::{DIALS, MEMBERS, OUTSIDE, PEERS, RECEIVERS, USED, WORKLOADS, count},
     socket::Socket,
 };
 
@@ -55,7 +56,10 @@ struct Attempt {
 
 #[cgroup_sock_addr(connect4)]
 pub fn martlet_connect4(context: SockAddrContext) -> i32 {
-    let Some(attempt) = attempt(&context) else { return PASS };
+    let attempt = match attempt(&context) {
+        Ok(attempt) => attempt,
+        Err(answer) => return answer,
+    };
     let raw = context.sock_addr;
     let destination = Address::v4(load!(raw, USER_IP4));
     let bound = Address::v4(load!(attempt.sock, SOURCE_IP4));
@@ -72,7 +76,10 @@ pub fn martlet_connect4(context: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(connect6)]
 pub fn martlet_connect6(context: SockAddrContext) -> i32 {
-    let Some(attempt) = attempt(&context) else { return PASS };
+    let attempt = match attempt(&context) {
+        Ok(attempt) => attempt,
+        Err(answer) => return answer,
+    };
     let raw = context.sock_addr;
     let destination = load_v6!(raw, USER_IP6);
     let bound = load_v6!(attempt.sock, SOURCE_IP6);
@@ -86,13 +93,13 @@ pub fn martlet_connect6(context: SockAddrContext) -> i32 {
     }
 }
 
-/// `None` for what is not ours to decide about.
+/// The answer to give at once to what is not ours to decide about.
 #[inline(always)]
-fn attempt(context: &SockAddrContext) -> Option<Attempt> {
+fn attempt(context: &SockAddrContext) -> Result<Attempt, i32> {
     let raw = context.sock_addr;
     // Also called for UDP, and for raw sockets.
     if load!(raw, TYPE) != SOCK_STREAM || load!(raw, PROTOCOL) != IPPROTO_TCP {
-        return None;
+        return Err(PASS);
     }
     // SAFETY: the context is that of a cgroup program, which this helper accepts.
     let netns = unsafe { bpf_get_netns_cookie(raw.cast()) };
@@ -101,16 +108,29 @@ fn attempt(context: &SockAddrContext) -> Option<Attempt> {
     let workload = workload.map_or(Enrollment::UNDECIDED, |workload| unsafe { *workload });
     // Also while it is being enrolled: a pod that was outside until then runs on undisturbed.
     if workload.steered == 0 && is_outside(netns) {
-        return None;
+        return Err(PASS);
     }
     // SAFETY: a plain field of the context.
     let sock = unsafe { (*raw).__bindgen_anon_1.sk };
-    let socket = Socket::new(sock)?;
-    if socket.read(&DIALS).is_some() {
-        count(Event::ConnectAgent);
-        return None;
+    let socket = Socket::new(sock).ok_or(PASS)?;
+    if let Some(dial) = socket.read(&DIALS) {
+        return Err(agents(netns, dial));
     }
-    Some(Attempt { socket, sock, netns, workload })
+    Ok(Attempt { socket, sock, netns, workload })
+}
+
+/// The agent's own connections pass. Of those to the pod's applications no more than the pod's
+/// quota may be in flight: one that is not published would show the application a wrong peer.
+#[inline(always)]
+fn agents(netns: u64, dial: Dial) -> i32 {
+    // SAFETY: entries are freed after a grace period.
+    let dialed = USED.get_ptr(&netns).map(|used| unsafe { (*used).dialed });
+    if dial.shown.port != 0 && dialed.is_none_or(|dialed| dialed >= IN_FLIGHT) {
+        count(Event::ConnectDialQuota);
+        return REFUSE;
+    }
+    count(Event::ConnectAgent);
+    PASS
 }
 
 #[inline(always)]

@@ -1,5 +1,6 @@
 //! `sock_ops`: publishes where a connection inside a pod belongs before its SYN leaves, attaches
-//! that to the accepted socket, and keeps the list of ports on which applications listen.
+//! that to the accepted socket, and keeps the list of ports on which applications listen; both
+//! within the pod's quota.
 //!
 //! Inside a pod means: from the pod's own address to the same address. Everything else leaves at
 //! the first comparison.
@@ -9,18 +10,22 @@ use core::mem::offset_of;
 use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_LISTEN, bpf_sock_ops,
+        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_LISTEN,
+        bpf_sock_ops,
     },
     helpers::generated::{bpf_get_netns_cookie, bpf_sock_ops_cb_flags_set},
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use martlet_ebpf_shared::{Address, Endpoint, Event, Flow, ListeningKey, Published, is_steer_port};
+use martlet_ebpf_shared::{
+    Address, Endpoint, Event, Flow, ListeningKey, Published, Used, is_steer_port,
+    limits::{IN_FLIGHT, PORTS},
+};
 
 use crate::{
     context::{load, load_v6},
     log::tell,
-    maps::{DIALS, LISTENING, ORIGINS, PEERS, PUBLISHED, WORKLOADS, add},
+    maps::{DIALS, IF_MISSING, LISTENING, ORIGINS, PEERS, PUBLISHED, USED, WORKLOADS, add, number},
     socket::Socket,
 };
 
@@ -34,6 +39,7 @@ const REMOTE_PORT: usize = offset_of!(bpf_sock_ops, remote_port);
 const LOCAL_PORT: usize = offset_of!(bpf_sock_ops, local_port);
 const CALLBACKS: usize = offset_of!(bpf_sock_ops, bpf_sock_ops_cb_flags);
 const OLD_STATE: usize = offset_of!(bpf_sock_ops, __bindgen_anon_1);
+const NEW_STATE: usize = OLD_STATE + size_of::<u32>();
 
 const AF_INET: u32 = 2;
 
@@ -48,6 +54,7 @@ pub fn martlet_establish(context: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => attach(raw),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listen(raw),
         BPF_SOCK_OPS_STATE_CB if load!(raw, OLD_STATE) == BPF_TCP_LISTEN => unlisten(raw),
+        BPF_SOCK_OPS_STATE_CB if load!(raw, NEW_STATE) == BPF_TCP_CLOSE => close(raw),
         _ => {}
     }
     DONE
@@ -56,25 +63,65 @@ pub fn martlet_establish(context: SockOpsContext) -> u32 {
 /// Runs in `connect()`, after the source port is chosen and before the SYN.
 #[inline(always)]
 fn publish(raw: *mut bpf_sock_ops) {
-    let address = local_address(raw);
-    if address != remote_address(raw) || address.is_loopback() {
-        return;
-    }
+    let Some(address) = inside(raw) else { return };
     let Some(socket) = socket(raw) else { return };
-    let port = remote_port(raw);
+    let (netns, port) = (netns(raw), remote_port(raw));
     let flow = Flow { address, source_port: load!(raw, LOCAL_PORT) as u16, port };
-    let Some((published, event)) = to_publish(raw, socket, port) else {
-        // What is left from a connection that failed with the same ports is not about this one.
-        let _ = PUBLISHED.remove(&flow);
-        return;
-    };
-    let stored = PUBLISHED.insert(&flow, &published, 0).is_ok();
-    if !stored {
-        // The SYN must find nothing, and be refused, rather than what an earlier connection left.
-        let _ = PUBLISHED.remove(&flow);
+    // What is left from a connection that failed with the same ports is not about this one: its SYN
+    // must rather find nothing, and be refused.
+    forget(netns, &flow);
+    let Some((published, event)) = to_publish(raw, socket, port) else { return };
+    let event = store(netns, &flow, &published, event);
+    if event as u32 != Event::PublishFailed as u32 && event as u32 != Event::PublishQuota as u32 {
+        // Without it, what is published stays until the connection is accepted.
+        watch(raw);
     }
-    let event = if stored { event } else { Event::PublishFailed };
     tell(event, &address, &published.peer.address, published.peer.port);
+}
+
+/// Publishes within the workload's quota.
+#[inline(always)]
+fn store(netns: u64, flow: &Flow, published: &Published, event: Event) -> Event {
+    let Some(used) = USED.get_ptr_mut(&netns) else { return Event::PublishFailed };
+    let used = in_flight(used, published.kind);
+    // The agent's own have been counted in `connect`, where they can be refused without harm.
+    if published.kind != Published::CLIENT && number(used) >= IN_FLIGHT {
+        return Event::PublishQuota;
+    }
+    if PUBLISHED.insert(flow, published, IF_MISSING).is_err() {
+        return Event::PublishFailed;
+    }
+    add(used, 1);
+    event
+}
+
+/// Takes back what was published, if it is still there.
+#[inline(always)]
+fn forget(netns: u64, flow: &Flow) {
+    let Some(published) = PUBLISHED.get_ptr(flow) else { return };
+    // SAFETY: entries are freed after a grace period.
+    let kind = unsafe { (*published).kind };
+    remove(netns, flow, kind);
+}
+
+/// Whether there was something to remove: of several that try, exactly one counts it.
+#[inline(always)]
+fn remove(netns: u64, flow: &Flow, kind: u32) -> bool {
+    let removed = PUBLISHED.remove(flow).is_ok();
+    if removed && let Some(used) = USED.get_ptr_mut(&netns) {
+        add(in_flight(used, kind), -1);
+    }
+    removed
+}
+
+/// The number of a workload's connections of a kind.
+#[inline(always)]
+fn in_flight(used: *mut Used, kind: u32) -> *mut u64 {
+    // SAFETY: both are fields of the entry that the pointer leads to.
+    match kind {
+        Published::CLIENT => unsafe { &raw mut (*used).dialed },
+        _ => unsafe { &raw mut (*used).opening },
+    }
 }
 
 #[inline(always)]
@@ -100,16 +147,15 @@ fn to_publish(raw: *mut bpf_sock_ops, socket: Socket, port: u16) -> Option<(Publ
 /// task is nobody's here.
 #[inline(always)]
 fn attach(raw: *mut bpf_sock_ops) {
-    let address = local_address(raw);
-    if address != remote_address(raw) || address.is_loopback() {
-        return;
-    }
+    let Some(address) = inside(raw) else { return };
     let flow = Flow { address, source_port: remote_port(raw), port: load!(raw, LOCAL_PORT) as u16 };
     let Some(published) = PUBLISHED.get_ptr(&flow) else { return };
-    // SAFETY: the element of an LRU map may be reused for another flow while it is copied; then
-    // this one was evicted, which the capacity makes a matter of tens of thousands in flight.
+    // SAFETY: entries are freed after a grace period.
     let published = unsafe { *published };
-    let _ = PUBLISHED.remove(&flow);
+    // Removed before, it may have been another flow's by the time it was copied.
+    if !remove(netns(raw), &flow, published.kind) {
+        return;
+    }
     let Some(socket) = socket(raw) else { return };
     let (stored, event) = match published.kind {
         Published::ORIGIN => (socket.write(&ORIGINS, &published.peer), Event::Intercepted),
@@ -121,21 +167,49 @@ fn attach(raw: *mut bpf_sock_ops) {
     tell(event, &address, &published.peer.address, published.peer.port);
 }
 
+/// Runs when a connection that was published is closed: the last moment to take it back.
+#[inline(always)]
+fn close(raw: *mut bpf_sock_ops) {
+    let Some(address) = inside(raw) else { return };
+    let (source_port, port) = (load!(raw, LOCAL_PORT) as u16, remote_port(raw));
+    forget(netns(raw), &Flow { address, source_port, port });
+}
+
 #[inline(always)]
 fn listen(raw: *mut bpf_sock_ops) {
     let Some(key) = listener(raw) else { return };
-    // Another program on the cgroup may want other callbacks of the socket.
-    let callbacks = load!(raw, CALLBACKS) | BPF_SOCK_OPS_STATE_CB_FLAG;
-    // SAFETY: the context is a sock_ops program's. Without the flag the end of listening is not
-    // seen, and the agent finds nobody listening when it dials.
-    unsafe { bpf_sock_ops_cb_flags_set(raw, callbacks as i32) };
-    if let Some(sockets) = LISTENING.get_ptr_mut(&key) {
-        add(sockets, 1);
-    }
-    // New, or removed by a socket that ended just now on another CPU.
-    let known = LISTENING.get_ptr(&key).is_some() || LISTENING.insert(&key, &1_u64, 0).is_ok();
-    let event = if known { Event::ListenSeen } else { Event::ListenLost };
+    watch(raw);
+    let event = match join(&key) {
+        true => Event::ListenSeen,
+        false => list(&key),
+    };
     tell(event, &Address::UNSPECIFIED, &key.bound, key.port as u16);
+}
+
+/// One more socket on a port that is known.
+#[inline(always)]
+fn join(key: &ListeningKey) -> bool {
+    let Some(sockets) = LISTENING.get_ptr_mut(key) else { return false };
+    add(sockets, 1);
+    // Or it was removed by a socket that ended just now on another CPU.
+    LISTENING.get_ptr(key).is_some()
+}
+
+/// A port that is new, within the workload's quota.
+#[inline(always)]
+fn list(key: &ListeningKey) -> Event {
+    let Some(used) = USED.get_ptr_mut(&key.netns) else { return Event::ListenLost };
+    // SAFETY: a field of the entry that the pointer leads to.
+    let ports = unsafe { &raw mut (*used).ports };
+    if number(ports) >= PORTS {
+        return Event::ListenQuota;
+    }
+    if LISTENING.insert(key, &1_u64, IF_MISSING).is_ok() {
+        add(ports, 1);
+        return Event::ListenSeen;
+    }
+    // Another CPU was faster, or there is no memory.
+    if join(key) { Event::ListenSeen } else { Event::ListenLost }
 }
 
 #[inline(always)]
@@ -143,15 +217,29 @@ fn unlisten(raw: *mut bpf_sock_ops) {
     let Some(key) = listener(raw) else { return };
     let Some(sockets) = LISTENING.get_ptr_mut(&key) else { return };
     add(sockets, -1);
-    // SAFETY: here and below: entries are aligned and freed after a grace period.
-    if unsafe { sockets.read_volatile() } as i64 <= 0 {
-        let _ = LISTENING.remove(&key);
+    if number(sockets) as i64 <= 0 {
+        if LISTENING.remove(&key).is_ok()
+            && let Some(used) = USED.get_ptr_mut(&key.netns)
+        {
+            // SAFETY: a field of the entry that the pointer leads to.
+            add(unsafe { &raw mut (*used).ports }, -1);
+        }
         // A socket that began to listen meanwhile has counted itself in what is removed now.
-        if unsafe { sockets.read_volatile() } as i64 > 0 {
-            let _ = LISTENING.insert(&key, &1_u64, 0);
+        if number(sockets) as i64 > 0 {
+            list(&key);
         }
     }
     tell(Event::ListenEnded, &Address::UNSPECIFIED, &key.bound, key.port as u16);
+}
+
+/// Asks to be told of the socket's end.
+#[inline(always)]
+fn watch(raw: *mut bpf_sock_ops) {
+    // Another program on the cgroup may want other callbacks of the socket.
+    let callbacks = load!(raw, CALLBACKS) | BPF_SOCK_OPS_STATE_CB_FLAG;
+    // SAFETY: the context is a sock_ops program's. Where it fails, the end of listening is not seen,
+    // and the agent finds nobody listening when it dials.
+    unsafe { bpf_sock_ops_cb_flags_set(raw, callbacks as i32) };
 }
 
 /// A listening socket of an enrolled workload.
@@ -164,9 +252,21 @@ fn listener(raw: *mut bpf_sock_ops) -> Option<ListeningKey> {
 /// The namespace's cookie, if it is an enrolled workload's.
 #[inline(always)]
 fn workload(raw: *mut bpf_sock_ops) -> Option<u64> {
-    // SAFETY: the context is a sock_ops program's.
-    let netns = unsafe { bpf_get_netns_cookie(raw.cast()) };
+    let netns = netns(raw);
     WORKLOADS.get_ptr(&netns).map(|_| netns)
+}
+
+#[inline(always)]
+fn netns(raw: *mut bpf_sock_ops) -> u64 {
+    // SAFETY: the context is a sock_ops program's.
+    unsafe { bpf_get_netns_cookie(raw.cast()) }
+}
+
+/// The address of a connection inside a pod: from that address to the same.
+#[inline(always)]
+fn inside(raw: *mut bpf_sock_ops) -> Option<Address> {
+    let address = local_address(raw);
+    (address == remote_address(raw) && !address.is_loopback()).then_some(address)
 }
 
 #[inline(always)]

@@ -159,10 +159,12 @@ fn is_receiver(netns: u64, address: &Address) -> bool {
 /// A new connection inherits nothing from an older one with the same addresses and ports.
 #[inline(always)]
 fn begin(connection: &Connection, is_plain: bool) {
+    // SAFETY: here and below: maps are freed after a grace period.
+    let Some(plain) = (unsafe { PLAIN.get(&connection.netns) }) else { return };
     // Not stored, it is refused if the other side is enrolled while it lasts.
     let _ = match is_plain {
-        true => PLAIN.insert(connection, &1, 0),
-        false => PLAIN.remove(connection),
+        true => plain.insert(connection, &1, 0),
+        false => plain.remove(connection),
     };
 }
 
@@ -198,7 +200,8 @@ impl Known for Conversation<'_> {
 
     #[inline(always)]
     fn is_plain(&self) -> bool {
-        PLAIN.get_ptr(self.connection).is_some()
+        let plain = unsafe { PLAIN.get(&self.connection.netns) };
+        plain.is_some_and(|plain| plain.get_ptr(self.connection).is_some())
     }
 }
 

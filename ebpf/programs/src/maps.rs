@@ -4,21 +4,33 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
-    btf_maps::{HashMap, LruHashMap, PerCpuArray, SkStorage, SockHash},
+    btf_maps::{HashMap, HashOfMaps, LruHashMap, PerCpuArray, SkStorage, SockHash},
     macros::btf_map,
 };
 use martlet_ebpf_shared::{
     Address, Connection, Dial, Endpoint, Enrollment, Event, Flow, Guarded, ListenerKey,
-    ListeningKey, Published, Receiver,
+    ListeningKey, Published, Receiver, Used,
+    limits::{BUSY_PODS, IN_FLIGHT, PLAIN as PLAIN_OF_ONE, PODS, PORTS},
 };
 
 /// `BPF_F_NO_PREALLOC`: memory is used by entries, not by capacity.
 const GROWING: usize = 1;
 
+/// For pods that use all of their quota at the same time.
+const ALL_PORTS: usize = BUSY_PODS * PORTS as usize;
+const ALL_IN_FLIGHT: usize = BUSY_PODS * 2 * IN_FLIGHT as usize;
+
 /// Workloads of this node, by network-namespace cookie. Written by the agent.
 /// Missing: the process is in no enrolled workload; see `OUTSIDE`.
 #[btf_map]
-pub static WORKLOADS: HashMap<u64, Enrollment, 4096, GROWING> = HashMap::new();
+pub static WORKLOADS: HashMap<u64, Enrollment, PODS, GROWING> = HashMap::new();
+
+/// What each workload uses of the maps below that all share, by network-namespace cookie. Made and
+/// removed by the agent, before and after the entry in `WORKLOADS`; the numbers are `establish`'s:
+/// each is changed exactly when an entry was added or removed.
+/// Missing: the namespace is not an enrolled workload's, and gets no entries.
+#[btf_map]
+pub static USED: HashMap<u64, Used, PODS, GROWING> = HashMap::new();
 
 /// Network namespaces that are outside the mesh by decision, by cookie: the node's own, and those
 /// that the agent is told of. Written by the agent; it outlives the agent as all maps do.
@@ -43,23 +55,23 @@ pub static RECEIVERS: HashMap<Address, Receiver, 8192, GROWING> = HashMap::new()
 pub static LISTENERS: SockHash<ListenerKey, 16_384> = SockHash::new();
 
 /// Ports on which applications listen, with the number of sockets that `establish` has seen begin.
-/// Written by `establish` alone, also while no agent runs.
+/// Written by `establish` alone, also while no agent runs; no more for each workload than its quota.
 /// Missing here and in `FOUND`: nobody listens, and an enrolled caller is refused.
 #[btf_map]
-pub static LISTENING: HashMap<ListeningKey, u64, 65_536, GROWING> = HashMap::new();
+pub static LISTENING: HashMap<ListeningKey, u64, ALL_PORTS, GROWING> = HashMap::new();
 
 /// Ports on which applications listened before `establish` watched them. Written by the agent
-/// alone, from the kernel's table of sockets. The end of such a socket is not seen: then the agent
+/// alone, from the kernel's table of sockets, as many for each workload as its quota. The end of such a socket is not seen: then the agent
 /// finds nobody listening when it dials.
 /// Missing here and in `LISTENING`: nobody listens, and an enrolled caller is refused.
 #[btf_map]
-pub static FOUND: HashMap<ListeningKey, u64, 65_536, GROWING> = HashMap::new();
+pub static FOUND: HashMap<ListeningKey, u64, ALL_PORTS, GROWING> = HashMap::new();
 
-/// Connections between SYN and accept, inside pods. Written and removed by `establish`; the least
-/// recently used are evicted.
+/// Connections between SYN and accept, inside pods. Written and removed by `establish`, at the
+/// latest when the socket that connects is closed; no more for each workload than its quota.
 /// Missing: the pod's own connection to itself; on a port that steered ones go to, refused.
 #[btf_map]
-pub static PUBLISHED: LruHashMap<Flow, Published, 65_536> = LruHashMap::new();
+pub static PUBLISHED: HashMap<Flow, Published, ALL_IN_FLIGHT, GROWING> = HashMap::new();
 
 /// The peer that an application believes it talks to. Written by `connect` on the caller's socket
 /// and by `establish` on the callee's; freed with the socket.
@@ -87,12 +99,14 @@ pub static GUARDED: HashMap<u32, Guarded, 8192, GROWING> = HashMap::new();
 /// Connections that began as plaintext that was allowed: with somebody outside the mesh, or before
 /// the pod was enrolled. Written by the guard at the SYN, and once for each new guard by the agent
 /// from the kernel's table of sockets; removed by the guard when a connection of the mesh begins
-/// with the same addresses and ports; the least recently used are evicted. Asked when a permissive
+/// with the same addresses and ports. Each guarded pod has a map of its own, by its namespace's
+/// cookie, made and removed by the agent; the pod's least recently used are evicted. Asked when a permissive
 /// pod's peer was enrolled meanwhile, and where a strict pod has no socket for what arrives from
 /// outside: for network namespaces and machines inside the pod.
 /// Missing: refused.
 #[btf_map]
-pub static PLAIN: LruHashMap<Connection, u32, 65_536> = LruHashMap::new();
+pub static PLAIN: HashOfMaps<u64, LruHashMap<Connection, u32, PLAIN_OF_ONE>, PODS, GROWING> =
+    HashOfMaps::new();
 
 /// One number for each `Event`, per CPU.
 #[btf_map]
@@ -125,6 +139,17 @@ impl<T> InheritedSkStorage<T> {
             map_flags: ptr::null(),
         }
     }
+}
+
+/// The kernel's `BPF_NOEXIST`: fails where there is an entry.
+pub const IF_MISSING: u64 = 1;
+
+/// What a number in a map is now.
+#[inline(always)]
+pub fn number(of: *mut u64) -> u64 {
+    // SAFETY: the pointer is that of a map's value, which the verifier checks; it is aligned and
+    // freed only after a grace period.
+    unsafe { of.read_volatile() }
 }
 
 /// Counts a verdict.

@@ -71,6 +71,18 @@ impl Published {
     pub const OWN: u32 = 3;
 }
 
+/// What a workload uses of the maps that all share; each number is that of its entries there.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Used {
+    /// In `PUBLISHED`: connections that the pod's processes open.
+    pub opening: u64,
+    /// In `PUBLISHED`: connections that the agent opens to them.
+    pub dialed: u64,
+    /// In `LISTENING`.
+    pub ports: u64,
+}
+
 /// Which of the agent's listeners in a pod.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,6 +160,7 @@ const _: () = {
     assert!(size_of::<Enrollment>() == 36);
     assert!(size_of::<Flow>() == 20);
     assert!(size_of::<Published>() == 24);
+    assert!(size_of::<Used>() == 24);
     assert!(size_of::<ListenerKey>() == 20);
     assert!(size_of::<ListeningKey>() == 32);
     assert!(size_of::<Dial>() == 20);
@@ -173,6 +186,7 @@ mod user {
     unsafe impl aya::Pod for ListeningKey {}
     unsafe impl aya::Pod for Flow {}
     unsafe impl aya::Pod for Published {}
+    unsafe impl aya::Pod for Used {}
     unsafe impl aya::Pod for Guarded {}
     unsafe impl aya::Pod for Connection {}
 }

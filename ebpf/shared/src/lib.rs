@@ -11,17 +11,18 @@ pub mod decide;
 mod event;
 pub mod guard;
 mod layout;
+pub mod limits;
 pub mod packet;
 
 pub use address::{Address, Endpoint};
 pub use event::Event;
 pub use layout::{
     ALL_OUTSIDE, Connection, Dial, Enrollment, Flow, Guarded, ListenerKey, ListeningKey, Member,
-    Published, Receiver, Role,
+    Published, Receiver, Role, Used,
 };
 
 /// Part of the pin directory's name, since a pinned map is reused without a check of its layout.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Steered connections are spread over these ports of the pod's own address.
 ///

@@ -20,12 +20,13 @@ mod outside;
 mod pins;
 mod pod;
 mod process;
+mod quotas;
 mod sysctl;
 
 pub use error::KernelError;
 pub use feature::{Feature, Missing, missing_features};
 pub use log::KernelLog;
-pub use martlet_ebpf_shared::Member;
+pub use martlet_ebpf_shared::{Member, Used, limits};
 pub use netns::Netns;
 pub use node::{Node, Settings};
 pub use pins::uninstall;

@@ -9,11 +9,11 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError, PerCpuArray, SkStorage, SockHash},
+    maps::{HashMap, HashOfMaps, MapData, MapError, PerCpuArray, SkStorage, SockHash},
 };
 use martlet_ebpf_shared::{
-    Address, Connection, Dial, Endpoint, Enrollment, Event, Guarded, ListenerKey, ListeningKey,
-    Receiver,
+    Address, Connection, Dial, Endpoint, Enrollment, Event, Flow, Guarded, ListenerKey,
+    ListeningKey, Published, Receiver, Used,
 };
 use martlet_model::report::Counter;
 
@@ -23,6 +23,7 @@ use crate::{KernelError, outside::Outside};
 pub const NAMES: &[&str] = &[
     "WORKLOADS",
     "OUTSIDE",
+    "USED",
     "MEMBERS",
     "RECEIVERS",
     "LISTENERS",
@@ -40,15 +41,17 @@ pub const NAMES: &[&str] = &[
 pub struct Maps {
     workloads: Mutex<HashMap<MapData, u64, Enrollment>>,
     pub(crate) outside: Outside,
+    pub(crate) used: Mutex<HashMap<MapData, u64, Used>>,
     members: Mutex<HashMap<MapData, Address, u32>>,
     receivers: Mutex<HashMap<MapData, Address, Receiver>>,
     listeners: Mutex<SockHash<MapData, ListenerKey>>,
     listening: Mutex<HashMap<MapData, ListeningKey, u64>>,
     found: Mutex<HashMap<MapData, ListeningKey, u64>>,
+    pub(crate) published: Mutex<HashMap<MapData, Flow, Published>>,
     origins: SkStorage<MapData, Endpoint>,
     dials: Mutex<SkStorage<MapData, Dial>>,
     guarded: Mutex<HashMap<MapData, u32, Guarded>>,
-    plain: Mutex<HashMap<MapData, Connection, u32>>,
+    pub(crate) plain: Mutex<HashOfMaps<MapData, u64, HashMap<MapData, Connection, u32>>>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -81,11 +84,13 @@ impl Maps {
         Ok(Self {
             workloads: Mutex::new(take!("WORKLOADS")),
             outside: Outside::new(take!("OUTSIDE")),
+            used: Mutex::new(take!("USED")),
             members: Mutex::new(take!("MEMBERS")),
             receivers: Mutex::new(take!("RECEIVERS")),
             listeners: Mutex::new(take!("LISTENERS")),
             listening: Mutex::new(take!("LISTENING")),
             found: Mutex::new(take!("FOUND")),
+            published: Mutex::new(take!("PUBLISHED")),
             origins: take!("ORIGINS"),
             dials: Mutex::new(take!("DIALS")),
             guarded: Mutex::new(take!("GUARDED")),
@@ -248,13 +253,6 @@ impl Maps {
 
     pub fn remove_guarded(&self, interface: u32) -> Result<(), KernelError> {
         gone(lock(&self.guarded).remove(&interface)).map_err(KernelError::map("GUARDED"))
-    }
-
-    /// Connections of a pod that are older than its guard.
-    pub fn add_plain(&self, connections: &[Connection]) -> Result<(), KernelError> {
-        let mut map = lock(&self.plain);
-        let mut add = |connection| map.insert(connection, 1, 0);
-        connections.iter().try_for_each(&mut add).map_err(KernelError::map("PLAIN"))
     }
 
     pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {

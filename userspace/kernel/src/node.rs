@@ -14,7 +14,7 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{CgroupAttachMode, CgroupSockAddr, SkLookup, SockOps, links::FdLink},
 };
-use martlet_ebpf_shared::Member;
+use martlet_ebpf_shared::{Member, Used};
 use martlet_model::report::{Counter, Hook};
 
 use crate::{
@@ -168,6 +168,9 @@ impl Node {
             maps.remove_workload(cookie)?;
             guard::detach(&self.shared, cookie)?;
             self.shared.detach_lookup(cookie)?;
+            let of_cookie = forgotten.iter().filter(|(_, receiver)| receiver.netns == cookie);
+            let addresses: Vec<_> = of_cookie.map(|(address, _)| *address).collect();
+            maps.close_quota(cookie, &addresses)?;
             let notes = &self.shared.notes;
             sysctl::restore_by_cookie(cookie, notes)
                 .map_err(|source| KernelError::Notes { path: notes.clone(), source })?;
@@ -188,6 +191,11 @@ impl Node {
             hook.attached = link::is_attached(&path, self.target).unwrap_or(false);
         }
         hooks
+    }
+
+    /// What the pod of a network namespace uses of its quotas; `None` if it is not enrolled.
+    pub fn used(&self, netns: &Netns) -> Result<Option<Used>, KernelError> {
+        self.shared.maps.used(netns.cookie())
     }
 
     pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use martlet_ebpf_shared::{
-    Address, Connection, Enrollment, Guarded, ListenerKey, ListeningKey, Role,
+    Address, Connection, Enrollment, Guarded, ListenerKey, ListeningKey, Role, limits::PORTS,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -97,8 +97,11 @@ impl Pod {
         let Enrollment { v4, v6, .. } = enrollment(&self.addresses)?;
         let strict = u32::from(self.strict.load(Ordering::Relaxed));
         let netns = self.netns.cookie();
+        if renew {
+            self.node.maps.open_plain(netns)?;
+        }
         if renew && self.node.maps.guarded(netns)?.is_empty() {
-            self.node.maps.add_plain(&connections(&self.netns)?)?;
+            self.node.maps.add_plain(netns, &connections(&self.netns)?)?;
         }
         let pod = Guarded { netns, v4, v6, netns_id: 0, strict };
         guard::keep(&self.node, &self.netns, pod, renew)
@@ -145,7 +148,8 @@ impl Pod {
                 maps.remove_listener(&ListenerKey { address, role: role as u32 })?;
             }
         }
-        maps.clear_ports(self.netns.cookie())?;
+        let addresses: Vec<_> = self.addresses.iter().map(|ip| maps::address(*ip)).collect();
+        maps.close_quota(self.netns.cookie(), &addresses)?;
         let restored = sysctl::restore(&self.netns, &self.node.notes);
         restored.map_err(KernelError::in_netns(&self.netns, "restoring net.ipv4.tcp_tw_reuse"))
     }
@@ -200,6 +204,7 @@ fn enrollment(addresses: &[IpAddr]) -> Result<Enrollment, KernelError> {
 fn watch_ports(maps: &Maps, netns: &Netns, workload: Enrollment) -> Result<(), KernelError> {
     let cookie = netns.cookie();
     let known = maps.workload(cookie)?;
+    maps.open_quota(cookie)?;
     if known.is_none() {
         // What is there is from an enrollment that has ended, during which nobody watched.
         maps.clear_ports(cookie)?;
@@ -216,7 +221,19 @@ fn watch_ports(maps: &Maps, netns: &Netns, workload: Enrollment) -> Result<(), K
         let (found, watched) = (maps.found(cookie)?, maps.listening(cookie)?);
         keys.retain(|key| found.contains(key) || !watched.contains(key));
     }
-    maps.set_found(cookie, &keys)
+    maps.set_found(cookie, &within_quota(netns, keys))
+}
+
+/// The lowest ports, if there are more than a pod may have.
+fn within_quota(netns: &Netns, keys: HashSet<ListeningKey>) -> HashSet<ListeningKey> {
+    let count = keys.len();
+    if count <= PORTS as usize {
+        return keys;
+    }
+    tracing::warn!(netns = %netns.path().display(), count, quota = PORTS, "too many ports; enrolled callers reach the lowest only");
+    let mut keys: Vec<_> = keys.into_iter().collect();
+    keys.sort_unstable_by_key(|key| (key.port, key.bound.words));
+    keys.into_iter().take(PORTS as usize).collect()
 }
 
 fn listen(maps: &Maps, netns: &Netns, addresses: &[IpAddr]) -> Result<Listeners, KernelError> {

@@ -66,6 +66,7 @@ const ALONE: &[(&str, &[&str])] = &[
     // `ebpf-shared` only says which of its types are plain memory.
     ("aya", &["kernel", "ebpf-shared"]),
     ("aya-build", &["kernel"]),
+    ("aya-obj", &["kernel"]),
     ("aya-ebpf", &["ebpf"]),
     ("nix", &["kernel", "lab", "demo", "bench", "tests-kernel"]),
     ("libc", &["kernel", "lab", "demo", "bench", "tests-kernel"]),

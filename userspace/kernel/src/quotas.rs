@@ -1,0 +1,89 @@
+//! What each pod has for itself in the kernel's maps: the numbers that its quotas are kept by, and
+//! the guard's memory of its plaintext connections.
+
+use std::collections::HashSet;
+
+use aya::maps::{HashMap, Map, MapData, MapError};
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_LRU_HASH;
+use martlet_ebpf_shared::{Address, Connection, Used, limits::PLAIN};
+
+use crate::{
+    KernelError,
+    maps::{Maps, gone, lock},
+};
+
+/// `BPF_NOEXIST`: fails where there is an entry.
+const IF_MISSING: u64 = 1;
+
+impl Maps {
+    /// A workload's numbers begin at zero, unless it has some.
+    pub fn open_quota(&self, netns: u64) -> Result<(), KernelError> {
+        let made = lock(&self.used).insert(netns, Used::default(), IF_MISSING);
+        existing(made).map_err(KernelError::map("USED"))
+    }
+
+    /// Forgets the numbers of a workload that is steered no more, and what they count.
+    pub fn close_quota(&self, netns: u64, addresses: &[Address]) -> Result<(), KernelError> {
+        self.clear_ports(netns)?;
+        self.clear_published(addresses)?;
+        gone(lock(&self.plain).remove(&netns)).map_err(KernelError::map("PLAIN"))?;
+        gone(lock(&self.used).remove(&netns)).map_err(KernelError::map("USED"))
+    }
+
+    /// What a workload uses; `None` if it is not one.
+    pub fn used(&self, netns: u64) -> Result<Option<Used>, KernelError> {
+        match lock(&self.used).get(&netns, 0) {
+            Ok(used) => Ok(Some(used)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(KernelError::map("USED")(error)),
+        }
+    }
+
+    fn clear_published(&self, addresses: &[Address]) -> Result<(), KernelError> {
+        let addresses: HashSet<_> = addresses.iter().collect();
+        let failed = KernelError::map("PUBLISHED");
+        let mut map = lock(&self.published);
+        let flows: Result<Vec<_>, _> = map.keys().collect();
+        let mut flows = flows.map_err(&failed)?.into_iter();
+        flows.try_for_each(|flow| match addresses.contains(&flow.address) {
+            true => gone(map.remove(&flow)).map_err(&failed),
+            false => Ok(()),
+        })
+    }
+
+    /// A guarded pod's memory; it keeps what is there.
+    pub fn open_plain(&self, netns: u64) -> Result<(), KernelError> {
+        let failed = KernelError::map("PLAIN");
+        let mut plain = lock(&self.plain);
+        if plain.keys().any(|key| matches!(key, Ok(key) if key == netns)) {
+            return Ok(());
+        }
+        let (key, value) = (size_of::<Connection>() as u32, size_of::<u32>() as u32);
+        let kind = BPF_MAP_TYPE_LRU_HASH as u32;
+        let wanted = aya_obj::Map::new_from_params(kind, key, value, PLAIN as u32, 0);
+        let made = MapData::create(wanted, "PLAIN_OF_ONE", None).map_err(&failed)?;
+        let made: HashMap<_, Connection, u32> =
+            Map::LruHashMap(made).try_into().map_err(&failed)?;
+        existing(plain.insert(netns, &made, IF_MISSING)).map_err(&failed)
+    }
+
+    /// Connections of a pod that are older than its guard.
+    pub fn add_plain(&self, netns: u64, connections: &[Connection]) -> Result<(), KernelError> {
+        let failed = KernelError::map("PLAIN");
+        let mut map = lock(&self.plain).get(&netns, 0).map_err(&failed)?;
+        let mut add = |connection| map.insert(connection, 1, 0);
+        connections.iter().try_for_each(&mut add).map_err(failed)
+    }
+}
+
+/// An entry that is there already is as good as made.
+fn existing(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
