@@ -32,8 +32,9 @@ pub const OPENING: Duration = Duration::from_millis(10);
 /// Files that a program may open at most, where the machine lets us say so.
 pub const OPEN_FILES: u64 = 1 << 16;
 
-/// Files of a proxy that are no open connection's: its own, and lanes that wait for the next.
-pub const OTHER_FILES: u64 = 2000;
+/// Files of a proxy that are no open connection's: its own, and what Martlet keeps from one workload
+/// for all others.
+pub const OTHER_FILES: u64 = 4000;
 
 /// How long the machine is watched before anything runs.
 pub const LOOK_BEFORE: Duration = Duration::from_secs(1);

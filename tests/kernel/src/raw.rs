@@ -30,20 +30,38 @@ pub fn send_packet(destination: IpAddr, packet: &[u8]) -> io::Result<()> {
 }
 
 /// A whole Ethernet frame, from an interface of this thread's network namespace.
-#[allow(unsafe_code)]
 pub fn send_frame(interface: &str, frame: &[u8]) -> io::Result<()> {
-    let all = (libc::ETH_P_ALL as u16).to_be();
-    let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, c_int::from(all))?;
-    let name = CString::new(interface)?;
-    // SAFETY: all zeroes is a valid address; the name is a C string.
-    let mut to: libc::sockaddr_ll = unsafe { zeroed() };
-    to.sll_family = libc::AF_PACKET as u16;
-    to.sll_protocol = all;
-    // SAFETY: as above.
-    to.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) } as c_int;
-    to.sll_halen = 6;
-    to.sll_addr[..6].copy_from_slice(&frame[..6]);
-    send_to(&socket, frame, (&raw const to).cast(), size_of_val(&to) as socklen_t)
+    Frames::open(interface)?.send(frame)
+}
+
+/// Sends whole Ethernet frames: many, since the kernel waits for a grace period when it closes one.
+pub struct Frames {
+    socket: OwnedFd,
+    to: libc::sockaddr_ll,
+}
+
+impl Frames {
+    /// From an interface of this thread's network namespace.
+    #[allow(unsafe_code)]
+    pub fn open(interface: &str) -> io::Result<Self> {
+        let all = (libc::ETH_P_ALL as u16).to_be();
+        let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, c_int::from(all))?;
+        let name = CString::new(interface)?;
+        // SAFETY: all zeroes is a valid address; the name is a C string.
+        let mut to: libc::sockaddr_ll = unsafe { zeroed() };
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_protocol = all;
+        // SAFETY: as above.
+        to.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) } as c_int;
+        to.sll_halen = 6;
+        Ok(Self { socket, to })
+    }
+
+    pub fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.to.sll_addr[..6].copy_from_slice(&frame[..6]);
+        let to = (&raw const self.to).cast();
+        send_to(&self.socket, frame, to, size_of_val(&self.to) as socklen_t)
+    }
 }
 
 #[allow(unsafe_code)]

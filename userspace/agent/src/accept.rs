@@ -4,6 +4,7 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use martlet_dataplane::{Dataplane, Dial, Dialing, Local};
 use martlet_kernel::{Dialer, Listeners};
+use martlet_model::Reporter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -29,24 +30,37 @@ pub fn serve(
     stop: &CancellationToken,
 ) {
     for listener in listeners.outbound {
-        let (dataplane, local, dialer) = (dataplane.clone(), local.clone(), dialer.clone());
+        let whose = (dataplane.clone(), local.clone());
+        let (to_plane, to_local, dialer) = (dataplane.clone(), local.clone(), dialer.clone());
         let name = local.workload.name.clone();
         let take = move |stream: TcpStream, from| {
             let origin = dialer.origin(&stream);
-            dataplane.outbound(local.clone(), stream, from, origin);
+            to_plane.outbound(to_local.clone(), stream, from, origin);
         };
-        tasks.spawn(until(stop.clone(), accept(listener, name.to_string(), take)));
+        let accepting = accept(listener, name.to_string(), take);
+        tasks.spawn(until(stop.clone(), turns(whose, Reporter::Source, accepting)));
     }
     for listener in listeners.inbound {
-        let (dataplane, local) = (dataplane.clone(), local.clone());
+        let whose = (dataplane.clone(), local.clone());
+        let (to_plane, to_local) = (dataplane.clone(), local.clone());
         let name = local.workload.name.clone();
         let take = move |stream: TcpStream, from| match stream.local_addr() {
-            Ok(to) => dataplane.inbound(local.clone(), stream, from, to),
+            Ok(to) => to_plane.inbound(to_local.clone(), stream, from, to),
             // The connection is gone already.
             Err(error) => tracing::debug!(%error, "an accepted connection has no address"),
         };
-        tasks.spawn(until(stop.clone(), accept(listener, name.to_string(), take)));
+        let accepting = accept(listener, name.to_string(), take);
+        tasks.spawn(until(stop.clone(), turns(whose, Reporter::Destination, accepting)));
     }
+}
+
+/// A pod that is flooded does not keep the threads busy with accepting.
+async fn turns(
+    (dataplane, local): (Arc<Dataplane>, Arc<Local>),
+    reporter: Reporter,
+    accepting: impl Future<Output = ()>,
+) {
+    dataplane.in_turns(&local, reporter, accepting).await;
 }
 
 async fn until(stop: CancellationToken, accepting: impl Future<Output = ()>) {
@@ -63,6 +77,8 @@ async fn accept(listener: TcpListener, workload: String, take: impl Fn(TcpStream
                     info!(workload, "connections are accepted again");
                 }
                 take(stream, from);
+                // One in each turn.
+                tokio::task::yield_now().await;
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {

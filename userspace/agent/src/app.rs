@@ -32,6 +32,8 @@ pub struct Options {
     pub without: Vec<Feature>,
     pub leaf_lifetime: Option<Duration>,
     pub verbose_kernel: bool,
+    /// How many files this process may have open.
+    pub open_files: u64,
 }
 
 /// A group of components that end together.
@@ -72,7 +74,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     let issuer =
         Arc::new(Issuer::open(&file.authority, &file.trust_domain, options.leaf_lifetime)?);
     let view = Arc::new(ArcSwap::from_pointee(View::default()));
-    let dataplane = Dataplane::new(view.clone(), records);
+    let dataplane = Dataplane::within(view.clone(), records, options.open_files);
     let kernel = Settings {
         cgroup: settings.cgroup.clone().map_or_else(martlet_kernel::cgroup_root, Ok)?,
         pin: settings.pin.clone(),

@@ -81,12 +81,14 @@ fn run(args: Args) -> Result<()> {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     })?;
-    martlet_kernel::raise_open_files().context("raising the limit of open files")?;
+    let open_files =
+        martlet_kernel::raise_open_files().context("raising the limit of open files")?;
     let options = Options {
         path: args.config,
         without: args.without_features,
         leaf_lifetime: args.leaf_seconds.map(Duration::from_secs),
         verbose_kernel: args.bpf_log,
+        open_files,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -10,13 +10,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use martlet_dataplane::{Dataplane, View};
+use martlet_dataplane::{Bound, Dataplane, View};
 use martlet_identity::{Credentials, describe};
 use martlet_kernel::{Missing, Node};
 use martlet_model::{
     Label, Workload, WorkloadName,
     report::{
-        CertificateReport, Certificates, CheckReport, Connections, LeafReport, Status,
+        CertificateReport, Certificates, CheckReport, Connections, Counter, LeafReport, Status,
         WorkloadReport, Workloads,
     },
 };
@@ -198,6 +198,21 @@ impl Shared {
 /// The shared state, as the admin endpoints ask for it.
 pub struct Answers(pub Arc<Shared>);
 
+impl Answers {
+    /// The programs' verdicts, and the agent's at its bounds.
+    fn counters(&self) -> Vec<Counter> {
+        let node = self.0.node.get();
+        let mut counters = node.and_then(|node| node.counters().ok()).unwrap_or_default();
+        let bound = |(bound, count): (Bound, u64)| Counter {
+            hook: "agent".to_owned(),
+            verdict: bound.as_str().to_owned(),
+            count,
+        };
+        counters.extend(self.0.dataplane.stats().bounds().map(bound));
+        counters
+    }
+}
+
 impl Reports for Answers {
     fn status(&self) -> Status {
         let shared = &self.0;
@@ -217,7 +232,7 @@ impl Reports for Answers {
             connections: shared.dataplane.open(),
             idle_lanes: shared.dataplane.idle_lanes(),
             hooks: node.map(|node| node.hooks()).unwrap_or_default(),
-            counters: node.and_then(|node| node.counters().ok()).unwrap_or_default(),
+            counters: self.counters(),
         }
     }
 

@@ -66,7 +66,8 @@ fn is_exhausted(error: &io::Error) -> bool {
     // EMFILE and ENFILE have no stable kind.
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
-    error.kind() == io::ErrorKind::AddrNotAvailable
+    // EPERM: the kernel programs count what is in flight.
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied)
         || matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
@@ -100,6 +101,7 @@ mod tests {
             (io::ErrorKind::HostUnreachable, Closed::DialUnreachable, Closed::ApplicationRefused),
             (io::ErrorKind::ConnectionReset, Closed::DialUnreachable, Closed::ResetByCallee),
             (io::ErrorKind::AddrNotAvailable, Closed::LimitReached, Closed::LimitReached),
+            (io::ErrorKind::PermissionDenied, Closed::LimitReached, Closed::LimitReached),
         ] {
             assert_eq!(endpoint(&Fails(kind), to).await.unwrap_err(), far);
             assert_eq!(application(&Fails(kind), to, to).await.unwrap_err(), own);

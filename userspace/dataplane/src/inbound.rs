@@ -1,7 +1,11 @@
 //! A lane that arrives at a workload of this node, and each connection that it carries: peer,
 //! permit, dial, relay, record.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use martlet_identity::terminate;
 use martlet_model::{Closed, Party, Reporter};
@@ -9,12 +13,14 @@ use martlet_policy::{Permit, Request};
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    Dataplane, Local, dial,
+    Dataplane, Local,
+    bound::Bound,
+    dial,
     frame::{Frame, Open},
+    hands::Party as Turns,
     lane::{Lane, MutualLane, NotOpened},
     limits::{FIRST_OPEN, IDLE_OPEN},
     live::{Grounds, distrusted},
-    local::Handshake,
     outbound::{Refusal, part},
     record::{Draft, party},
     relay::{End, Side, relay},
@@ -33,9 +39,16 @@ pub async fn carry(
     draft: Draft,
 ) {
     let transport = Socket::over_network(transport);
-    let mut lane = match Box::pin(shake_hands(dataplane, &local, transport)).await {
+    let mut lane = match Box::pin(shake_hands(dataplane, &local, transport, source.ip())).await {
         Ok(lane) => lane,
         Err(refusal) => return dataplane.refused(draft, &local, refusal),
+    };
+    let identity = lane.stream.peer().identity();
+    let _share = match local.recognize(&dataplane.places, identity) {
+        Ok(share) => share,
+        Err(bound) => {
+            return Box::pin(unwelcome(dataplane, &local, lane, draft, bound)).await;
+        }
     };
     let mut draft = Some(draft);
     loop {
@@ -81,13 +94,34 @@ fn silent(dataplane: &Dataplane, local: &Local, lane: &MutualLane, draft: Option
     dataplane.refused(draft, local, Closed::HandshakeTimedOut.into());
 }
 
+/// The caller has too many connections already, and hears so.
+async fn unwelcome(
+    dataplane: &Dataplane,
+    local: &Local,
+    mut lane: Box<MutualLane>,
+    mut draft: Draft,
+    bound: Bound,
+) {
+    draft.over_lane(lane.stream.facts(), false);
+    draft.record.source.identity = Some(lane.stream.peer().identity().clone());
+    dataplane.refused(draft, local, bound.into());
+    let last = Frame::Refused { reason: Closed::LimitReached, text: String::new() };
+    if Box::pin(lane.farewell(Waiting::default(), &last)).await.is_err() {
+        lane.stream.get_ref().reset_on_close();
+    }
+}
+
 async fn shake_hands(
     dataplane: &Dataplane,
     local: &Local,
     transport: Socket,
+    caller: IpAddr,
 ) -> Result<Box<MutualLane>, Refusal> {
-    let _turn = local.turn(Handshake::Terminate).await?;
-    match terminate(transport, &local.credentials).await {
+    let _turn = local.answer(caller).await?;
+    let turns = Turns(local.workload.name.clone(), Some(caller));
+    let credentials = local.credentials.clone();
+    let handshake = async move { terminate(transport, &credentials).await };
+    match dataplane.hands.shake(turns, handshake).await {
         Ok(secured) => {
             count(&dataplane.stats.handshakes_terminated);
             Ok(Box::new(Lane::new(secured)))
@@ -217,11 +251,8 @@ async fn admit(
         port: destination.port(),
     };
     let permit = dataplane.view.load().policies.authorize(&request);
-    let permit = permit.map_err(|denied| Refusal {
-        closed: Closed::Denied,
-        policy: Some(denied.policy),
-        detail: None,
-    })?;
+    let permit = permit
+        .map_err(|denied| Refusal { policy: Some(denied.policy), ..Closed::Denied.into() })?;
     let application = dial::application(&*local.dial, destination, caller).await?;
     Ok((Socket::of_application(application), permit))
 }

@@ -75,6 +75,7 @@ impl Inward {
         application: &mut A,
         outward_finished: bool,
         count: &AtomicU64,
+        chunk: usize,
     ) -> Poll<Result<(), Interruption>>
     where
         A: AsyncWrite + Unpin,
@@ -96,7 +97,7 @@ impl Inward {
                 continue;
             }
             ready!(scratch::with(|buffer| {
-                let filled = match ready!(lane.poll_fill(context, buffer)) {
+                let filled = match ready!(lane.poll_fill(context, &mut buffer[..chunk])) {
                     Err(error) => return Poll::Ready(Err(Interruption::Failed(error))),
                     Ok(0) => return Poll::Ready(Err(Interruption::Ended)),
                     Ok(filled) => filled,

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::{
     frame::{Decoder, Frame, FrameError, Open, Part},
-    limits::{CHUNK_BYTES, FAREWELL_BYTES, FAREWELL_TIMEOUT},
+    limits::{FAREWELL_BYTES, FAREWELL_TIMEOUT},
     scratch::{self, Waiting},
     socket::Socket,
 };
@@ -52,13 +52,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         Self { stream, decoder: Decoder::default(), unread: Waiting::default(), end: None }
     }
 
-    /// Reads whatever has come, up to a chunk; 0 is the end.
+    /// Reads whatever has come, as much as the buffer takes; 0 is the end.
     pub fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut read = ReadBuf::new(&mut buffer[..CHUNK_BYTES]);
+        let mut read = ReadBuf::new(buffer);
         while self.end.is_none() && read.remaining() > 0 {
             let before = read.filled().len();
             match Pin::new(&mut self.stream).poll_read(context, &mut read) {

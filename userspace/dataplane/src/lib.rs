@@ -7,8 +7,11 @@
 
 #![forbid(unsafe_code)]
 
+mod bound;
 mod dial;
+mod fair;
 pub mod frame;
+mod hands;
 mod inbound;
 mod inward;
 mod lane;
@@ -17,6 +20,7 @@ mod live;
 mod local;
 mod outbound;
 mod outward;
+mod pace;
 mod plain;
 mod pool;
 mod record;
@@ -24,12 +28,15 @@ mod relay;
 mod resolve;
 mod review;
 mod scratch;
+mod share;
 mod socket;
 mod stats;
 mod warnings;
 
 use std::{
+    future::Future,
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -41,12 +48,16 @@ use tokio::net::TcpStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    fair::{Fairness, Steps},
+    hands::Hands,
     live::{Grounds, Listed},
     outbound::Refusal,
     record::{Draft, party},
     relay::{End, Side},
+    share::Places,
 };
 
+pub use bound::Bound;
 pub use dial::{Dial, Dialing, HostNetwork};
 pub use local::Local;
 pub use record::RecordSink;
@@ -66,26 +77,39 @@ pub struct Dataplane {
     stats: Arc<Stats>,
     pool: pool::Pool<pool::Parked>,
     registry: live::Registry,
+    places: Arc<Places>,
+    hands: Hands,
+    fairness: Fairness,
     warnings: warnings::Warnings,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
 
 impl Dataplane {
-    /// One record goes to `records` for each connection; what does not fit is dropped and counted,
-    /// so that a slow reader of records never holds up connections. Needs a tokio runtime.
+    /// For a process that may have any number of files open.
     pub fn new(view: Arc<ArcSwap<View>>, records: RecordSink) -> Arc<Self> {
+        Self::within(view, records, u64::MAX)
+    }
+
+    /// For a process that may have `open_files` files open. One record goes to `records` for each
+    /// connection; what does not fit is dropped and counted, so that a slow reader of records never
+    /// holds up connections. Needs a tokio runtime.
+    pub fn within(view: Arc<ArcSwap<View>>, records: RecordSink, open_files: u64) -> Arc<Self> {
         let dataplane = Arc::new(Self {
             view,
             records,
             stats: Arc::default(),
             pool: pool::Pool::default(),
             registry: live::Registry::default(),
+            places: Arc::new(Places::within(open_files)),
+            hands: Hands::new(),
+            fairness: Fairness::new(tokio::runtime::Handle::current().metrics().num_workers()),
             warnings: warnings::Warnings::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         });
         tokio::spawn(review::run(Arc::downgrade(&dataplane)));
+        tokio::spawn(fair::run(Arc::downgrade(&dataplane)));
         dataplane
     }
 
@@ -101,10 +125,13 @@ impl Dataplane {
         let mut draft = self.draft(Reporter::Source);
         draft.record.source = party(&local.workload, source);
         draft.record.origin = origin;
-        let Some((draft, place)) = self.admit(draft, &local, &stream) else { return };
+        self.fairness.know(local.account(Side::Caller));
+        let place = self.admit(&local, |places| local.admit(places));
+        let Some((draft, place)) = self.place(place, draft, &local, &stream) else { return };
         let dataplane = self.clone();
         self.tasks.spawn(async move {
-            outbound::carry(&dataplane, local, stream, origin, draft).await;
+            let steps = dataplane.steps(&local, Side::Caller);
+            steps.of(pin!(outbound::carry(&dataplane, local, stream, origin, draft))).await;
             drop(place);
         });
     }
@@ -121,12 +148,35 @@ impl Dataplane {
         let mut draft = self.draft(Reporter::Destination);
         draft.record.source.address = Some(source);
         draft.record.destination = party(&local.workload, destination);
-        let Some((draft, place)) = self.admit(draft, &local, &stream) else { return };
+        self.fairness.know(local.account(Side::Callee));
+        let place = self.admit(&local, |places| local.admit_caller(places, source.ip()));
+        let Some((draft, place)) = self.place(place, draft, &local, &stream) else { return };
         let dataplane = self.clone();
         self.tasks.spawn(async move {
-            inbound::carry(&dataplane, local, stream, source, destination, draft).await;
+            let steps = dataplane.steps(&local, Side::Callee);
+            let carried = inbound::carry(&dataplane, local, stream, source, destination, draft);
+            steps.of(pin!(carried)).await;
             drop(place);
         });
+    }
+
+    /// Does work for the connections that a workload opens (source) or that arrive at it, step by
+    /// step, in turns with other workloads if it has much of it.
+    pub async fn in_turns<T>(
+        &self,
+        local: &Local,
+        reporter: Reporter,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let side = match reporter {
+            Reporter::Source => Side::Caller,
+            Reporter::Destination => Side::Callee,
+        };
+        self.steps(local, side).of(pin!(work)).await
+    }
+
+    fn steps(&self, local: &Local, side: Side) -> Steps {
+        self.fairness.steps(local.account(side).clone())
     }
 
     /// What is open now.
@@ -188,25 +238,34 @@ impl Dataplane {
         Draft::new(reporter)
     }
 
-    /// A place for one more connection, or its end.
-    fn admit(
+    /// A place for one more connection, unless there are to be no more.
+    fn admit<P>(
         &self,
+        local: &Local,
+        claim: impl FnOnce(&Arc<Places>) -> Result<P, Bound>,
+    ) -> Result<P, Refusal> {
+        match self.draining.is_cancelled() || local.is_retired() {
+            true => Err(Closed::Draining.into()),
+            false => Ok(claim(&self.places)?),
+        }
+    }
+
+    /// Its place, or the end of the connection.
+    fn place<P>(
+        &self,
+        place: Result<P, Refusal>,
         draft: Draft,
         local: &Local,
         stream: &TcpStream,
-    ) -> Option<(Draft, tokio::sync::OwnedSemaphorePermit)> {
-        let admitted = match self.draining.is_cancelled() || local.is_retired() {
-            true => Err(Closed::Draining),
-            false => local.admit(),
-        };
-        match admitted {
+    ) -> Option<(Draft, P)> {
+        match place {
             Ok(place) => Some((draft, place)),
-            Err(closed) => {
+            Err(refusal) => {
                 let zero = Some(Duration::ZERO);
                 if let Err(error) = socket2::SockRef::from(stream).set_linger(zero) {
                     tracing::debug!(%error, "a connection could not be reset");
                 }
-                self.refused(draft, local, closed.into());
+                self.refused(draft, local, refusal);
                 None
             }
         }
@@ -214,7 +273,10 @@ impl Dataplane {
 
     /// Records a connection that did not come about.
     fn refused(&self, mut draft: Draft, local: &Local, refusal: Refusal) {
-        let Refusal { closed, policy, detail } = refusal;
+        let Refusal { closed, policy, detail, bound } = refusal;
+        if let Some(bound) = bound {
+            self.stats.bound(bound);
+        }
         let workload = &local.workload.name;
         if closed.is_refusal() && self.warnings.are_due(workload, closed, Instant::now()) {
             let (source, destination) =

@@ -33,18 +33,44 @@ pub const KEEPALIVE_RETRIES: u32 = 3;
 
 /// How many endpoints of a service are tried before giving up.
 pub const ENDPOINTS_TRIED: usize = 3;
-/// Connections of one workload, in both directions together.
+/// Connections of an agent, however many files it may have open.
+pub const CONNECTIONS: usize = 1_000_000;
+/// Connections of one workload: those that it opens, and as many that it is called by.
 pub const CONNECTIONS_PER_WORKLOAD: usize = 50_000;
+/// Nobody may hold more than so many times what is left for all others: one alone gets 7/8.
+pub const SHARE: usize = 7;
+/// Open files that are no connection's: programs, maps, listeners and namespaces of 110 pods.
+pub const OTHER_FILES: usize = 1024;
 /// Handshakes that one workload starts at a time; more wait for their turn.
 pub const HANDSHAKES_OUT: usize = 512;
 /// Handshakes that one workload answers at a time: a caller may be silent, so there are more.
 pub const HANDSHAKES_IN: usize = 4096;
+/// Handshakes that one workload starts in a second, and that it answers for one caller: some are a
+/// deployment that starts, thousands are a program that should keep its connections. A processor
+/// does about 1,500.
+pub const HANDSHAKES_PER_SECOND: u32 = 2000;
+/// Callers of one workload are counted in so many groups, since addresses are beyond counting.
+pub const CALLER_GROUPS: usize = 64;
 
 /// What is read from one side and written to the other at once.
 pub const CHUNK_BYTES: usize = 128 * 1024;
+/// What is read for the connections of one workload in one direction and waits to be written, all of
+/// it in the worst case: that much for each of the two ways.
+pub const BUFFER_BYTES: usize = 256 * 1024 * 1024;
+const _: () = assert!(BUFFER_BYTES / CONNECTIONS_PER_WORKLOAD >= 4096, "a chunk is worth its way");
+/// The same for a workload whose work is done in turns, so that a turn is short.
+pub const BUSY_CHUNK_BYTES: usize = 16 * 1024;
+/// How often the work of workloads is compared.
+pub const COMPARISON_INTERVAL: Duration = Duration::from_millis(100);
+/// Whoever has taken less of the threads' time since the last comparison disturbs nobody.
+pub const BUSY_TIME: Duration = Duration::from_millis(5);
+/// One of so many steps is measured: to read the clock takes as long as some of them.
+pub const STEPS_PER_SAMPLE: u32 = 8;
 /// How many chunks one connection moves in one direction before others get their turn.
 pub const CHUNKS_PER_TURN: usize = 8;
 
+/// How many connections are looked at again before others get their turn.
+pub const REVIEWS_PER_TURN: usize = 256;
 /// How often the policies are looked at, and idle lanes.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How many sweeps pass between two looks at every open connection's peer.

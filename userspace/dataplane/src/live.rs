@@ -17,7 +17,7 @@ use futures_util::task::AtomicWaker;
 use martlet_identity::{Credentials, RootKey};
 use martlet_model::{AccessRecord, Closed, SpiffeId, Workload, report::ConnectionReport};
 
-use crate::{Local, limits::EXPIRY_GRACE, record::Draft, relay::Side};
+use crate::{Local, limits::EXPIRY_GRACE, record::Draft, relay::Side, share::Account};
 
 /// What an open connection rests on, so that it can be looked at again.
 pub struct Grounds {
@@ -60,6 +60,11 @@ impl Live {
     /// Completes when the connection is taken back.
     pub fn stopped(&self) -> Stopped<'_> {
         Stopped(self)
+    }
+
+    /// What bounds its buffers.
+    pub fn account(&self) -> Option<&Account> {
+        self.grounds.as_ref().map(|grounds| &**grounds.local.account(grounds.side))
     }
 
     /// Bytes from our application, and to it.

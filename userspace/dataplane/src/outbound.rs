@@ -8,11 +8,13 @@ use martlet_policy::{Permit, Request};
 use tokio::net::TcpStream;
 
 use crate::{
-    Dataplane, Local, View, dial,
+    Dataplane, Local, View,
+    bound::Bound,
+    dial,
     frame::Open,
+    hands::Party as Turns,
     lane::{Lane, MutualLane},
     live::Grounds,
-    local::Handshake,
     plain::plain,
     pool::{Key, Parked},
     record::{Draft, party},
@@ -35,11 +37,20 @@ pub struct Refusal {
     pub policy: Option<String>,
     /// For the log.
     pub detail: Option<String>,
+    /// If it is a bound of ours.
+    pub bound: Option<Bound>,
 }
 
 impl From<Closed> for Refusal {
     fn from(closed: Closed) -> Self {
-        Self { closed, policy: None, detail: None }
+        Self { closed, policy: None, detail: None, bound: None }
+    }
+}
+
+impl From<Bound> for Refusal {
+    fn from(bound: Bound) -> Self {
+        let detail = Some(bound.as_str().to_owned());
+        Self { detail, bound: Some(bound), ..Closed::LimitReached.into() }
     }
 }
 
@@ -66,7 +77,9 @@ pub async fn carry(
         }
         Ok(Way::Plain { mut endpoint, permit }) => {
             let listed = dataplane.registry.list(&draft, None);
-            let closed = plain(&permit, &mut application, &mut endpoint, &listed.live).await;
+            let account = local.account(Side::Caller);
+            let relayed = plain(&permit, &mut application, &mut endpoint, &listed.live, account);
+            let closed = relayed.await;
             match closed {
                 Closed::Finished => [&application, &endpoint].map(Socket::end_in_order),
                 _ => [&application, &endpoint].map(Socket::reset_on_close),
@@ -166,9 +179,8 @@ async fn open(
                 port: address.port(),
             };
             let permit = view.policies.authorize(&request).map_err(|denied| Refusal {
-                closed: Closed::Denied,
                 policy: Some(denied.policy),
-                detail: None,
+                ..Closed::Denied.into()
             })?;
             mesh(dataplane, local, address, workload, caller_address, permit, draft).await
         }
@@ -216,14 +228,17 @@ async fn mesh(
 
 async fn shake_hands(
     dataplane: &Dataplane,
-    local: &Local,
+    local: &Arc<Local>,
     address: SocketAddr,
     workload: &Workload,
 ) -> Result<Box<MutualLane>, Refusal> {
-    let _turn = local.turn(Handshake::Originate).await?;
+    let _turn = local.turn().await?;
     let transport = dial::endpoint(&*local.dial, address).await?;
     let transport = Socket::over_network(transport);
-    match originate(transport, &local.credentials, &workload.identity).await {
+    let turns = Turns(local.workload.name.clone(), None);
+    let (credentials, expected) = (local.credentials.clone(), workload.identity.clone());
+    let handshake = async move { originate(transport, &credentials, &expected).await };
+    match dataplane.hands.shake(turns, handshake).await {
         Ok(secured) => {
             count(&dataplane.stats.handshakes_originated);
             Ok(Box::new(Lane::new(secured)))
@@ -241,6 +256,6 @@ impl Refusal {
         if let Some(source) = std::error::Error::source(error) {
             detail.push_str(&format!(": {source}"));
         }
-        Self { closed: error.closed(), policy: None, detail: Some(detail) }
+        Self { detail: Some(detail), ..error.closed().into() }
     }
 }

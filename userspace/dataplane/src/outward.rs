@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{
     frame::{Frame, HEADER_BYTES, Open, data_header},
     limits::{CHUNK_BYTES, CHUNKS_PER_TURN},
-    scratch::{self, Waiting},
+    scratch::{self, SCRATCH_BYTES, Waiting},
 };
 
 /// Whose fault it is that bytes stopped moving.
@@ -58,6 +58,7 @@ impl Outward {
         lane: &mut L,
         last: &Frame,
         count: &AtomicU64,
+        chunk: usize,
     ) -> Poll<Result<(), Fault>>
     where
         A: AsyncRead + Unpin,
@@ -69,6 +70,7 @@ impl Outward {
                 return Poll::Ready(Ok(()));
             }
             let moved = scratch::with(|buffer| {
+                let buffer = &mut buffer[..SCRATCH_BYTES - CHUNK_BYTES + chunk];
                 self.poll_chunk(context, application, lane, last, count, buffer)
             });
             ready!(moved)?;
@@ -119,7 +121,9 @@ impl Outward {
             buffer[..bytes.len()].copy_from_slice(&bytes);
             length = bytes.len();
         }
-        let room = length + HEADER_BYTES..length + HEADER_BYTES + CHUNK_BYTES;
+        // A whole buffer has room for a whole chunk.
+        let chunk = buffer.len() - (SCRATCH_BYTES - CHUNK_BYTES);
+        let room = length + HEADER_BYTES..length + HEADER_BYTES + chunk;
         let mut read = ReadBuf::new(&mut buffer[room]);
         match Pin::new(application).poll_read(context, &mut read) {
             Poll::Pending if opening.is_none() => return Poll::Pending,

@@ -13,9 +13,10 @@ use martlet_policy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    limits::{CHUNK_BYTES, CHUNKS_PER_TURN},
+    limits::CHUNKS_PER_TURN,
     live::Live,
     scratch::{self, Waiting},
+    share::Account,
     socket::Socket,
 };
 
@@ -25,6 +26,7 @@ pub async fn plain(
     application: &mut Socket,
     endpoint: &mut Socket,
     live: &Live,
+    account: &Account,
 ) -> Closed {
     let mut application_failed = pin!(application.clone().failed());
     let mut endpoint_failed = pin!(endpoint.clone().failed());
@@ -34,8 +36,9 @@ pub async fn plain(
         if let Poll::Ready(reason) = stopped.as_mut().poll(context) {
             return Poll::Ready(reason);
         }
-        let sent = there.poll(context, application, endpoint, &live.sent);
-        let received = back.poll(context, endpoint, application, &live.received);
+        let chunk = account.chunk_bytes();
+        let sent = there.poll(context, application, endpoint, &live.sent, chunk);
+        let received = back.poll(context, endpoint, application, &live.received, chunk);
         let closed = match (&sent, &received) {
             (Poll::Ready(Err(Failed::Source)), _) | (_, Poll::Ready(Err(Failed::Sink))) => {
                 Closed::ResetByCaller
@@ -82,6 +85,7 @@ impl Pump {
         source: &mut R,
         sink: &mut W,
         count: &AtomicU64,
+        chunk: usize,
     ) -> Poll<Result<(), Failed>>
     where
         R: AsyncRead + Unpin,
@@ -97,7 +101,9 @@ impl Pump {
             if self.finished {
                 return Poll::Ready(Ok(()));
             }
-            ready!(scratch::with(|buffer| self.poll_chunk(context, source, sink, count, buffer)))?;
+            ready!(scratch::with(|buffer| {
+                self.poll_chunk(context, source, sink, count, &mut buffer[..chunk])
+            }))?;
         }
         context.waker().wake_by_ref();
         Poll::Pending
@@ -115,7 +121,7 @@ impl Pump {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut read = ReadBuf::new(&mut buffer[..CHUNK_BYTES]);
+        let mut read = ReadBuf::new(buffer);
         if ready!(Pin::new(source).poll_read(context, &mut read)).is_err() {
             return Poll::Ready(Err(Failed::Source));
         }

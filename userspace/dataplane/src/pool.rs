@@ -58,6 +58,16 @@ struct Idle<L> {
     closed: bool,
 }
 
+impl<L> Idle<L> {
+    /// So many lanes of a pair are gone.
+    fn forget(&mut self, key: &Key, count: usize) {
+        self.count -= count;
+        if self.lanes.get(key).is_some_and(Vec::is_empty) {
+            self.lanes.remove(key);
+        }
+    }
+}
+
 impl<L> Default for Pool<L> {
     fn default() -> Self {
         Self { idle: Mutex::new(Idle { lanes: HashMap::new(), count: 0, closed: false }) }
@@ -117,15 +127,33 @@ impl<L: Kept> Pool<L> {
     /// Closes what nobody has used for long, and what cannot be used any more.
     pub fn sweep(&self) {
         let (now, clock) = (Instant::now(), SystemTime::now());
+        let good = |lane: &mut (Instant, L)| now - lane.0 < IDLE_LANE && lane.1.is_usable(clock);
+        let keys: Vec<Key> = self.lock().lanes.keys().cloned().collect();
+        // One pair at a time: to ask thousands of sockets takes a while, and others need the pool.
+        for key in keys {
+            let mut idle = self.lock();
+            let Some(lanes) = idle.lanes.get_mut(&key) else { continue };
+            let closed: Vec<_> = lanes.extract_if(.., |lane| !good(lane)).collect();
+            idle.forget(&key, closed.len());
+            drop(idle);
+        }
+    }
+
+    /// Closes lanes until there are no more than so many, each pair's oldest first.
+    pub fn shed(&self, most: usize) {
         let mut idle = self.lock();
         let mut closed = Vec::new();
-        idle.lanes.retain(|_, lanes| {
-            let good =
-                |lane: &mut (Instant, L)| now - lane.0 < IDLE_LANE && lane.1.is_usable(clock);
-            closed.extend(lanes.extract_if(.., |lane| !good(lane)));
-            !lanes.is_empty()
-        });
-        idle.count -= closed.len();
+        let keys: Vec<Key> = match idle.count > most {
+            true => idle.lanes.keys().cloned().collect(),
+            false => return,
+        };
+        for key in keys {
+            let over = idle.count.saturating_sub(most);
+            let Some(lanes) = idle.lanes.get_mut(&key) else { continue };
+            let count = over.min(lanes.len());
+            closed.extend(lanes.drain(..count));
+            idle.forget(&key, count);
+        }
         drop(idle);
     }
 
@@ -220,6 +248,22 @@ mod tests {
         assert_eq!(pool.len(), IDLE_LANES);
         let counted: usize = pool.lock().lanes.values().map(Vec::len).sum();
         assert_eq!(counted, IDLE_LANES);
+    }
+
+    #[test]
+    fn lanes_that_others_need_the_files_of_are_closed() {
+        let pool = Pool::default();
+        for number in 0..100 {
+            pool.put(key("cart", 1 + number % 4), lane(number.into()));
+        }
+        pool.shed(200);
+        assert_eq!(pool.len(), 100);
+        pool.shed(30);
+        assert_eq!(pool.len(), 30);
+        let counted: usize = pool.lock().lanes.values().map(Vec::len).sum();
+        assert_eq!(counted, 30);
+        pool.shed(0);
+        assert_eq!((pool.len(), pool.lock().lanes.len()), (0, 0));
     }
 
     #[test]

@@ -27,9 +27,11 @@ use crate::{
     frame::{Frame, Open},
     inward::{Heard, Interruption, Inward},
     lane::{Lane, MutualLane, Violation},
+    limits::CHUNK_BYTES,
     live::Live,
     outward::{Fault, Outward},
     scratch::Waiting,
+    share::Account,
     socket::Socket,
 };
 
@@ -74,7 +76,8 @@ pub async fn relay(
     let application_failed = application.clone().failed();
     let lane_failed = lane.stream.get_ref().clone().failed();
     let (here, there) = live.counters(side);
-    let conversation = Conversation::new(application, lane, side, opening, here, there);
+    let mut conversation = Conversation::new(application, lane, side, opening, here, there);
+    conversation.account = live.account();
     run(conversation, application_failed, lane_failed, live.stopped()).await
 }
 
@@ -122,6 +125,8 @@ struct Conversation<'a, A, L> {
     done_said: bool,
     bytes_outward: &'a AtomicU64,
     bytes_inward: &'a AtomicU64,
+    /// Bounds what is read at once.
+    account: Option<&'a Account>,
 }
 
 impl<'a, A, L> Conversation<'a, A, L>
@@ -147,6 +152,7 @@ where
             done_said: false,
             bytes_outward,
             bytes_inward,
+            account: None,
         }
     }
 
@@ -161,12 +167,14 @@ where
             return Poll::Ready(End::Finished);
         }
         let heard_before = self.inward.heard;
+        let chunk = self.chunk_bytes();
         let inward = self.inward.poll(
             context,
             self.lane,
             self.application,
             self.outward.finished,
             self.bytes_inward,
+            chunk,
         );
         if let Poll::Ready(Err(interruption)) = inward {
             return Poll::Ready(end_of(interruption));
@@ -194,15 +202,21 @@ where
         let was_finished = self.outward.finished;
         let says_done = self.owes_done() && self.inward.heard >= Heard::Finish;
         let last = if says_done { Frame::Done } else { Frame::Finish };
+        let chunk = self.chunk_bytes();
         let polled = self.outward.poll(
             context,
             self.application,
             &mut self.lane.stream,
             &last,
             self.bytes_outward,
+            chunk,
         );
         self.done_said |= says_done && !was_finished && self.outward.finished;
         polled
+    }
+
+    fn chunk_bytes(&self) -> usize {
+        self.account.map_or(CHUNK_BYTES, Account::chunk_bytes)
     }
 
     fn owes_done(&self) -> bool {

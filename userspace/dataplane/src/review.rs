@@ -11,7 +11,7 @@ use martlet_policy::Request;
 
 use crate::{
     Dataplane, View,
-    limits::{SWEEP_INTERVAL, SWEEPS_PER_REVIEW},
+    limits::{REVIEWS_PER_TURN, SWEEP_INTERVAL, SWEEPS_PER_REVIEW},
     live::Live,
 };
 
@@ -23,13 +23,18 @@ pub async fn run(dataplane: Weak<Dataplane>) {
     for sweep in 1_u64.. {
         ticks.tick().await;
         let Some(dataplane) = dataplane.upgrade() else { return };
+        // A lane that waits has a file open too.
+        dataplane.pool.shed(2 * dataplane.places.left());
         dataplane.pool.sweep();
         dataplane.warnings.sweep(Instant::now());
         let view = dataplane.view.load_full();
         let changed = !seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &view));
         if changed || sweep.is_multiple_of(SWEEPS_PER_REVIEW) {
             let now = SystemTime::now();
-            for live in dataplane.registry.all() {
+            for (number, live) in dataplane.registry.all().into_iter().enumerate() {
+                if number % REVIEWS_PER_TURN == REVIEWS_PER_TURN - 1 {
+                    tokio::task::yield_now().await;
+                }
                 if let Some(reason) = reconsider(&live, &view, changed, now) {
                     live.stop(reason);
                 }

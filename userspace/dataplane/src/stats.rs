@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use martlet_model::{AccessRecord, Closed, Reporter};
 
+use crate::bound::Bound;
+
 /// Counters only go up; what is open or idle now is asked of the data plane itself.
 #[derive(Debug)]
 pub struct Stats {
@@ -25,6 +27,8 @@ pub struct Stats {
     pub bytes_received: AtomicU64,
     /// Records that nobody took in time.
     pub records_dropped: AtomicU64,
+    /// Connections refused for a workload's bounds, in the order of [`Bound::ALL`].
+    bounds: [AtomicU64; Bound::ALL.len()],
     /// By reporter, then by the reason's code.
     closed: [[AtomicU64; CODES]; 2],
 }
@@ -44,6 +48,7 @@ impl Default for Stats {
             bytes_sent: zero(),
             bytes_received: zero(),
             records_dropped: zero(),
+            bounds: std::array::from_fn(|_| zero()),
             closed: std::array::from_fn(|_| std::array::from_fn(|_| zero())),
         }
     }
@@ -53,6 +58,16 @@ impl Stats {
     /// How many connections ended for this reason.
     pub fn ended(&self, reporter: Reporter, reason: Closed) -> u64 {
         self.closed[side(reporter)][usize::from(reason.code())].load(Ordering::Relaxed)
+    }
+
+    /// How many connections each bound has refused.
+    pub fn bounds(&self) -> impl Iterator<Item = (Bound, u64)> {
+        let read = |(bound, count): (Bound, &AtomicU64)| (bound, count.load(Ordering::Relaxed));
+        Bound::ALL.into_iter().zip(&self.bounds).map(read)
+    }
+
+    pub(crate) fn bound(&self, bound: Bound) {
+        self.bounds[bound as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn closed(&self, record: &AccessRecord) {

@@ -208,7 +208,7 @@ impl Metrics {
         );
         r.register(
             "hook_verdicts",
-            "How often an eBPF program reached a verdict since it was first attached",
+            "How often an eBPF program reached a verdict since it was first attached, and the agent since it started",
             self.verdicts.clone(),
         );
     }

@@ -6,6 +6,7 @@ mod crowd;
 mod dial;
 mod exchange;
 mod facts;
+mod flood;
 mod insist;
 mod latency;
 mod patrol;
@@ -37,6 +38,8 @@ enum Command {
     Patrol(patrol::Patrol),
     /// Dials until it is answered.
     Insist(insist::Insist),
+    /// Does one thing as hard as it can until it is killed.
+    Flood(flood::Flood),
     /// Measures round trips to several echo servers, in turns.
     Latency(latency::Latency),
 }
@@ -51,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Row(row) => row.run(),
         Command::Patrol(patrol) => patrol.run(),
         Command::Insist(insist) => insist.run(),
+        Command::Flood(flood) => flood.run(),
         Command::Latency(latency) => latency.run(),
     }
 }

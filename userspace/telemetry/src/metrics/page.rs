@@ -25,7 +25,10 @@ const LABELS: &[(&str, &str)] = &[
         "direction",
         "`inbound`: let in by a permissive workload; `outbound`: to an endpoint outside the mesh",
     ),
-    ("hook", "an eBPF program, or the group of programs that counts together"),
+    (
+        "hook",
+        "an eBPF program, the group of programs that counts together, or `agent`: what the agent refused at a workload's bounds",
+    ),
     (
         "identity",
         "the SPIFFE ID of this node's workload at the reporting end; empty if it was not known",
