@@ -62,26 +62,19 @@ impl Kernel {
         let package = self.image_package(&apt)?;
         let directory = root.join(&package);
         if !directory.exists() {
-            unpack(&apt, &package, &directory)?;
+            let parts = parts_of(&apt.depends(&package));
+            unpack(&apt, [vec![package], parts].concat(), &directory)?;
         }
         Unpacked::open(directory)
     }
 
     fn image_package(&self, apt: &Apt) -> Result<String> {
-        let mut ask = apt.command("apt-cache");
-        if let Some(suite) = self.suite {
-            ask.args(["-o", &format!("APT::Default-Release={suite}")]);
-        }
-        ask.args(["depends", self.package]);
-        let mut depends = || {
-            let output = ask.output().ok()?;
-            image_of(&String::from_utf8_lossy(&output.stdout))
-        };
-        if let Some(package) = depends() {
+        if let Some(package) = image_of(&apt.depends(self.package)) {
             return Ok(package);
         }
         run(apt.command("apt-get").arg("update"))?;
-        depends().with_context(|| format!("no package source has {}", self.package))
+        image_of(&apt.depends(self.package))
+            .with_context(|| format!("no package source has {}", self.package))
     }
 }
 
@@ -116,6 +109,12 @@ impl Apt {
         Ok(Self { options })
     }
 
+    /// Nothing about a package that it does not know.
+    fn depends(&self, package: &str) -> String {
+        let output = self.command("apt-cache").args(["depends", package]).output();
+        output.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.args(["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]);
@@ -126,19 +125,35 @@ impl Apt {
     }
 }
 
-/// The image in what `apt-cache depends` says.
+/// The names of what a package needs, in what `apt-cache depends` says.
+fn needed(depends: &str) -> impl Iterator<Item = &str> {
+    depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "))
+}
+
 fn image_of(depends: &str) -> Option<String> {
-    let mut names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-    names.find(|name| name.starts_with("linux-image-")).map(str::to_owned)
+    needed(depends).find(|name| name.starts_with("linux-image-")).map(str::to_owned)
+}
+
+/// Newer images have kernel and modules in packages of their own.
+fn parts_of(depends: &str) -> Vec<String> {
+    const PARTS: [&str; 3] = ["linux-base-", "linux-binary-", "linux-modules-"];
+    let is_part = |name: &&str| PARTS.iter().any(|part| name.starts_with(part));
+    needed(depends).filter(is_part).map(str::to_owned).collect()
 }
 
 /// Complete, or not there at all.
-fn unpack(apt: &Apt, package: &str, directory: &Path) -> Result<()> {
-    let partial = directory.with_extension("partial");
+fn unpack(apt: &Apt, packages: Vec<String>, directory: &Path) -> Result<()> {
+    let mut partial = directory.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial).with_context(|| partial.display().to_string())?;
-    run(apt.command("apt-get").args(["download", package]).current_dir(&partial))?;
-    let unpack = "dpkg-deb -x *.deb . && rm *.deb && depmod -b . $(ls lib/modules)";
+    run(apt.command("apt-get").arg("download").args(packages).current_dir(&partial))?;
+    // Newer packages have their files below /usr.
+    let unpack = "set -e; for deb in *.deb; do dpkg-deb -x \"$deb\" .; rm \"$deb\"; done
+        [ -e lib ] || ln -s usr/lib lib
+        [ -e boot ] || { mkdir boot; ln lib/modules/*/vmlinuz boot/vmlinuz-$(ls lib/modules); }
+        depmod -b . $(ls lib/modules)";
     run(Command::new("sh").args(["-c", unpack]).current_dir(&partial))?;
     fs::rename(&partial, directory).context("moving the unpacked kernel")
 }
@@ -173,6 +188,8 @@ mod tests {
         let depends = "linux-image-amd64\n  Depends: linux-image-6.1.0-56-amd64\n";
         assert_eq!(image_of(depends).as_deref(), Some("linux-image-6.1.0-56-amd64"));
         assert_eq!(image_of(""), None);
+        let newer = "linux-image-7\n  Depends: linux-base-7\n  Depends: linux-modules-7\n";
+        assert_eq!(parts_of(newer), ["linux-base-7", "linux-modules-7"]);
     }
 
     #[test]
