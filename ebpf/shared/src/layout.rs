@@ -92,7 +92,7 @@ pub enum Role {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ListenerKey {
     pub address: Address,
     pub role: u32,
@@ -100,7 +100,7 @@ pub struct ListenerKey {
 
 /// A port on which the application of a pod listens.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct ListeningKey {
     /// The cookie of the pod's network namespace.
     pub netns: u64,

@@ -9,6 +9,7 @@ pub mod packets;
 pub mod pinned;
 pub mod raw;
 pub mod strict;
+pub mod tamper;
 
 use std::{
     fs, io,

@@ -42,7 +42,22 @@ fn kernel(shared: &Shared) -> CheckCategory {
             check(format!("the program {} is attached", hook.name), gone, hint)
         })),
     }
+    checks.push(changed(shared));
     CheckCategory { category_name: "kernel".to_owned(), checks }
+}
+
+/// What others have changed and the agent has put back is worth a look: it was open, or closed, for
+/// a moment.
+fn changed(shared: &Shared) -> Check {
+    let description = "nobody else has changed what the agent put into the kernel".to_owned();
+    let repairs = shared.repairs();
+    let Some(last) = repairs.last() else { return check(description, None, "") };
+    let times: u64 = repairs.iter().map(|repair| repair.count).sum();
+    let hint = "see the agent's log and `martlet status`; find out who did it";
+    let why = format!("{times} times since the agent started, the last time: {}", last.what);
+    let is_put_back = repairs.iter().all(|repair| repair.error.is_none());
+    let result = if is_put_back { CheckResult::Warning } else { CheckResult::Error };
+    Check { result, ..check(description, Some(why), hint) }
 }
 
 fn configuration(shared: &Shared) -> CheckCategory {

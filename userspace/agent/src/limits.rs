@@ -17,3 +17,7 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 pub const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts to renew.
 pub const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Things that others have changed, as the status lists them.
+pub const REPAIRS_KEPT: usize = 64;
+/// Log lines about what others have changed, per look: a whole map may be emptied.
+pub const REPAIRS_SAID: usize = 16;

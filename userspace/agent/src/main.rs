@@ -11,6 +11,7 @@ mod limits;
 mod outside;
 mod renewal;
 mod reports;
+mod upkeep;
 mod workloads;
 
 use std::{collections::HashSet, path::PathBuf, process::ExitCode, time::Duration};

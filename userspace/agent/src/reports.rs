@@ -6,27 +6,28 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use martlet_dataplane::{Bound, Dataplane, View};
 use martlet_identity::{Credentials, describe};
-use martlet_kernel::{Missing, Node};
+use martlet_kernel::{Finding, Missing, Node};
 use martlet_model::{
     Label, Workload, WorkloadName,
     report::{
-        CertificateReport, Certificates, CheckReport, Connections, Counter, LeafReport, Status,
-        WorkloadReport, Workloads,
+        CertificateReport, Certificates, CheckReport, Connections, Counter, LeafReport, Repair,
+        Status, WorkloadReport, Workloads,
     },
 };
 use martlet_standalone::NodeFile;
-use martlet_telemetry::{Reports, Totals};
+use martlet_telemetry::{Metrics, Reports, Totals};
 
 use crate::{
     check,
     issuer::Issuer,
     renewal::{Renewal, unix_seconds},
+    upkeep::Upkeep,
 };
 
 /// What a workload of this node is at.
@@ -65,6 +66,7 @@ pub struct Shared {
     pub view: Arc<ArcSwap<View>>,
     /// Set once the programs are attached.
     pub node: OnceLock<Arc<Node>>,
+    upkeep: Mutex<Upkeep>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -90,6 +92,7 @@ impl Shared {
             dataplane,
             view,
             node: OnceLock::new(),
+            upkeep: Mutex::default(),
         }
     }
 
@@ -140,6 +143,7 @@ impl Shared {
             }
             None => {}
         }
+        reasons.extend_from_slice(lock(&self.upkeep).open());
         let states = lock(&self.states);
         for wanted in &lock(&self.configuration).file.local {
             let name = &wanted.workload.name;
@@ -156,6 +160,15 @@ impl Shared {
             }
         }
         reasons
+    }
+
+    /// Takes what a look at the kernel has found.
+    pub fn take_findings(&self, findings: Vec<Finding>, metrics: &Metrics) {
+        lock(&self.upkeep).take(findings, metrics, SystemTime::now());
+    }
+
+    pub fn repairs(&self) -> Vec<Repair> {
+        lock(&self.upkeep).repairs()
     }
 
     pub fn leaves(&self) -> Vec<LeafReport> {
@@ -233,6 +246,7 @@ impl Reports for Answers {
             idle_lanes: shared.dataplane.idle_lanes(),
             hooks: node.map(|node| node.hooks()).unwrap_or_default(),
             counters: self.counters(),
+            repairs: shared.repairs(),
         }
     }
 

@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use martlet_dataplane::{Dataplane, Local, View};
 use martlet_identity::Credentials;
-use martlet_kernel::{KernelError, Member, Netns, Node, Pod};
+use martlet_kernel::{Finding, KernelError, Member, Netns, Node, Pod};
 use martlet_model::{Directory, Mode, WorkloadName};
 use martlet_standalone::{LocalWorkload, NetnsSource, NodeFile};
 use martlet_telemetry::{Metrics, Outcome};
@@ -219,7 +219,7 @@ impl Workloads {
             warn!(error = chain(&error), "the kernel does not know all of the mesh yet");
         }
         self.forget_leftovers();
-        self.keep_guards();
+        self.repair();
         self.renew();
         self.report();
     }
@@ -305,17 +305,16 @@ impl Workloads {
         credentials.install(svid);
         let strict = workload.mode == Mode::Strict;
         let mut pod = self.node.enroll(&netns, &workload.addresses, strict)?;
-        let unguarded = unguarded(&pod);
-        if let Some(why) = &unguarded {
-            warn!(workload = %workload.name, why, "not guarded");
-        }
         let listeners = pod.take_listeners().context("the listeners were taken before")?;
         let dialer = pod.dialer();
         let local =
             Arc::new(Local::new(workload.clone(), credentials, Arc::new(Inside(dialer.clone()))));
         let stop = CancellationToken::new();
         accept::serve(&self.accepting, listeners, &dialer, &local, &self.dataplane, &stop);
-        Ok(Enrolled { wanted: wanted.clone(), local, pod, netns, renewal, unguarded, stop })
+        let mut enrolled =
+            Enrolled { wanted: wanted.clone(), local, pod, netns, renewal, unguarded: None, stop };
+        enrolled.set_unguarded(enrolled.pod.unguarded().map(|why| chain(&why)));
+        Ok(enrolled)
     }
 
     /// What an earlier process left for a declared workload that cannot be enrolled yet is what
@@ -335,15 +334,25 @@ impl Workloads {
         }
     }
 
-    /// Puts the guard back where it is missing.
-    fn keep_guards(&mut self) {
-        for (name, enrolled) in &mut self.enrolled {
-            let now = unguarded(&enrolled.pod);
-            if let Some(why) = now.as_ref().filter(|_| now != enrolled.unguarded) {
-                warn!(workload = %name, why, "not guarded");
+    /// Puts back what others have changed in the kernel.
+    fn repair(&mut self) {
+        let mut findings = self.node.repair();
+        let mut deaf = Vec::new();
+        match self.node.look() {
+            Err(problem) => findings.push(Finding::unknown(problem)),
+            Ok(look) => {
+                for (name, enrolled) in &mut self.enrolled {
+                    let repaired = enrolled.pod.repair(&look);
+                    findings.extend(repaired.findings);
+                    deaf.extend(repaired.is_deaf.then(|| name.clone()));
+                    enrolled.set_unguarded(repaired.unguarded.map(|why| chain(&why)));
+                }
             }
-            enrolled.unguarded = now;
         }
+        for name in deaf {
+            self.abandon(&name, "a listener of the agent's was closed");
+        }
+        self.shared.take_findings(findings, &self.metrics);
     }
 
     fn renew(&mut self) {
@@ -403,6 +412,14 @@ impl Enrolled {
         Ok(())
     }
 
+    /// What is news is said.
+    fn set_unguarded(&mut self, now: Option<String>) {
+        if let Some(why) = now.as_ref().filter(|_| now != self.unguarded) {
+            warn!(workload = %self.wanted.workload.name, why, "not guarded");
+        }
+        self.unguarded = now;
+    }
+
     /// Whether its network namespace is gone or replaced. Not being able to look is no answer.
     fn is_lost(&self) -> bool {
         match find(&self.wanted.netns) {
@@ -424,10 +441,6 @@ pub fn find(source: &NetnsSource) -> Result<Netns, KernelError> {
 
 fn own_addresses(workloads: &[LocalWorkload]) -> impl Iterator<Item = IpAddr> {
     workloads.iter().flat_map(|local| local.workload.addresses.iter().copied())
-}
-
-fn unguarded(pod: &Pod) -> Option<String> {
-    pod.keep_guard().err().map(|error| chain(&error))
 }
 
 /// Every address of the mesh: workloads' and services'.

@@ -26,6 +26,8 @@ pub enum KernelError {
         #[source]
         source: Box<aya::maps::MapError>,
     },
+    #[error("reading the map {map}")]
+    ReadMap { map: &'static str, source: io::Error },
     #[error("opening the cgroup {path}")]
     Cgroup { path: PathBuf, source: io::Error },
     #[error("the agent is not below the cgroup {path}; its own sockets must pass the hooks there")]
@@ -56,6 +58,8 @@ pub enum KernelError {
     AddressAbsent(IpAddr),
     #[error("its interface {interface} can't be guarded: {why}")]
     NotGuarded { interface: String, why: &'static str },
+    #[error("it can't listen again; the pod must be enrolled again")]
+    ListenerClosed,
     #[error("a workload needs an address")]
     NoAddress,
 }

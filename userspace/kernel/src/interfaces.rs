@@ -14,9 +14,13 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
+const RTM_DELQDISC: u16 = 37;
+const RTM_NEWTFILTER: u16 = 44;
+const RTM_GETTFILTER: u16 = 46;
 const RTM_NEWNSID: u16 = 88;
 const RTM_GETNSID: u16 = 90;
 const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
@@ -25,11 +29,19 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_LINK_NETNSID: u16 = 37;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
+const TCA_OPTIONS: u16 = 2;
+const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_ID: u16 = 11;
 const IFF_LOOPBACK: u32 = 8;
+/// `TC_H_CLSACT`, and the handle of such a qdisc.
+const CLSACT: u32 = 0xffff_fff1;
+const CLSACT_HANDLE: u32 = 0xffff_0000;
 
 const HEADER: usize = 16;
 /// `struct ifinfomsg`
 const LINK_HEADER: usize = 16;
+/// `struct tcmsg`
+const FILTER_HEADER: usize = 20;
 /// `struct rtgenmsg`, with its padding.
 const NETNS_HEADER: usize = 4;
 /// As much as the kernel puts in one answer (netlink(7)).
@@ -46,6 +58,14 @@ pub struct Interface {
     pub link: Option<u32>,
     /// The number of the other network namespace in which that is; `None` if it is in this one.
     pub link_netns: Option<u32>,
+}
+
+/// A filter of a qdisc.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// The number of its program, if it is one of BPF.
+    pub program: Option<u32>,
+    pub name: String,
 }
 
 /// Asks about one network namespace.
@@ -90,6 +110,19 @@ impl Interfaces {
         Ok(id.and_then(|(_, value)| number(value)).filter(|id| id.cast_signed() >= 0))
     }
 
+    /// An interface's filters below a parent, in the order in which they run.
+    pub fn filters(&self, interface: u32, parent: u32) -> io::Result<Vec<Filter>> {
+        let header = traffic_header(interface, 0, parent);
+        let answers = self.ask(RTM_GETTFILTER, NLM_F_DUMP, &header, RTM_NEWTFILTER)?;
+        Ok(answers.iter().filter_map(|answer| filter(answer)).collect())
+    }
+
+    /// Deletes an interface's clsact qdisc, with all filters.
+    pub fn delete_clsact(&self, interface: u32) -> io::Result<()> {
+        let header = traffic_header(interface, CLSACT_HANDLE, CLSACT);
+        self.ask(RTM_DELQDISC, NLM_F_ACK, &header, 0).map(drop)
+    }
+
     /// The bodies of all answers of a type.
     fn ask(&self, kind: u16, flags: u16, body: &[u8], wanted: u16) -> io::Result<Vec<Vec<u8>>> {
         let length = u32::try_from(HEADER + body.len()).map_err(io::Error::other)?;
@@ -108,15 +141,16 @@ impl Interfaces {
             for (kind, body) in messages(&buffer[..length]) {
                 match kind {
                     NLMSG_DONE => return Ok(answers),
-                    NLMSG_ERROR => {
-                        let code = number(body).unwrap_or(0).cast_signed();
-                        return Err(io::Error::from_raw_os_error(-code));
-                    }
+                    NLMSG_ERROR => match number(body).unwrap_or(0).cast_signed() {
+                        // What was asked for is done.
+                        0 => return Ok(answers),
+                        code => return Err(io::Error::from_raw_os_error(-code)),
+                    },
                     _ if kind == wanted => answers.push(body.to_vec()),
                     _ => {}
                 }
             }
-            if flags & NLM_F_DUMP == 0 {
+            if flags & (NLM_F_DUMP | NLM_F_ACK) == 0 {
                 return Ok(answers);
             }
         }
@@ -143,6 +177,33 @@ fn interface(message: &[u8]) -> Option<Interface> {
         }
     }
     Some(interface)
+}
+
+/// `struct tcmsg` without family and information.
+fn traffic_header(interface: u32, handle: u32, parent: u32) -> [u8; FILTER_HEADER] {
+    let mut header = [0; FILTER_HEADER];
+    header[4..8].copy_from_slice(&interface.to_ne_bytes());
+    header[8..12].copy_from_slice(&handle.to_ne_bytes());
+    header[12..16].copy_from_slice(&parent.to_ne_bytes());
+    header
+}
+
+/// `None` for what is said of all filters of a priority, which has no handle.
+fn filter(message: &[u8]) -> Option<Filter> {
+    if number(message.get(8..12)?)? == 0 {
+        return None;
+    }
+    let mut found = Filter::default();
+    let mut attributes = attributes_of(message.get(FILTER_HEADER..)?);
+    let options = attributes.find(|(kind, _)| *kind == TCA_OPTIONS);
+    for (kind, value) in options.into_iter().flat_map(|(_, options)| attributes_of(options)) {
+        match kind {
+            TCA_BPF_ID => found.program = number(value),
+            TCA_BPF_NAME => found.name = text(value),
+            _ => {}
+        }
+    }
+    Some(found)
 }
 
 /// Type and body of each message; each begins at a multiple of four.

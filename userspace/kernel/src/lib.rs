@@ -5,10 +5,14 @@
 //! inside it.
 //! Nothing here knows an identity.
 
+mod bpf;
+mod changes;
 mod error;
 mod feature;
 mod guard;
+mod hooks;
 mod interfaces;
+mod kept;
 mod link;
 mod listening;
 mod log;
@@ -20,15 +24,19 @@ mod outside;
 mod pins;
 mod pod;
 mod process;
+mod qdisc;
 mod quotas;
+mod repair;
 mod sysctl;
+mod uninstall;
 
 pub use error::KernelError;
 pub use feature::{Feature, Missing, missing_features};
 pub use log::KernelLog;
 pub use martlet_ebpf_shared::{Member, Used, limits};
 pub use netns::Netns;
-pub use node::{Node, Settings};
-pub use pins::uninstall;
-pub use pod::{Dialer, Listeners, Pod};
-pub use process::{cgroup_root, raise_open_files};
+pub use node::{Look, Node, Settings};
+pub use pod::{Dialer, Listeners, Pod, Repaired};
+pub use process::{cgroup_root, peer_of, raise_open_files, terminate};
+pub use repair::Finding;
+pub use uninstall::{Idle, Installed};

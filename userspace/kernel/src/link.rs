@@ -5,28 +5,15 @@
 
 use std::{
     collections::HashSet,
-    ffi::CString,
     fs, io,
-    os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    ptr,
 };
 
 use aya::programs::links::FdLink;
+use martlet_model::report::RepairKind;
 
-use crate::KernelError;
-
-/// `BPF_OBJ_GET` of `enum bpf_cmd`, Linux 4.4 (include/uapi/linux/bpf.h).
-const BPF_OBJ_GET: libc::c_long = 7;
-/// `BPF_OBJ_GET_INFO_BY_FD`, Linux 4.13; of links since 5.8.
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-/// `BPF_LINK_UPDATE`, Linux 5.7.
-const BPF_LINK_UPDATE: libc::c_long = 29;
-/// `BPF_LINK_DETACH`, Linux 5.9.
-const BPF_LINK_DETACH: libc::c_long = 34;
+use crate::{KernelError, bpf};
 
 /// What a link is attached to, as the kernel numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,73 +26,54 @@ pub enum Target {
     Interface(u32),
 }
 
-/// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
-#[repr(C)]
-struct ObjectGet {
-    path: u64,
-    fd: u32,
-    flags: u32,
-}
-
-/// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
-#[repr(C)]
-struct ObjectGetInfo {
-    fd: u32,
-    length: u32,
-    info: u64,
-}
-
-/// The part of `union bpf_attr` that `BPF_LINK_DETACH` reads.
-#[repr(C)]
-struct LinkDetach {
-    link_fd: u32,
-}
-
-/// The part of `union bpf_attr` that `BPF_LINK_UPDATE` reads.
-#[repr(C)]
-struct LinkUpdate {
-    link_fd: u32,
-    new_prog_fd: u32,
-    flags: u32,
-    old_prog_fd: u32,
-}
-
-/// The start of `struct bpf_link_info`. The last part is a union: a cgroup's number takes both
-/// words, a network namespace's and an interface's the first.
-#[repr(C)]
-#[derive(Default)]
-struct LinkInfo {
-    kind: u32,
-    id: u32,
-    program: u32,
-    padding: u32,
-    target: [u32; 2],
+impl Target {
+    /// A link whose target has died, or that was detached, has the number 0.
+    fn is(self, info: &bpf::Info) -> bool {
+        match self {
+            Target::Cgroup(id) => id == bytes_of(info.target),
+            Target::Netns(number) | Target::Interface(number) => number == info.target[0],
+        }
+    }
 }
 
 /// Puts `program` behind the link pinned at `path`. `false` if there is no such link, or it leads
 /// to something else than `target`, which may have died.
 pub fn adopt(path: &Path, program: BorrowedFd<'_>, target: Target) -> Result<bool, KernelError> {
-    if !is_attached(path, target)? {
-        return Ok(false);
-    }
-    match open(path).and_then(|link| update(&link, program)) {
+    let Some((link, _)) = attached(path, target)? else { return Ok(false) };
+    match bpf::update(link.as_fd(), program) {
         Ok(()) => Ok(true),
         // The cgroup, network namespace or interface has died.
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
+        // Another kind of link is pinned there.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
         Err(source) => Err(KernelError::LinkUpdate { path: path.to_owned(), source }),
     }
 }
 
-/// Whether a link is pinned at `path` and its program is attached to `target`.
-pub fn is_attached(path: &Path, target: Target) -> Result<bool, KernelError> {
-    let found = open(path).and_then(|link| info(&link));
+/// Whether a link is pinned at `path` and a program of ours is attached to `target` by it.
+pub fn is_attached(path: &Path, target: Target, program: u32) -> Result<bool, KernelError> {
+    Ok(wrong(path, target, program)?.is_none())
+}
+
+/// What is wrong with the link that should be pinned at `path` and lead `program`, given by its
+/// number, to `target`.
+pub fn wrong(path: &Path, target: Target, program: u32) -> Result<Option<RepairKind>, KernelError> {
+    Ok(match attached(path, target)? {
+        None => Some(RepairKind::Link),
+        Some((_, info)) if info.program != program => Some(RepairKind::Program),
+        Some(_) => None,
+    })
+}
+
+/// What is pinned at `path`, if it is attached to `target`.
+fn attached(path: &Path, target: Target) -> Result<Option<(OwnedFd, bpf::Info)>, KernelError> {
+    let found = bpf::open(path).and_then(|link| {
+        let info = bpf::info(link.as_fd())?;
+        Ok((link, info))
+    });
     match found {
-        Ok(info) => Ok(match target {
-            // A link whose target has died has the number 0.
-            Target::Cgroup(id) => id == bytes_of(info.target),
-            Target::Netns(number) | Target::Interface(number) => number == info.target[0],
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok((link, info)) => Ok(target.is(&info).then_some((link, info))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(KernelError::Pin { path: path.to_owned(), source }),
     }
 }
@@ -113,13 +81,20 @@ pub fn is_attached(path: &Path, target: Target) -> Result<bool, KernelError> {
 /// Pins a link, in the place of what was pinned at `path`: that one is detached only afterwards.
 pub fn pin(link: FdLink, path: &Path) -> Result<(), KernelError> {
     let failed = |source| KernelError::Pin { path: path.to_owned(), source };
-    // A bpffs takes no names with dots.
-    let mut beside = path.as_os_str().to_owned();
-    beside.push("-new");
-    let beside = PathBuf::from(beside);
+    let beside = beside(path);
     remove(&beside).map_err(failed)?;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(failed)?;
+    }
     link.pin(&beside).map_err(|error| failed(io::Error::other(error)))?;
     fs::rename(&beside, path).map_err(failed)
+}
+
+/// Where something is pinned before it takes a name. A bpffs takes no names with dots.
+pub fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push("-new");
+    PathBuf::from(beside)
 }
 
 /// Detaches a link and removes its pin; one that is not there is as good as removed.
@@ -127,10 +102,13 @@ pub fn pin(link: FdLink, path: &Path) -> Result<(), KernelError> {
 /// Without its pin alone a link is detached only some time later.
 pub fn unpin(path: &Path) -> Result<(), KernelError> {
     let failed = |source| KernelError::Pin { path: path.to_owned(), source };
-    match open(path) {
+    match bpf::open(path) {
         Ok(link) => {
-            let attributes = LinkDetach { link_fd: link.as_raw_fd().cast_unsigned() };
-            bpf(BPF_LINK_DETACH, &attributes).map_err(failed)?;
+            match bpf::detach(link.as_fd()) {
+                // Somebody has pinned something else there, which is no link.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                detached => detached.map_err(failed)?,
+            }
             remove(path).map_err(failed)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -156,7 +134,7 @@ pub fn unpin_others(links: &Path, cookies: &HashSet<u64>) -> Result<(), KernelEr
     Ok(())
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -166,46 +144,4 @@ fn remove(path: &Path) -> io::Result<()> {
 fn bytes_of(words: [u32; 2]) -> u64 {
     let [a, b] = words.map(u32::to_ne_bytes);
     u64::from_ne_bytes([a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]])
-}
-
-fn open(path: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let attributes = ObjectGet { path: path.as_ptr() as u64, fd: 0, flags: 0 };
-    let fd = bpf(BPF_OBJ_GET, &attributes)?;
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    #[allow(unsafe_code)]
-    // SAFETY: the kernel has just made this fd for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn info(link: &OwnedFd) -> io::Result<LinkInfo> {
-    let mut info = LinkInfo::default();
-    let attributes = ObjectGetInfo {
-        fd: link.as_raw_fd().cast_unsigned(),
-        length: size_of::<LinkInfo>() as u32,
-        info: (&raw mut info) as u64,
-    };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes)?;
-    Ok(info)
-}
-
-fn update(link: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
-    let attributes = LinkUpdate {
-        link_fd: link.as_raw_fd().cast_unsigned(),
-        new_prog_fd: program.as_raw_fd().cast_unsigned(),
-        flags: 0,
-        old_prog_fd: 0,
-    };
-    bpf(BPF_LINK_UPDATE, &attributes).map(drop)
-}
-
-/// One of the calls above; aya 0.14 has none of them for links. The attributes' type must be the
-/// command's.
-#[allow(unsafe_code)]
-fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_long> {
-    // SAFETY: bpf(2) reads the attributes, which have the given size; pointers in them lead to a
-    // path that ends in NUL or to a `LinkInfo`, alive and of the given length, of its caller.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_ref(attributes), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

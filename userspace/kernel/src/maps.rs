@@ -17,7 +17,11 @@ use martlet_ebpf_shared::{
 };
 use martlet_model::report::Counter;
 
-use crate::{KernelError, outside::Outside};
+use crate::{
+    KernelError,
+    kept::{Kept, gone},
+    repair::{self, Finding},
+};
 
 /// The names of all maps; each is pinned under its own.
 pub const NAMES: &[&str] = &[
@@ -39,18 +43,18 @@ pub const NAMES: &[&str] = &[
 ];
 
 pub struct Maps {
-    workloads: Mutex<HashMap<MapData, u64, Enrollment>>,
-    pub(crate) outside: Outside,
+    workloads: Kept<u64, Enrollment>,
+    pub(crate) outside: Kept<u64, u32>,
     pub(crate) used: Mutex<HashMap<MapData, u64, Used>>,
-    members: Mutex<HashMap<MapData, Address, u32>>,
-    receivers: Mutex<HashMap<MapData, Address, Receiver>>,
+    members: Kept<Address, u32>,
+    receivers: Kept<Address, Receiver>,
     listeners: Mutex<SockHash<MapData, ListenerKey>>,
     listening: Mutex<HashMap<MapData, ListeningKey, u64>>,
-    found: Mutex<HashMap<MapData, ListeningKey, u64>>,
+    found: Kept<ListeningKey, u64>,
     pub(crate) published: Mutex<HashMap<MapData, Flow, Published>>,
     origins: SkStorage<MapData, Endpoint>,
     dials: Mutex<SkStorage<MapData, Dial>>,
-    guarded: Mutex<HashMap<MapData, u32, Guarded>>,
+    guarded: Kept<u32, Guarded>,
     pub(crate) plain: Mutex<HashOfMaps<MapData, u64, HashMap<MapData, Connection, u32>>>,
     counters: PerCpuArray<MapData, u64>,
 }
@@ -58,19 +62,6 @@ pub struct Maps {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A map's handle has no state of its own that a panic could leave half-written.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An entry that is not there is as good as removed.
-pub(crate) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
 }
 
 impl Maps {
@@ -82,43 +73,50 @@ impl Maps {
             }};
         }
         Ok(Self {
-            workloads: Mutex::new(take!("WORKLOADS")),
-            outside: Outside::new(take!("OUTSIDE")),
+            workloads: Kept::take(ebpf, "WORKLOADS")?,
+            outside: Kept::take(ebpf, "OUTSIDE")?,
             used: Mutex::new(take!("USED")),
-            members: Mutex::new(take!("MEMBERS")),
-            receivers: Mutex::new(take!("RECEIVERS")),
+            members: Kept::take(ebpf, "MEMBERS")?,
+            receivers: Kept::take(ebpf, "RECEIVERS")?,
             listeners: Mutex::new(take!("LISTENERS")),
             listening: Mutex::new(take!("LISTENING")),
-            found: Mutex::new(take!("FOUND")),
+            found: Kept::take(ebpf, "FOUND")?,
             published: Mutex::new(take!("PUBLISHED")),
             origins: take!("ORIGINS"),
             dials: Mutex::new(take!("DIALS")),
-            guarded: Mutex::new(take!("GUARDED")),
+            guarded: Kept::take(ebpf, "GUARDED")?,
             plain: Mutex::new(take!("PLAIN")),
             counters: take!("COUNTERS"),
         })
     }
 
+    /// Puts back what somebody else has changed in the maps that only the agent writes.
+    pub fn repair(&self) -> Vec<Finding> {
+        let repaired = [
+            self.workloads.repair(),
+            self.outside.repair(),
+            self.members.repair(),
+            self.receivers.repair(),
+            self.found.repair(),
+            self.guarded.repair(),
+        ];
+        repaired.into_iter().flat_map(repair::or_unknown).collect()
+    }
+
     pub fn set_workload(&self, cookie: u64, workload: Enrollment) -> Result<(), KernelError> {
-        let mut map = lock(&self.workloads);
-        map.insert(cookie, workload, 0).map_err(KernelError::map("WORKLOADS"))
+        self.workloads.set(cookie, workload)
     }
 
     pub fn remove_workload(&self, cookie: u64) -> Result<(), KernelError> {
-        gone(lock(&self.workloads).remove(&cookie)).map_err(KernelError::map("WORKLOADS"))
+        self.workloads.remove(&cookie)
     }
 
-    pub fn workload(&self, cookie: u64) -> Result<Option<Enrollment>, KernelError> {
-        match lock(&self.workloads).get(&cookie, 0) {
-            Ok(workload) => Ok(Some(workload)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(KernelError::map("WORKLOADS")(error)),
-        }
+    pub fn workload(&self, cookie: u64) -> Option<Enrollment> {
+        self.workloads.wanted(&cookie)
     }
 
-    pub fn workload_cookies(&self) -> Result<Vec<u64>, KernelError> {
-        let keys: Result<_, _> = lock(&self.workloads).keys().collect();
-        keys.map_err(KernelError::map("WORKLOADS"))
+    pub fn workload_cookies(&self) -> Vec<u64> {
+        self.workloads.filtered(|_, _| true).into_iter().map(|(cookie, _)| cookie).collect()
     }
 
     /// Makes the members exactly these. New ones are added before old ones are removed.
@@ -126,16 +124,7 @@ impl Maps {
         &self,
         members: std::collections::HashMap<Address, u32>,
     ) -> Result<(), KernelError> {
-        let mut map = lock(&self.members);
-        let failed = KernelError::map("MEMBERS");
-        let old: Vec<Address> = map.keys().collect::<Result<_, _>>().map_err(&failed)?;
-        for (address, member) in &members {
-            map.insert(address, member, 0).map_err(&failed)?;
-        }
-        for address in old.iter().filter(|address| !members.contains_key(*address)) {
-            gone(map.remove(address)).map_err(&failed)?;
-        }
-        Ok(())
+        self.members.replace(members)
     }
 
     pub fn set_receiver(
@@ -144,18 +133,15 @@ impl Maps {
         netns: u64,
         strict: bool,
     ) -> Result<(), KernelError> {
-        let receiver = Receiver { netns, strict: strict.into(), padding: 0 };
-        let mut map = lock(&self.receivers);
-        map.insert(address, receiver, 0).map_err(KernelError::map("RECEIVERS"))
+        self.receivers.set(address, Receiver { netns, strict: strict.into(), padding: 0 })
     }
 
     pub fn remove_receiver(&self, address: Address) -> Result<(), KernelError> {
-        gone(lock(&self.receivers).remove(&address)).map_err(KernelError::map("RECEIVERS"))
+        self.receivers.remove(&address)
     }
 
-    pub fn receivers(&self) -> Result<Vec<(Address, Receiver)>, KernelError> {
-        let entries: Result<_, _> = lock(&self.receivers).iter().collect();
-        entries.map_err(KernelError::map("RECEIVERS"))
+    pub fn receivers(&self) -> Vec<(Address, Receiver)> {
+        self.receivers.filtered(|_, _| true)
     }
 
     pub fn set_listener(
@@ -171,26 +157,29 @@ impl Maps {
         gone(lock(&self.listeners).remove(key)).map_err(KernelError::map("LISTENERS"))
     }
 
+    /// Those that have a socket.
+    pub fn listeners(&self) -> Result<HashSet<ListenerKey>, KernelError> {
+        let keys: Result<_, _> = lock(&self.listeners).keys().collect();
+        keys.map_err(KernelError::map("LISTENERS"))
+    }
+
     /// Where `establish` has seen sockets of a namespace begin to listen.
     pub fn listening(&self, netns: u64) -> Result<HashSet<ListeningKey>, KernelError> {
         keys_of(&lock(&self.listening), netns).map_err(KernelError::map("LISTENING"))
     }
 
     /// Where sockets of a namespace were found by reading the kernel's table.
-    pub fn found(&self, netns: u64) -> Result<HashSet<ListeningKey>, KernelError> {
-        keys_of(&lock(&self.found), netns).map_err(KernelError::map("FOUND"))
+    pub fn found(&self, netns: u64) -> HashSet<ListeningKey> {
+        let ours = self.found.filtered(|key, _| key.netns == netns);
+        ours.into_iter().map(|(key, _)| key).collect()
     }
 
     /// Makes the found sockets of a namespace exactly these. New ones are added before old ones
     /// are removed.
     pub fn set_found(&self, netns: u64, keys: &HashSet<ListeningKey>) -> Result<(), KernelError> {
-        let mut map = lock(&self.found);
-        let failed = KernelError::map("FOUND");
-        let old = keys_of(&map, netns).map_err(&failed)?;
-        for key in keys {
-            map.insert(key, 1, 0).map_err(&failed)?;
-        }
-        old.difference(keys).try_for_each(|key| gone(map.remove(key)).map_err(&failed))
+        let old = self.found(netns);
+        keys.iter().try_for_each(|key| self.found.set(*key, 1))?;
+        old.difference(keys).try_for_each(|key| self.found.remove(key))
     }
 
     /// Forgets all that a namespace listens on.
@@ -204,14 +193,14 @@ impl Maps {
 
     /// Forgets all that namespaces other than these listen on.
     pub fn retain_ports(&self, namespaces: &HashSet<u64>) -> Result<(), KernelError> {
-        for (map, name) in [(&self.listening, "LISTENING"), (&self.found, "FOUND")] {
-            let (mut map, failed) = (lock(map), KernelError::map(name));
-            let keys: Vec<ListeningKey> = map.keys().collect::<Result<_, _>>().map_err(&failed)?;
-            for key in keys.iter().filter(|key| !namespaces.contains(&key.netns)) {
-                gone(map.remove(key)).map_err(&failed)?;
-            }
+        let is_forgotten = |key: &ListeningKey| !namespaces.contains(&key.netns);
+        for (key, _) in self.found.filtered(|key, _| is_forgotten(key)) {
+            self.found.remove(&key)?;
         }
-        Ok(())
+        let (mut map, failed) = (lock(&self.listening), KernelError::map("LISTENING"));
+        let keys: Vec<ListeningKey> = map.keys().collect::<Result<_, _>>().map_err(&failed)?;
+        let mut forgotten = keys.iter().filter(|key| is_forgotten(key));
+        forgotten.try_for_each(|key| gone(map.remove(key)).map_err(&failed))
     }
 
     /// Where a connection that the agent accepted wanted to go.
@@ -230,29 +219,30 @@ impl Maps {
     }
 
     /// The interfaces at which the pod of a network namespace is guarded.
-    pub fn guarded(&self, netns: u64) -> Result<Vec<u32>, KernelError> {
-        let map = lock(&self.guarded);
-        let ours = map.iter().filter_map(|entry| match entry {
-            Ok((index, pod)) => (pod.netns == netns).then_some(Ok(index)),
-            Err(error) => Some(Err(error)),
-        });
-        ours.collect::<Result<_, _>>().map_err(KernelError::map("GUARDED"))
+    pub fn guarded(&self, netns: u64) -> Vec<u32> {
+        let ours = self.guarded.filtered(|_, pod| pod.netns == netns);
+        ours.into_iter().map(|(interface, _)| interface).collect()
     }
 
     /// The network namespaces whose pods are guarded.
-    pub fn guarded_cookies(&self) -> Result<HashSet<u64>, KernelError> {
-        let pods: Result<_, _> =
-            lock(&self.guarded).iter().map(|entry| entry.map(|(_, pod)| pod.netns)).collect();
-        pods.map_err(KernelError::map("GUARDED"))
+    pub fn guarded_cookies(&self) -> HashSet<u64> {
+        self.guarded.filtered(|_, _| true).into_iter().map(|(_, pod)| pod.netns).collect()
     }
 
     pub fn set_guarded(&self, interface: u32, pod: Guarded) -> Result<(), KernelError> {
-        let mut map = lock(&self.guarded);
-        map.insert(interface, pod, 0).map_err(KernelError::map("GUARDED"))
+        match self.guarded.wanted(&interface) == Some(pod) {
+            true => Ok(()),
+            false => self.guarded.set(interface, pod),
+        }
     }
 
     pub fn remove_guarded(&self, interface: u32) -> Result<(), KernelError> {
-        gone(lock(&self.guarded).remove(&interface)).map_err(KernelError::map("GUARDED"))
+        self.guarded.remove(&interface)
+    }
+
+    /// Whether a socket is marked as the agent's own, and as nothing else.
+    pub fn is_marked(&self, socket: &impl AsRawFd) -> bool {
+        lock(&self.dials).get(socket, 0).is_ok_and(|dial| dial == Dial::default())
     }
 
     pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {

@@ -38,6 +38,28 @@ impl Netns {
         Self::open(&PathBuf::from(format!("/proc/{pid}/ns/net")))
     }
 
+    /// The namespace with a cookie, where it was last or wherever else one is known by a name or a
+    /// process; `None` if it is gone, or only somebody's open file keeps it.
+    pub fn find(cookie: u64, last: &Path) -> io::Result<Option<Self>> {
+        let names = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
+        let named = names("/run/netns").map(|entry| entry.path());
+        let of_processes = names("/proc")
+            .filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
+            .map(|entry| entry.path().join("ns/net"));
+        let mut tried = HashSet::new();
+        for path in std::iter::once(last.to_owned()).chain(named).chain(of_processes) {
+            let Ok(inode) = fs::metadata(&path).map(|found| found.ino()) else { continue };
+            if !tried.insert(inode) {
+                continue;
+            }
+            match Self::open(&path) {
+                Ok(netns) if netns.cookie == cookie => return Ok(Some(netns)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
     /// The one namespace in which all processes of a cgroup and of those below it are; not the
     /// agent's own, since only network namespaces can be enrolled.
     pub fn of_cgroup(path: &Path) -> Result<Self, KernelError> {

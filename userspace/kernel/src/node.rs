@@ -3,32 +3,38 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
+    ffi::{OsStr, OsString},
+    fs, io,
     net::IpAddr,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{CgroupAttachMode, CgroupSockAddr, SkLookup, SockOps, links::FdLink},
+    programs::{SkLookup, links::FdLink},
 };
-use martlet_ebpf_shared::{Member, Used};
-use martlet_model::report::{Counter, Hook};
+use martlet_ebpf_shared::{ListenerKey, Member, Used};
+use martlet_model::report::{Counter, Hook, RepairKind};
 
 use crate::{
-    Feature, KernelError, KernelLog, Netns, Pod,
+    Feature, Finding, KernelError, KernelLog, Netns, Pod,
+    changes::Changes,
     feature::has_feature,
     guard,
+    hooks::{self, Hooks},
     link::{self, Target},
     maps::{self, Maps},
     object::object,
-    pins::Pins,
-    process, sysctl,
+    pins::{MapPins, Pins},
+    repair::or_unknown,
+    sysctl,
 };
 
-const ESTABLISH: &str = "martlet_establish";
 /// Two programs for pods, permissive and strict; the link of a pod has one name.
 const LOOKUP: &str = "martlet_lookup";
 const LOOKUP_STRICT: &str = "martlet_lookup_strict";
@@ -59,8 +65,8 @@ pub struct Settings {
 /// The node's programs, attached.
 pub struct Node {
     pub(crate) shared: Arc<Shared>,
-    hooks: Vec<Hook>,
-    target: Target,
+    hooks: Hooks,
+    map_pins: MapPins,
     pins: Pins,
     log: Option<KernelLog>,
 }
@@ -73,7 +79,29 @@ pub(crate) struct Shared {
     pub host: Netns,
     /// Whether the guard is attached by tcx, and by clsact otherwise.
     pub tcx: bool,
+    /// The numbers of the programs that pods use.
+    numbers: HashMap<&'static str, u32>,
+    /// Of the host's interfaces.
+    changes: Changes,
+    generation: AtomicU64,
     ebpf: Mutex<Ebpf>,
+}
+
+/// What a pass of repairs has read once for all pods.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// As [`Shared::generation`] says it.
+    pub(crate) generation: u64,
+    /// The names of the pinned links.
+    pinned: HashSet<OsString>,
+    /// Those of the agent's listeners that the kernel can hand connections to.
+    pub(crate) listeners: HashSet<ListenerKey>,
+}
+
+impl Look {
+    pub(crate) fn is_pinned(&self, name: &str) -> bool {
+        self.pinned.contains(OsStr::new(name))
+    }
 }
 
 impl Node {
@@ -83,34 +111,27 @@ impl Node {
         let pins = Pins::open(&settings.pin)?;
         let links = pins.links();
         let mut ebpf = load(&pins.maps(), settings.verbose)?;
+        let map_pins = MapPins::open(pins.maps(), maps::NAMES)?;
         let maps = Maps::take(&mut ebpf)?;
-        let failed = |source| KernelError::Cgroup { path: settings.cgroup.clone(), source };
-        let cgroup = File::open(&settings.cgroup).map_err(failed)?;
-        let inode = cgroup.metadata().map_err(failed)?.ino();
-        if process::is_below_cgroup(inode).map_err(failed)? == Some(false) {
-            return Err(KernelError::AgentOutside { path: settings.cgroup.clone() });
-        }
         let host = Netns::open(&settings.host)?;
-        maps.outside.add(host.cookie())?;
-        let target = Target::Cgroup(inode);
-        let mut hooks = Vec::new();
-        for name in ["martlet_peername4", "martlet_peername6"] {
-            hooks.push(attach_sock_addr(&mut ebpf, name, &cgroup, target, &links)?);
-        }
-        hooks.push(attach_sock_ops(&mut ebpf, &cgroup, target, &links)?);
-        for name in ["martlet_connect4", "martlet_connect6"] {
-            hooks.push(attach_sock_addr(&mut ebpf, name, &cgroup, target, &links)?);
-        }
+        maps.outside.set(host.cookie(), 1)?;
+        let hooks = Hooks::start(&mut ebpf, &settings.cgroup, &links)?;
         for name in [LOOKUP, LOOKUP_STRICT] {
             lookup(&mut ebpf, name)?.load().map_err(KernelError::program(name))?;
         }
         guard::load(&mut ebpf)?;
+        let of_pods = [LOOKUP, LOOKUP_STRICT].into_iter().chain(guard::names());
+        let numbers = of_pods.map(|name| Ok((name, hooks::number(&ebpf, name)?)));
+        let numbers = numbers.collect::<Result<_, KernelError>>()?;
         let log = settings.verbose.then(|| KernelLog::open(&mut ebpf)).transpose()?;
         let notes = settings.notes.clone();
         let tcx = has_feature(settings, Feature::Tcx);
-        let ebpf = Mutex::new(ebpf);
-        let shared = Arc::new(Shared { maps, links, notes, host, tcx, ebpf });
-        Ok(Self { shared, hooks, target, pins, log })
+        let changes =
+            Changes::open(&host).map_err(KernelError::in_netns(&host, "watching interfaces"))?;
+        let (generation, ebpf) = (AtomicU64::new(0), Mutex::new(ebpf));
+        let shared = Shared { maps, links, notes, host, tcx, numbers, changes, generation, ebpf };
+        let shared = Arc::new(shared);
+        Ok(Self { shared, hooks, map_pins, pins, log })
     }
 
     /// The lines of the programs, to be taken once; `None` if they write none.
@@ -158,11 +179,11 @@ impl Node {
         let declared: HashSet<_> = declared.into_iter().map(maps::address).collect();
         let namespaces: HashSet<_> = namespaces.iter().copied().collect();
         let (kept, forgotten): (Vec<_>, Vec<_>) =
-            maps.receivers()?.into_iter().partition(|(address, receiver)| {
+            maps.receivers().into_iter().partition(|(address, receiver)| {
                 declared.contains(address) || namespaces.contains(&receiver.netns)
             });
-        let mut cookies: HashSet<u64> = maps.workload_cookies()?.into_iter().collect();
-        cookies.extend(maps.guarded_cookies()?);
+        let mut cookies: HashSet<u64> = maps.workload_cookies().into_iter().collect();
+        cookies.extend(maps.guarded_cookies());
         let kept: HashSet<u64> = kept.iter().map(|(_, receiver)| receiver.netns).collect();
         for cookie in cookies.difference(&kept).copied() {
             maps.remove_workload(cookie)?;
@@ -185,12 +206,21 @@ impl Node {
 
     /// The hooks of the node, and whether the kernel says that they are attached.
     pub fn hooks(&self) -> Vec<Hook> {
-        let mut hooks = self.hooks.clone();
-        for hook in &mut hooks {
-            let path = self.shared.links.join(&hook.name);
-            hook.attached = link::is_attached(&path, self.target).unwrap_or(false);
-        }
-        hooks
+        self.hooks.report()
+    }
+
+    /// Compares what belongs to the node, and all that the maps should hold, with the kernel, and
+    /// puts back what is not there. Pods are repaired afterwards, by [`Pod::repair`].
+    pub fn repair(&self) -> Vec<Finding> {
+        let mut findings = or_unknown(self.hooks.repair(&mut self.shared.programs()));
+        findings.extend(or_unknown(self.map_pins.repair()));
+        findings.extend(self.shared.maps.repair());
+        findings
+    }
+
+    /// Reads what [`Pod::repair`] needs to know, once for all pods.
+    pub fn look(&self) -> Result<Look, KernelError> {
+        self.shared.look()
     }
 
     /// What the pod of a network namespace uses of its quotas; `None` if it is not enrolled.
@@ -204,6 +234,23 @@ impl Node {
 }
 
 impl Shared {
+    pub fn look(&self) -> Result<Look, KernelError> {
+        let failed = |source| KernelError::Pin { path: self.links.clone(), source };
+        let names = fs::read_dir(&self.links).map_err(failed)?;
+        let pinned = names.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>();
+        Ok(Look {
+            generation: self.generation(),
+            pinned: pinned.map_err(failed)?,
+            listeners: self.maps.listeners()?,
+        })
+    }
+
+    /// Rises when an interface of the host has changed.
+    pub fn generation(&self) -> u64 {
+        let risen = u64::from(self.changes.are_there());
+        self.generation.fetch_add(risen, Ordering::Relaxed) + risen
+    }
+
     pub fn programs(&self) -> MutexGuard<'_, Ebpf> {
         self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,8 +275,19 @@ impl Shared {
         link::pin(FdLink::from(attached), &path)
     }
 
-    pub fn is_lookup_attached(&self, netns: &Netns) -> Result<bool, KernelError> {
-        link::is_attached(&self.lookup_link(netns.cookie()), target(netns)?)
+    /// What is wrong with the link of a pod's `sk_lookup` program.
+    pub fn wrong_lookup(
+        &self,
+        netns: &Netns,
+        strict: bool,
+    ) -> Result<Option<RepairKind>, KernelError> {
+        let program = self.number(if strict { LOOKUP_STRICT } else { LOOKUP });
+        link::wrong(&self.lookup_link(netns.cookie()), target(netns)?, program)
+    }
+
+    /// The number of a program of pods.
+    pub fn number(&self, name: &str) -> u32 {
+        *self.numbers.get(name).expect("every program of pods was numbered when it was loaded")
     }
 
     pub fn detach_lookup(&self, cookie: u64) -> Result<(), KernelError> {
@@ -254,48 +312,6 @@ fn load(pins: &Path, verbose: bool) -> Result<Ebpf, KernelError> {
         loader.map_pin_path(name, pins.join(name));
     }
     loader.load(object).map_err(|error| KernelError::Load(Box::new(error)))
-}
-
-/// Adopts the hook's pinned link, or attaches its program to the cgroup and pins the link. aya's
-/// types for the two kinds of programs share no trait, but all names.
-macro_rules! attach {
-    ($ebpf:expr, $kind:ty, $name:expr, $cgroup:expr, $target:expr, $links:expr) => {{
-        let name: &'static str = $name;
-        let failed = || KernelError::program(name);
-        let program = $ebpf.program_mut(name).ok_or(KernelError::Absent(name))?;
-        let program: &mut $kind = program.try_into().map_err(KernelError::program(name))?;
-        program.load().map_err(failed())?;
-        let path = $links.join(name);
-        let adopted = link::adopt(&path, program.fd().map_err(failed())?.as_fd(), $target)?;
-        if !adopted {
-            // A `bpf_link` lets other programs on the cgroup run too, whatever this mode is called.
-            let id = program.attach($cgroup, CgroupAttachMode::Single).map_err(failed())?;
-            let attached = program.take_link(id).map_err(failed())?;
-            let attached =
-                FdLink::try_from(attached).map_err(|_| KernelError::Absent("bpf_link"))?;
-            link::pin(attached, &path)?;
-        }
-        Ok(Hook { name: name.to_owned(), attached: true, adopted })
-    }};
-}
-
-fn attach_sock_addr(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    cgroup: &File,
-    target: Target,
-    links: &Path,
-) -> Result<Hook, KernelError> {
-    attach!(ebpf, CgroupSockAddr, name, cgroup, target, links)
-}
-
-fn attach_sock_ops(
-    ebpf: &mut Ebpf,
-    cgroup: &File,
-    target: Target,
-    links: &Path,
-) -> Result<Hook, KernelError> {
-    attach!(ebpf, SockOps, ESTABLISH, cgroup, target, links)
 }
 
 fn lookup<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SkLookup, KernelError> {

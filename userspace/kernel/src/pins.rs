@@ -10,14 +10,18 @@
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
     path::{Path, PathBuf},
 };
 
 use martlet_ebpf_shared::ABI_VERSION;
+use martlet_model::report::RepairKind;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use crate::{KernelError, link};
+use crate::{KernelError, bpf, link, repair::Finding};
 
 /// The directory, held against a second agent; the kernel lets go of it when this one ends.
 pub struct Pins {
@@ -37,11 +41,8 @@ impl Pins {
             let what = "is not on a bpffs; mount one there or choose a directory below /sys/fs/bpf";
             return Err(failed(io::Error::other(what)));
         }
-        let lock = File::open(path).map_err(failed)?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => KernelError::PinInUse { path: path.to_owned() },
-            TryLockError::Error(source) => failed(source),
-        })?;
+        let gone = || failed(io::Error::from(io::ErrorKind::NotFound));
+        let lock = lock(path)?.ok_or_else(gone)?;
         let pins = Self { path: path.to_owned(), _lock: lock };
         for part in [pins.maps(), pins.links()] {
             fs::create_dir_all(part).map_err(failed)?;
@@ -77,9 +78,97 @@ impl Pins {
     }
 }
 
-/// Removes everything pinned below `pin`: programs detach and maps are freed with their last user.
-pub fn uninstall(pin: &Path) -> Result<(), KernelError> {
-    remove(pin)
+/// The pinned maps, as this process's programs use them.
+pub struct MapPins {
+    directory: PathBuf,
+    maps: Vec<PinnedMap>,
+}
+
+struct PinnedMap {
+    name: &'static str,
+    map: OwnedFd,
+    number: u32,
+}
+
+impl MapPins {
+    /// To be called when the programs' maps were just pinned, or found there.
+    pub fn open(directory: PathBuf, names: &[&'static str]) -> Result<Self, KernelError> {
+        let open = |name: &&'static str| {
+            let path = directory.join(name);
+            let opened = bpf::open(&path).and_then(|map| {
+                let number = bpf::info(map.as_fd())?.id;
+                Ok(PinnedMap { name, map, number })
+            });
+            opened.map_err(|source| KernelError::Pin { path, source })
+        };
+        let maps = names.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { directory, maps })
+    }
+
+    /// A map without its name goes on, but the next agent would begin with an empty one.
+    pub fn repair(&self) -> Result<Vec<Finding>, KernelError> {
+        let mut findings = Vec::new();
+        for PinnedMap { name, map, number } in &self.maps {
+            let path = self.directory.join(name);
+            let failed = |source| KernelError::Pin { path: path.clone(), source };
+            let found = bpf::open(&path).and_then(|found| bpf::info(found.as_fd()));
+            let what = match found {
+                Ok(found) if found.id == *number => continue,
+                Ok(_) => format!("another object is pinned as the map {name}"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    format!("the pin of the map {name} is gone")
+                }
+                Err(source) => return Err(failed(source)),
+            };
+            let repaired = pin_map(map, &path).map_err(failed);
+            findings.push(Finding::new(RepairKind::Pin, what, repaired));
+        }
+        Ok(findings)
+    }
+}
+
+/// In the place of what is pinned there.
+fn pin_map(map: &OwnedFd, path: &Path) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let beside = link::beside(path);
+    link::remove(&beside)?;
+    bpf::pin(map.as_fd(), &beside)?;
+    fs::rename(&beside, path)
+}
+
+/// Holds the directory against agents; `None` if there is none.
+pub fn lock(path: &Path) -> Result<Option<File>, KernelError> {
+    let failed = |source| KernelError::Pin { path: path.to_owned(), source };
+    let lock = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        lock => lock.map_err(failed)?,
+    };
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => KernelError::PinInUse { path: path.to_owned() },
+        TryLockError::Error(source) => failed(source),
+    })?;
+    Ok(Some(lock))
+}
+
+/// What is pinned below a directory, and the directories: what is inside one comes before it.
+pub fn all(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => {
+            for entry in entries? {
+                let entry = entry?;
+                match entry.file_type()?.is_dir() {
+                    true => found.extend(all(&entry.path())?),
+                    false => found.push(entry.path()),
+                }
+            }
+        }
+    }
+    found.push(path.to_owned());
+    Ok(found)
 }
 
 fn remove(path: &Path) -> Result<(), KernelError> {

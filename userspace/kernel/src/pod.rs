@@ -5,8 +5,9 @@ use std::{
     collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd as _, OwnedFd},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -14,16 +15,21 @@ use std::{
 use martlet_ebpf_shared::{
     Address, Connection, Enrollment, Guarded, ListenerKey, ListeningKey, Role, limits::PORTS,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use martlet_model::report::RepairKind;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{
-    KernelError, Netns, guard,
+    Finding, KernelError, Look, Netns,
+    guard::{self, Seen},
     listening::{connected_here, listening_here},
     maps::{self, Maps},
     node::Shared,
+    repair::or_unknown,
     sysctl,
 };
+
+const SYSCTL: &str = "setting net.ipv4.tcp_tw_reuse";
 
 /// How many connections may wait for the agent to accept them, per listener.
 const BACKLOG: i32 = 4096;
@@ -36,6 +42,19 @@ pub struct Pod {
     addresses: Vec<IpAddr>,
     strict: AtomicBool,
     listeners: Option<Listeners>,
+    /// The same sockets, to see that they still listen.
+    sockets: Vec<(ListenerKey, OwnedFd)>,
+    seen: Mutex<Seen>,
+}
+
+/// What a look at a pod has found.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    pub findings: Vec<Finding>,
+    /// Why the guard is not everywhere where it should be.
+    pub unguarded: Option<KernelError>,
+    /// Whether a listener is closed: the pod must be enrolled again.
+    pub is_deaf: bool,
 }
 
 /// The agent's listeners in a pod, one of each family that the pod has.
@@ -56,7 +75,7 @@ pub struct Dialer {
 impl Pod {
     /// Order: listeners, what the application listens on, receiving, steering, and the guard last,
     /// since it refuses what is not steered. A pod that can't be guarded is enrolled all the same;
-    /// [`Pod::keep_guard`] says why.
+    /// [`Pod::repair`] says why.
     ///
     /// A pod that an earlier agent has enrolled is running while this happens: it stays steered,
     /// and nothing that is known about it is forgotten for a moment.
@@ -69,9 +88,8 @@ impl Pod {
         netns.check_foreign(netns.path())?;
         let addresses: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
         let workload = enrollment(&addresses)?;
-        let listeners = listen(&node.maps, netns, &addresses)?;
-        sysctl::set(netns, &node.notes)
-            .map_err(KernelError::in_netns(netns, "setting net.ipv4.tcp_tw_reuse"))?;
+        let (listeners, sockets) = listen(&node.maps, netns, &addresses)?;
+        sysctl::set(netns, &node.notes).map_err(KernelError::in_netns(netns, SYSCTL))?;
         watch_ports(&node.maps, netns, workload)?;
         for ip in &addresses {
             node.maps.set_receiver(maps::address(*ip), netns.cookie(), strict)?;
@@ -79,32 +97,132 @@ impl Pod {
         node.attach_lookup(netns, strict)?;
         node.maps.set_workload(netns.cookie(), workload)?;
         let (listeners, strict) = (Some(listeners), strict.into());
-        let pod = Self { node, netns: netns.clone(), addresses, strict, listeners };
-        match pod.guard(true) {
-            Err(KernelError::NotGuarded { .. }) => {}
-            guarded => guarded?,
-        }
+        let seen = Seen::new(netns).map_err(KernelError::in_netns(netns, "watching interfaces"))?;
+        let netns = netns.clone();
+        let seen = Mutex::new(seen);
+        let pod = Self { node, netns, addresses, strict, listeners, sockets, seen };
+        pod.guard_anew()?;
         Ok(pod)
+    }
+
+    /// An earlier agent's guard goes on until ours is in its place.
+    fn guard_anew(&self) -> Result<(), KernelError> {
+        let (maps, netns) = (&self.node.maps, self.netns.cookie());
+        maps.open_plain(netns)?;
+        if maps.guarded(netns).is_empty() {
+            maps.add_plain(netns, &connections(&self.netns)?)?;
+        }
+        let mut seen = self.seen();
+        let generation = self.node.generation();
+        guard::renew(&self.node, &self.netns, self.guarded()?, &mut seen, generation)
+    }
+
+    /// Which interface can't be guarded, as far as is known.
+    pub fn unguarded(&self) -> Option<KernelError> {
+        guard::problem(&self.seen())
     }
 
     /// Puts the guard wherever it is missing: at interfaces that are new, or where somebody has
     /// detached it. An error says which interface has none.
     pub fn keep_guard(&self) -> Result<(), KernelError> {
-        self.guard(false)
+        let mut seen = self.seen();
+        let findings =
+            guard::keep(&self.node, &self.netns, self.guarded()?, &mut seen, &self.node.look()?)?;
+        let problem = findings.into_iter().find_map(|finding| finding.problem);
+        problem.or_else(|| guard::problem(&seen)).map_or(Ok(()), Err)
     }
 
-    fn guard(&self, renew: bool) -> Result<(), KernelError> {
+    fn guarded(&self) -> Result<Guarded, KernelError> {
         let Enrollment { v4, v6, .. } = enrollment(&self.addresses)?;
-        let strict = u32::from(self.strict.load(Ordering::Relaxed));
-        let netns = self.netns.cookie();
-        if renew {
-            self.node.maps.open_plain(netns)?;
+        let strict = u32::from(self.is_strict());
+        Ok(Guarded { netns: self.netns.cookie(), v4, v6, netns_id: 0, strict })
+    }
+
+    /// Compares what belongs to the pod with the kernel, and puts back what is not there. The
+    /// entries of maps are [`crate::Node::repair`]'s.
+    pub fn repair(&self, look: &Look) -> Repaired {
+        let mut repaired = Repaired::default();
+        let mut seen = self.seen();
+        let kept = self
+            .guarded()
+            .and_then(|guarded| guard::keep(&self.node, &self.netns, guarded, &mut seen, look));
+        let unguarded = match kept {
+            Ok(findings) => {
+                repaired.findings.extend(findings);
+                guard::problem(&seen)
+            }
+            Err(problem) => Some(problem),
+        };
+        repaired.unguarded = unguarded;
+        let attached = self.node.wrong_lookup(&self.netns, self.is_strict());
+        repaired.findings.extend(or_unknown(attached.map(|wrong| self.repair_lookup(wrong))));
+        repaired.findings.extend(or_unknown(self.repair_sysctl()));
+        repaired.findings.extend(or_unknown(self.repair_quota()));
+        self.repair_listeners(look, &mut repaired);
+        repaired
+    }
+
+    fn repair_lookup(&self, wrong: Option<RepairKind>) -> Vec<Finding> {
+        let finding = |kind| {
+            let what = match kind {
+                RepairKind::Program => "was replaced by another program",
+                _ => "was detached",
+            };
+            let what = format!("the sk_lookup program of {} {what}", self.netns.path().display());
+            let repaired = self.node.attach_lookup(&self.netns, self.is_strict());
+            Finding::new(kind, what, repaired)
+        };
+        wrong.map(finding).into_iter().collect()
+    }
+
+    fn repair_sysctl(&self) -> Result<Vec<Finding>, KernelError> {
+        let failed = KernelError::in_netns(&self.netns, SYSCTL);
+        if sysctl::is_set(&self.netns).map_err(&failed)? {
+            return Ok(Vec::new());
         }
-        if renew && self.node.maps.guarded(netns)?.is_empty() {
-            self.node.maps.add_plain(netns, &connections(&self.netns)?)?;
+        let what = format!("net.ipv4.tcp_tw_reuse of {} was changed", self.netns.path().display());
+        let repaired = sysctl::set(&self.netns, &self.node.notes).map_err(failed);
+        Ok(vec![Finding::new(RepairKind::Sysctl, what, repaired)])
+    }
+
+    /// Without its numbers everything that needs them is refused.
+    fn repair_quota(&self) -> Result<Vec<Finding>, KernelError> {
+        let (maps, cookie) = (&self.node.maps, self.netns.cookie());
+        if maps.used(cookie)?.is_some() {
+            return Ok(Vec::new());
         }
-        let pod = Guarded { netns, v4, v6, netns_id: 0, strict };
-        guard::keep(&self.node, &self.netns, pod, renew)
+        let what = format!("USED: the entry {cookie} was removed");
+        Ok(vec![Finding::new(RepairKind::Entry, what, maps.open_quota(cookie))])
+    }
+
+    /// A listener that somebody has closed can't be put back: only a new enrollment makes others.
+    fn repair_listeners(&self, look: &Look, repaired: &mut Repaired) {
+        let maps = &self.node.maps;
+        for (key, socket) in &self.sockets {
+            let of = self.netns.path().display();
+            // The map may still hold a socket that listens no more.
+            let is_open = SockRef::from(socket).is_listener().unwrap_or(false);
+            let what = match (is_open && look.listeners.contains(key), maps.is_marked(socket)) {
+                (true, true) => continue,
+                (false, _) => format!("a listener of the agent's in {of} was closed or removed"),
+                (true, false) => format!("a listener in {of} was not marked as the agent's"),
+            };
+            let again = match is_open {
+                true => maps.set_dial(socket, None).and_then(|()| maps.set_listener(*key, socket)),
+                false => Err(KernelError::ListenerClosed),
+            };
+            repaired.is_deaf |= again.is_err();
+            repaired.findings.push(Finding::new(RepairKind::Listener, what, again));
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // After a panic the interfaces are read again: the generation is set last.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.strict.load(Ordering::Relaxed)
     }
 
     /// The listeners; they can be taken once.
@@ -122,7 +240,7 @@ impl Pod {
         let set = |ip: &IpAddr| self.node.maps.set_receiver(maps::address(*ip), cookie, strict);
         self.addresses.iter().try_for_each(set)?;
         self.strict.store(strict, Ordering::Relaxed);
-        match self.guard(false) {
+        match self.keep_guard() {
             // The rest of the pod has changed.
             Err(KernelError::NotGuarded { .. }) => Ok(()),
             guarded => guarded,
@@ -131,7 +249,7 @@ impl Pod {
 
     /// Whether the pod's `sk_lookup` program is attached to its network namespace.
     pub fn is_attached(&self) -> Result<bool, KernelError> {
-        self.node.is_lookup_attached(&self.netns)
+        Ok(self.node.wrong_lookup(&self.netns, self.is_strict())?.is_none())
     }
 
     /// Takes the pod out of the mesh: steering ends before anything else. The listeners are the
@@ -203,7 +321,7 @@ fn enrollment(addresses: &[IpAddr]) -> Result<Enrollment, KernelError> {
 /// Makes `establish` watch what the application listens on, and reads what it listens on already.
 fn watch_ports(maps: &Maps, netns: &Netns, workload: Enrollment) -> Result<(), KernelError> {
     let cookie = netns.cookie();
-    let known = maps.workload(cookie)?;
+    let known = maps.workload(cookie);
     maps.open_quota(cookie)?;
     if known.is_none() {
         // What is there is from an enrollment that has ended, during which nobody watched.
@@ -218,7 +336,7 @@ fn watch_ports(maps: &Maps, netns: &Netns, workload: Enrollment) -> Result<(), K
     if known.is_some() {
         // The programs have watched meanwhile: of these sockets they know all but the oldest, and
         // see them end.
-        let (found, watched) = (maps.found(cookie)?, maps.listening(cookie)?);
+        let (found, watched) = (maps.found(cookie), maps.listening(cookie)?);
         keys.retain(|key| found.contains(key) || !watched.contains(key));
     }
     maps.set_found(cookie, &within_quota(netns, keys))
@@ -236,8 +354,15 @@ fn within_quota(netns: &Netns, keys: HashSet<ListeningKey>) -> HashSet<Listening
     keys.into_iter().take(PORTS as usize).collect()
 }
 
-fn listen(maps: &Maps, netns: &Netns, addresses: &[IpAddr]) -> Result<Listeners, KernelError> {
+type Sockets = Vec<(ListenerKey, OwnedFd)>;
+
+fn listen(
+    maps: &Maps,
+    netns: &Netns,
+    addresses: &[IpAddr],
+) -> Result<(Listeners, Sockets), KernelError> {
     let mut listeners = Listeners { outbound: Vec::new(), inbound: Vec::new() };
+    let mut sockets = Vec::new();
     for ip in addresses {
         netns.run(|| owns(*ip)).map_err(|_| KernelError::AddressAbsent(*ip))?;
         for role in [Role::Outbound, Role::Inbound] {
@@ -247,6 +372,7 @@ fn listen(maps: &Maps, netns: &Netns, addresses: &[IpAddr]) -> Result<Listeners,
             let key = ListenerKey { address: maps::address(*ip), role: role as u32 };
             maps.set_dial(&socket, None)?;
             maps.set_listener(key, &socket)?;
+            sockets.push((key, socket.as_fd().try_clone_to_owned().map_err(&failed)?));
             let listener = TcpListener::from_std(socket.into()).map_err(failed)?;
             match role {
                 Role::Outbound => listeners.outbound.push(listener),
@@ -254,7 +380,7 @@ fn listen(maps: &Maps, netns: &Netns, addresses: &[IpAddr]) -> Result<Listeners,
             }
         }
     }
-    Ok(listeners)
+    Ok((listeners, sockets))
 }
 
 /// Fails unless `ip` is an address of this thread's network namespace.

@@ -1,10 +1,19 @@
 //! What the agent asks of the system for its own process.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
+    path::PathBuf,
+};
 
-use nix::sys::{
-    resource::{Resource, getrlimit, setrlimit},
-    statfs::{CGROUP2_SUPER_MAGIC, statfs},
+use nix::{
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{Signal, kill},
+        socket::{getsockopt, sockopt::PeerCredentials},
+        statfs::{CGROUP2_SUPER_MAGIC, statfs},
+    },
+    unistd::Pid,
 };
 
 /// Raises the number of files that this process may have open to what it is allowed to have: each
@@ -13,6 +22,16 @@ pub fn raise_open_files() -> io::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(hard)
+}
+
+/// The process that listens at the other end of a Unix socket.
+pub fn peer_of(socket: &UnixStream) -> io::Result<i32> {
+    Ok(getsockopt(socket, PeerCredentials)?.pid())
+}
+
+/// Asks a process to end, in order.
+pub fn terminate(process: i32) -> io::Result<()> {
+    Ok(kill(Pid::from_raw(process), Signal::SIGTERM)?)
 }
 
 /// Where the root of the cgroup v2 hierarchy is mounted.

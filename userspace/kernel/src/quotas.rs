@@ -9,7 +9,8 @@ use martlet_ebpf_shared::{Address, Connection, Used, limits::PLAIN};
 
 use crate::{
     KernelError,
-    maps::{Maps, gone, lock},
+    kept::gone,
+    maps::{Maps, lock},
 };
 
 /// `BPF_NOEXIST`: fails where there is an entry.

@@ -40,6 +40,10 @@ pub fn set(netns: &Netns, notes: &Path) -> io::Result<()> {
     netns.run(|| fs::write(TW_REUSE, WANTED))
 }
 
+pub fn is_set(netns: &Netns) -> io::Result<bool> {
+    Ok(netns.run(|| fs::read_to_string(TW_REUSE))?.trim() == WANTED)
+}
+
 /// Puts the old value back, unless somebody else has changed it meanwhile.
 pub fn restore(netns: &Netns, notes: &Path) -> io::Result<()> {
     let path = note_path(notes, netns.cookie())?;
@@ -55,9 +59,23 @@ pub fn restore(netns: &Netns, notes: &Path) -> io::Result<()> {
 pub fn restore_by_cookie(cookie: u64, notes: &Path) -> io::Result<()> {
     let path = note_path(notes, cookie)?;
     let Some(note) = read(&path)? else { return Ok(()) };
-    match Netns::open(&note.netns) {
-        Ok(netns) if netns.cookie() == cookie => restore(&netns, notes),
-        _ => fs::remove_file(path),
+    match Netns::find(cookie, &note.netns)? {
+        Some(netns) => restore(&netns, notes),
+        None => fs::remove_file(path),
+    }
+}
+
+/// The namespaces of this boot whose sysctl an agent has set and not restored.
+pub fn noted(notes: &Path) -> io::Result<Vec<u64>> {
+    let ours = format!("{PREFIX}{}-", boot()?);
+    let cookie = |name: &str| name.strip_prefix(&ours)?.parse().ok();
+    match fs::read_dir(notes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => {
+            let names = entries?.map(|entry| Ok(entry?.file_name()));
+            let names = names.collect::<io::Result<Vec<_>>>()?;
+            Ok(names.iter().filter_map(|name| cookie(&name.to_string_lossy())).collect())
+        }
     }
 }
 
@@ -65,7 +83,8 @@ fn note_path(notes: &Path, cookie: u64) -> io::Result<PathBuf> {
     Ok(notes.join(format!("{PREFIX}{}-{cookie}", boot()?)))
 }
 
-fn boot() -> io::Result<String> {
+/// Which start of the machine this is.
+pub fn boot() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT)?.trim().to_owned())
 }
 

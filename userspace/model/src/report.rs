@@ -30,6 +30,72 @@ pub struct Status {
     pub idle_lanes: usize,
     pub hooks: Vec<Hook>,
     pub counters: Vec<Counter>,
+    /// What was put back since the agent started, the latest last; at most 64 things.
+    #[serde(default)]
+    pub repairs: Vec<Repair>,
+}
+
+/// What somebody else had changed in the kernel, and the agent has put back or could not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    pub kind: RepairKind,
+    /// What was wrong.
+    pub what: String,
+    /// How often since the agent started.
+    pub count: u64,
+    /// Seconds since the Unix epoch.
+    pub last: u64,
+    /// Why it could not be put back the last time; absent if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What kind of thing was wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RepairKind {
+    /// A link was detached, or its pin is gone.
+    Link,
+    /// Another program was in the place of ours.
+    Program,
+    /// A map's pin was gone, or another map was pinned in its place.
+    Pin,
+    /// An entry of a map was removed, altered or added.
+    Entry,
+    /// A pod's guard was detached, replaced, or had another program before it.
+    Guard,
+    /// A sysctl of a pod was changed.
+    Sysctl,
+    /// A listener of the agent's in a pod was closed, or its mark was removed.
+    Listener,
+    /// The kernel's state could not be looked at.
+    Unknown,
+}
+
+impl RepairKind {
+    pub const ALL: &'static [RepairKind] = &[
+        RepairKind::Link,
+        RepairKind::Program,
+        RepairKind::Pin,
+        RepairKind::Entry,
+        RepairKind::Guard,
+        RepairKind::Sysctl,
+        RepairKind::Listener,
+        RepairKind::Unknown,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RepairKind::Link => "link",
+            RepairKind::Program => "program",
+            RepairKind::Pin => "pin",
+            RepairKind::Entry => "entry",
+            RepairKind::Guard => "guard",
+            RepairKind::Sysctl => "sysctl",
+            RepairKind::Listener => "listener",
+            RepairKind::Unknown => "unknown",
+        }
+    }
 }
 
 /// One eBPF program and where it is attached.

@@ -75,6 +75,7 @@ pub fn status() -> Status {
         idle_lanes: 1,
         hooks: vec![Hook { name: "martlet_connect4".to_owned(), attached: true, adopted: false }],
         counters: vec![counter("connect", "steered", 12), counter("lookup", "passed_plaintext", 5)],
+        repairs: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{fmt, sync::Mutex};
 
 use martlet_model::{
     AccessRecord, Protection, Reporter,
-    report::{Certificates, Status},
+    report::{Certificates, RepairKind, Status},
 };
 use prometheus_client::{
     encoding::text,
@@ -26,8 +26,8 @@ use prometheus_client::{
 };
 
 use labels::{
-    BuildLabels, ByCause, ByCloser, ByDirection, ByHook, ByLane, ByOutcome, ByReporter, BySide,
-    ByTraffic, ByVerdict, ByWorkload, own_identity,
+    BuildLabels, ByCause, ByCloser, ByDirection, ByHook, ByLane, ByOutcome, ByRepair, ByReporter,
+    BySide, ByTraffic, ByVerdict, ByWorkload, own_identity,
 };
 
 /// Hook and verdict by which the kernel counts plaintext that a permissive workload lets in.
@@ -83,6 +83,7 @@ pub struct Metrics {
     renewals: Family<ByOutcome, Counter>,
     expiry: Family<ByWorkload, Gauge>,
     reloads: Family<ByOutcome, Counter>,
+    repairs: Family<ByRepair, Counter>,
     ready: Gauge,
     workloads: Gauge,
     attached: Family<ByHook, Gauge>,
@@ -117,6 +118,7 @@ impl Metrics {
             renewals: Family::default(),
             expiry: Family::default(),
             reloads: Family::default(),
+            repairs: Family::default(),
             ready: Gauge::default(),
             workloads: Gauge::default(),
             attached: Family::default(),
@@ -202,6 +204,11 @@ impl Metrics {
             self.reloads.clone(),
         );
         r.register(
+            "repairs",
+            "Things in the kernel that somebody else had changed, and that were put back or could not be",
+            self.repairs.clone(),
+        );
+        r.register(
             "hook_attached",
             "Whether an eBPF program is attached: 1 or 0",
             self.attached.clone(),
@@ -223,6 +230,9 @@ impl Metrics {
         for outcome in [Outcome::Success, Outcome::Failure] {
             self.renewals.get_or_create(&outcome.into()).inc_by(0);
             self.reloads.get_or_create(&outcome.into()).inc_by(0);
+            for kind in RepairKind::ALL {
+                self.repairs.get_or_create(&ByRepair::new(*kind, outcome)).inc_by(0);
+            }
         }
         for cause in [RecordLoss::Queue, RecordLoss::OutputBusy, RecordLoss::OutputFailed] {
             self.lost.get_or_create(&cause.into()).inc_by(0);
@@ -261,6 +271,11 @@ impl Metrics {
     /// One attempt to take over a changed node file ended.
     pub fn configuration_reload(&self, outcome: Outcome) {
         self.reloads.get_or_create(&outcome.into()).inc();
+    }
+
+    /// Something that somebody else had changed in the kernel was put back, or could not be.
+    pub fn repair(&self, kind: RepairKind, outcome: Outcome) {
+        self.repairs.get_or_create(&ByRepair::new(kind, outcome)).inc();
     }
 
     /// An access record was lost.

@@ -7,10 +7,10 @@ use martlet_model::report::{Hook, Status};
 use crate::{
     human,
     paint::{Tone, paint},
-    table::{Table, plain},
+    table::{Table, cell, plain},
 };
 
-pub fn page(status: &Status, _now: SystemTime) -> String {
+pub fn page(status: &Status, now: SystemTime) -> String {
     let mut page = headline(status);
     page.push('\n');
     for (name, value) in facts(status) {
@@ -32,7 +32,31 @@ pub fn page(status: &Status, _now: SystemTime) -> String {
     if !verdicts.is_empty() {
         page.push_str(&format!("\n{verdicts}"));
     }
+    if !status.repairs.is_empty() {
+        page.push_str(&format!("\n{}", repairs(status, now)));
+    }
     page
+}
+
+/// What others have changed in the kernel.
+fn repairs(status: &Status, now: SystemTime) -> String {
+    let mut table = Table::new(&["CHANGED BY OTHERS", "KIND", "TIMES", "LAST", "NOW"]);
+    for repair in &status.repairs {
+        let last = SystemTime::UNIX_EPOCH + Duration::from_secs(repair.last);
+        let ago = now.duration_since(last).unwrap_or_default();
+        let (state, tone) = match &repair.error {
+            None => ("put back".to_owned(), Tone::Good),
+            Some(error) => (format!("not put back: {error}"), Tone::Bad),
+        };
+        table.row([
+            plain(&repair.what),
+            plain(repair.kind.as_str()),
+            plain(repair.count.to_string()),
+            plain(format!("{} ago", human::span(ago))),
+            cell(state, tone),
+        ]);
+    }
+    table.text()
 }
 
 /// One line, whatever there is to say.

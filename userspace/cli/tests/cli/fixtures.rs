@@ -7,8 +7,8 @@ use martlet_model::{
     WorkloadName,
     report::{
         CertificateReport, Certificates, Check, CheckCategory, CheckReport, CheckResult,
-        ConnectionReport, Connections, Counter, Hook, LeafReport, Status, WorkloadReport,
-        Workloads,
+        ConnectionReport, Connections, Counter, Hook, LeafReport, Repair, RepairKind, Status,
+        WorkloadReport, Workloads,
     },
 };
 
@@ -65,6 +65,7 @@ pub fn status() -> Status {
             counter("connect", "refused_no_memory", 0),
             counter("lookup", "passed_plaintext", 5),
         ],
+        repairs: Vec::new(),
     }
 }
 
@@ -79,6 +80,17 @@ pub fn not_ready() -> Status {
     ];
     status.configuration_error = Some("line 7, column 3: unknown field `mood`".to_owned());
     status.hooks[1].attached = false;
+    let repair = |kind, what: &str, count, error: Option<&str>| Repair {
+        kind,
+        what: what.to_owned(),
+        count,
+        last: 0,
+        error: error.map(str::to_owned),
+    };
+    status.repairs = vec![
+        repair(RepairKind::Entry, "MEMBERS: the entry 10.1.0.2 was removed", 3, None),
+        repair(RepairKind::Link, "martlet_connect6 was detached", 1, Some("no memory")),
+    ];
     status
 }
 

@@ -1,7 +1,7 @@
 //! The label sets of the metrics. Every value is a closed enum's, a name of ours, or an identity
 //! of one of this node's workloads.
 
-use martlet_model::{AccessRecord, Reporter};
+use martlet_model::{AccessRecord, Reporter, report::RepairKind};
 use prometheus_client::encoding::EncodeLabelSet;
 
 use super::{Outcome, RecordLoss};
@@ -31,6 +31,7 @@ label_sets! {
     ByHook { hook: String }
     ByVerdict { hook: String, verdict: String }
     ByWorkload { workload: String }
+    ByRepair { kind: &'static str, result: &'static str }
 }
 
 /// The identity at the reporting end: ours, so as many values as this node has identities.
@@ -60,6 +61,12 @@ impl ByLane {
 impl ByDirection {
     pub(super) const INBOUND: Self = Self { direction: "inbound" };
     pub(super) const OUTBOUND: Self = Self { direction: "outbound" };
+}
+
+impl ByRepair {
+    pub(super) fn new(kind: RepairKind, outcome: Outcome) -> Self {
+        Self { kind: kind.as_str(), result: outcome.as_str() }
+    }
 }
 
 impl From<Outcome> for ByOutcome {

@@ -33,6 +33,10 @@ const LABELS: &[(&str, &str)] = &[
         "identity",
         "the SPIFFE ID of this node's workload at the reporting end; empty if it was not known",
     ),
+    (
+        "kind",
+        "`link`, `program`, `pin`, `entry`, `guard`, `sysctl`, `listener` or `unknown`; what they are is in [repair.md](repair.md)",
+    ),
     ("lane", "`warm`: it had carried another connection; `cold`: it was opened for this one"),
     (
         "protection",

@@ -48,6 +48,7 @@ fn the_names_are_these() {
         "martlet_certificate_expiry_timestamp_seconds",
         "martlet_certificate_renewals_total",
         "martlet_configuration_reloads_total",
+        "martlet_repairs_total",
         "martlet_hook_attached",
         "martlet_hook_verdicts_total",
     ];
