@@ -25,8 +25,11 @@ const PIN: i64 = 6;
 const GET: i64 = 7;
 const PROG_ATTACH: i64 = 8;
 const PROG_DETACH: i64 = 9;
+const PROG_BY_ID: i64 = 13;
+const MAP_BY_ID: i64 = 14;
 const INFO: i64 = 15;
 const LINK_UPDATE: i64 = 29;
+const LINK_BY_ID: i64 = 30;
 const LINK_DETACH: i64 = 34;
 
 /// A kind of program, and where it may be attached, as the kernel numbers both.
@@ -165,10 +168,7 @@ pub struct Entries {
 impl Entries {
     pub fn open(pin: &Path) -> Result<Self> {
         let map = open(pin)?;
-        // Type, number, sizes of key and value: the start of `struct bpf_map_info`.
-        let mut info = [0_u32; 4];
-        let words = [Four(number(&map)), Four(16), Eight(info.as_mut_ptr() as u64)];
-        bpf(INFO, &words).context("asking for a map's sizes")?;
+        let info = info(&map)?;
         Ok(Self { map, key: info[2] as usize, value: info[3] as usize })
     }
 
@@ -258,4 +258,45 @@ pub fn listeners_of(process: u32) -> Result<Vec<Socket>> {
         }
     }
     Ok(found)
+}
+
+/// Something in the kernel, by its number among those of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Object {
+    Program(u32),
+    Map(u32),
+    Link(u32),
+}
+
+impl Object {
+    pub fn exists(&self) -> bool {
+        let (command, number) = match *self {
+            Object::Program(number) => (PROG_BY_ID, number),
+            Object::Map(number) => (MAP_BY_ID, number),
+            Object::Link(number) => (LINK_BY_ID, number),
+        };
+        bpf(command, &[Four(number), Four(0), Four(0)]).is_ok_and(|found| fd(found).is_ok())
+    }
+}
+
+/// All maps and links that are pinned below a directory, and the links' programs.
+pub fn objects(pin: &Path) -> Result<Vec<Object>> {
+    let mut found = Vec::new();
+    for path in fs::read_dir(version(pin)?.join("maps"))? {
+        found.push(Object::Map(info(&open(&path?.path())?)?[1]));
+    }
+    for path in links(pin, "")? {
+        let info = info(&open(&path)?)?;
+        found.extend([Object::Link(info[1]), Object::Program(info[2])]);
+    }
+    Ok(found)
+}
+
+/// Type, number, and for links the program's number, for maps the sizes of key and value: the start
+/// of `struct bpf_link_info` and `struct bpf_map_info`.
+fn info(object: &OwnedFd) -> Result<[u32; 4]> {
+    let mut info = [0_u32; 4];
+    let words = [Four(number(object)), Four(16), Eight(info.as_mut_ptr() as u64)];
+    bpf(INFO, &words).context("asking about an object")?;
+    Ok(info)
 }

@@ -21,3 +21,7 @@ pub const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(300);
 pub const REPAIRS_KEPT: usize = 64;
 /// Log lines about what others have changed, per look: a whole map may be emptied.
 pub const REPAIRS_SAID: usize = 16;
+/// How long `uninstall --stop` waits for the agent: longer than what it waits for itself.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often it looks.
+pub const STOP_LOOK: Duration = Duration::from_millis(100);

@@ -11,17 +11,18 @@ mod limits;
 mod outside;
 mod renewal;
 mod reports;
+mod uninstall;
 mod upkeep;
 mod workloads;
 
 use std::{collections::HashSet, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use martlet_kernel::Feature;
 use martlet_telemetry::{Format, logs};
 
-use crate::{app::Options, configuration::Loaded, issuer::Issuer};
+use crate::{app::Options, configuration::Loaded, issuer::Issuer, uninstall::Uninstall};
 
 /// Transparent mutual TLS for the workloads of this node.
 ///
@@ -30,8 +31,10 @@ use crate::{app::Options, configuration::Loaded, issuer::Issuer};
 #[derive(Parser)]
 #[command(name = "martlet-agent", version)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The node file (docs/node-file.md).
-    #[arg(long, value_name = "FILE", default_value = "/etc/martlet/node.yaml")]
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/martlet/node.yaml")]
     config: PathBuf,
     /// Only say whether the node file and the authority that it names are good.
     #[arg(long)]
@@ -53,6 +56,12 @@ struct Args {
     leaf_seconds: Option<u64>,
 }
 
+/// What else it can do than run.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Uninstall(Uninstall),
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
     Text,
@@ -70,6 +79,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
+    if let Some(Command::Uninstall(uninstall)) = args.command {
+        return uninstall.run(&args.config);
+    }
     if args.print_schema {
         println!("{:#}", martlet_standalone::schema());
         return Ok(());

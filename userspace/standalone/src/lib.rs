@@ -17,6 +17,6 @@ mod yaml;
 pub use limits::MAX_FILE_BYTES;
 pub use mark::Mark;
 pub use node_file::{
-    AccessLog, LocalWorkload, NetnsSource, NodeFile, Outside, Settings, parse, schema,
+    AccessLog, LocalWorkload, NetnsSource, NodeFile, Outside, Places, Settings, parse, schema,
 };
 pub use problem::{Fault, NodeFileError, Problem};

@@ -45,6 +45,33 @@ pub struct Settings {
     pub access_log: AccessLog,
 }
 
+/// Where an agent keeps what outlives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    pub pin: PathBuf,
+    pub state: PathBuf,
+    pub socket: PathBuf,
+}
+
+impl Default for Places {
+    /// Where bpffs is mounted on every system that mounts it; what the unit's `StateDirectory`
+    /// makes; in what its `RuntimeDirectory` makes.
+    fn default() -> Self {
+        Self {
+            pin: "/sys/fs/bpf/martlet".into(),
+            state: "/var/lib/martlet".into(),
+            socket: "/run/martlet/agent.sock".into(),
+        }
+    }
+}
+
+impl Settings {
+    pub fn places(&self) -> Places {
+        let Settings { pin, state, socket, .. } = self.clone();
+        Places { pin, state, socket }
+    }
+}
+
 /// Where access records go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessLog {

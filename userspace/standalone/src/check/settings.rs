@@ -9,15 +9,9 @@ use super::{Findings, text};
 use crate::{
     file::Node,
     mark::{At, Given},
-    node_file::{AccessLog, Settings},
+    node_file::{AccessLog, Places, Settings},
 };
 
-/// Where bpffs is mounted on every system that mounts it.
-const PIN: &str = "/sys/fs/bpf/martlet";
-/// What the unit's `StateDirectory` makes.
-const STATE: &str = "/var/lib/martlet";
-/// In what the unit's `RuntimeDirectory` makes.
-const SOCKET: &str = "/run/martlet/agent.sock";
 /// Of this machine alone: metrics name workloads and identities.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15020);
 /// What turns a thing off.
@@ -26,9 +20,9 @@ const OFF: &str = "off";
 pub(super) fn settings(node: &Node, found: &mut Findings) -> Option<Settings> {
     let name = text::label(&node.name, found);
     let cgroup = optional(&node.cgroup, found, text::path);
-    let pin = or_default(&node.pin, found, text::path, || PIN.into());
-    let state = or_default(&node.state, found, text::path, || STATE.into());
-    let socket = or_default(&node.socket, found, text::socket_path, || SOCKET.into());
+    let pin = or_default(&node.pin, found, text::path, || Places::default().pin);
+    let state = or_default(&node.state, found, text::path, || Places::default().state);
+    let socket = or_default(&node.socket, found, text::socket_path, || Places::default().socket);
     let metrics = or_default(&node.metrics, found, metrics, || Some(METRICS));
     let access_log = or_default(&node.access_log, found, access_log, || AccessLog::Stdout);
     Some(Settings {
