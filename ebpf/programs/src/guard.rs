@@ -20,7 +20,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use martlet_ebpf_shared::{
-    Address, Connection, Event, Guarded,
+    Address, Connection, Event, Guarded, Plain,
     guard::{self, Direction, Known, Owner, Passage, Verdict},
     packet::{self, Bytes, Kind, Packet},
 };
@@ -158,13 +158,13 @@ fn is_receiver(netns: u64, address: &Address) -> bool {
 
 /// A new connection inherits nothing from an older one with the same addresses and ports.
 #[inline(always)]
-fn begin(connection: &Connection, is_plain: bool) {
+fn begin(connection: &Connection, began: Option<Plain>) {
     // SAFETY: here and below: maps are freed after a grace period.
     let Some(plain) = (unsafe { PLAIN.get(&connection.netns) }) else { return };
     // Not stored, it is refused if the other side is enrolled while it lasts.
-    let _ = match is_plain {
-        true => plain.insert(connection, &1, 0),
-        false => plain.remove(connection),
+    let _ = match began {
+        Some(began) => plain.insert(connection, &(began as u32), 0),
+        None => plain.remove(connection),
     };
 }
 
@@ -199,9 +199,11 @@ impl Known for Conversation<'_> {
     }
 
     #[inline(always)]
-    fn is_plain(&self) -> bool {
-        let plain = unsafe { PLAIN.get(&self.connection.netns) };
-        plain.is_some_and(|plain| plain.get_ptr(self.connection).is_some())
+    fn began(&self) -> Option<Plain> {
+        let plain = unsafe { PLAIN.get(&self.connection.netns) }?;
+        // SAFETY: a number; at worst it is that of another connection for which the element of this
+        // LRU map was used again in this moment.
+        plain.get_ptr(self.connection).and_then(|began| Plain::from_value(unsafe { *began }))
     }
 }
 

@@ -97,13 +97,13 @@ pub static DIALS: InheritedSkStorage<Dial> = InheritedSkStorage::new();
 pub static GUARDED: HashMap<u32, Guarded, 8192, GROWING> = HashMap::new();
 
 /// Connections that began as plaintext that was allowed: with somebody outside the mesh, or before
-/// the pod was enrolled. Written by the guard at the SYN, and once for each new guard by the agent
+/// the pod was enrolled; the value is a `Plain`. Written by the guard at the SYN, and once for each new guard by the agent
 /// from the kernel's table of sockets; removed by the guard when a connection of the mesh begins
 /// with the same addresses and ports. Each guarded pod has a map of its own, by its namespace's
-/// cookie, made and removed by the agent; the pod's least recently used are evicted. Asked when a permissive
-/// pod's peer was enrolled meanwhile, and where a strict pod has no socket for what arrives from
-/// outside: for network namespaces and machines inside the pod.
-/// Missing: refused.
+/// cookie, made and removed by the agent; the pod's least recently used are evicted. Asked when a
+/// permissive pod's peer was enrolled meanwhile, and for what arrives at a strict pod from outside.
+/// Missing: refused, but for what a strict pod's own socket gets from outside: it opened that, since
+/// what it had accepted was ended when it became strict.
 #[btf_map]
 pub static PLAIN: HashOfMaps<u64, LruHashMap<Connection, u32, PLAIN_OF_ONE>, PODS, GROWING> =
     HashOfMaps::new();

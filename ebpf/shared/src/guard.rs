@@ -4,7 +4,7 @@
 //! workloads, and towards a strict one from anybody, TCP payload passes only in connections whose
 //! socket in *this* pod is the agent's.
 
-use crate::{Event, Member, packet::Kind};
+use crate::{Event, Member, Plain, packet::Kind};
 
 /// Seen from the pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,8 +41,8 @@ pub struct Passage {
 /// What is known about a packet's connection; asked only where it matters, since it costs.
 pub trait Known {
     fn owner(&self) -> Owner;
-    /// Whether it began as plaintext that was allowed.
-    fn is_plain(&self) -> bool;
+    /// How it began, if it began as plaintext that was allowed.
+    fn began(&self) -> Option<Plain>;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,27 +84,37 @@ fn is_mesh(remote: Option<u32>) -> bool {
     remote.is_some()
 }
 
-/// What comes to a strict pod from outside the mesh is an answer, or it is refused. A permissive
-/// pod's connections with an address that was enrolled only later go on.
+/// What comes to a strict pod from outside the mesh is an answer, or it is refused: also what the
+/// pod has accepted while it was permissive. A permissive pod's connections with an address that
+/// was enrolled only later go on.
 #[inline(always)]
 fn payload(direction: Direction, is_mesh: bool, strict: bool, known: &impl Known) -> Verdict {
     match known.owner() {
         Owner::Agent => Pass(Event::GuardAgent),
         // Refused, a sender that missed the end would repeat itself for minutes, and never be told.
         Owner::Ended if direction == Direction::In => Pass(Event::GuardEnded),
-        Owner::Pod if !is_mesh => Pass(Event::GuardOwn),
         _ if is_mesh && strict => Refuse(Event::GuardPlaintext),
-        // Without a socket: those of network namespaces and machines inside the pod.
-        _ if known.is_plain() => Pass(if is_mesh { Event::GuardOlder } else { Event::GuardOwn }),
-        _ => Refuse(Event::GuardPlaintext),
+        owner => match (is_mesh, known.began()) {
+            (true, Some(_)) => Pass(Event::GuardOlder),
+            // Without a socket: those of network namespaces and machines inside the pod.
+            (false, Some(Plain::Opened)) => Pass(Event::GuardOwn),
+            // It was pushed out of the list of what began in plaintext.
+            (false, None) if owner == Owner::Pod => Pass(Event::GuardOwn),
+            _ => Refuse(Event::GuardPlaintext),
+        },
     }
 }
 
-/// Whether a new connection is one in plaintext that is allowed: with somebody outside the mesh,
-/// who is not the one to open it if the pod is strict.
+/// How a new connection begins, if it is one in plaintext that is allowed: with somebody outside
+/// the mesh, who is not the one to open it if the pod is strict.
 #[inline(always)]
-pub fn begins_plain(direction: Direction, strict: bool, remote: Option<u32>) -> bool {
-    !is_mesh(remote) && (direction == Direction::Out || !strict)
+pub fn begins_plain(direction: Direction, strict: bool, remote: Option<u32>) -> Option<Plain> {
+    match direction {
+        _ if is_mesh(remote) => None,
+        Direction::Out => Some(Plain::Opened),
+        Direction::In if strict => None,
+        Direction::In => Some(Plain::Accepted),
+    }
 }
 
 /// Whether an address that a pod sends from belongs to another workload.

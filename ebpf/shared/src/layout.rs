@@ -141,6 +141,27 @@ pub struct Guarded {
     pub strict: u32,
 }
 
+/// How a connection in plaintext that was allowed began.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plain {
+    /// The pod has opened it.
+    Opened = 1,
+    /// The other side has opened it.
+    Accepted = 2,
+}
+
+impl Plain {
+    #[inline(always)]
+    pub const fn from_value(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Opened),
+            2 => Some(Self::Accepted),
+            _ => None,
+        }
+    }
+}
+
 /// A TCP connection, seen from a pod.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

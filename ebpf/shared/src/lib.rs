@@ -18,7 +18,7 @@ pub use address::{Address, Endpoint};
 pub use event::Event;
 pub use layout::{
     ALL_OUTSIDE, Connection, Dial, Enrollment, Flow, Guarded, ListenerKey, ListeningKey, Member,
-    Published, Receiver, Role, Used,
+    Plain, Published, Receiver, Role, Used,
 };
 
 /// Part of the pin directory's name, since a pinned map is reused without a check of its layout.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// How often workloads are looked at: retries, moved network namespaces, renewals.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a workload's sockets are looked through for plaintext after it became strict, once in
+/// each interval: connections that were half made then are complete soon after.
+pub const CLOSING_LOOKS: u32 = 4;
 /// How long what is open may go on after SIGTERM. Kubernetes and systemd kill after 30 and 90.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// An editor or a configuration tool changes a file in several steps.

@@ -5,6 +5,7 @@
 mod accept;
 mod app;
 mod check;
+mod closing;
 mod configuration;
 mod issuer;
 mod limits;

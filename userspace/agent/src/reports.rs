@@ -41,6 +41,8 @@ pub enum State {
         is_attached: bool,
         /// Why its guard is not everywhere where it should be.
         unguarded: Option<String>,
+        /// Why it is strict and still has connections in plaintext.
+        unclosed: Option<String>,
     },
 }
 
@@ -148,9 +150,11 @@ impl Shared {
         for wanted in &lock(&self.configuration).file.local {
             let name = &wanted.workload.name;
             match states.get(name) {
-                Some(State::Steered { is_attached: true, unguarded: None, .. }) => {}
-                Some(State::Steered { is_attached: true, unguarded: Some(why), .. }) => {
-                    reasons.push(format!("{name} is not guarded: {why}"));
+                Some(State::Steered { is_attached: true, unguarded, unclosed, .. }) => {
+                    let said =
+                        |what: &'static str| move |why: &String| format!("{name} {what}: {why}");
+                    reasons.extend(unguarded.as_ref().map(said("is not guarded")));
+                    reasons.extend(unclosed.as_ref().map(said("still has plaintext")));
                 }
                 Some(State::Steered { .. }) => {
                     reasons.push(format!("{name} is not enrolled: its sk_lookup program is gone"));

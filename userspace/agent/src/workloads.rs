@@ -39,6 +39,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     accept::{self, Inside},
+    closing::Plaintext,
     configuration::Loaded,
     issuer::Issuer,
     limits::LOOK_INTERVAL,
@@ -79,6 +80,7 @@ struct Enrolled {
     renewal: Renewal,
     /// Why the guard is not everywhere where it should be.
     unguarded: Option<String>,
+    plaintext: Plaintext,
     stop: CancellationToken,
 }
 
@@ -191,6 +193,7 @@ impl Workloads {
         self.leftovers = true;
         self.members_due = true;
         let told = self.tell_members();
+        self.close_plaintext();
         self.forget_leftovers();
         self.report();
         told.context("telling the kernel who is in the mesh")
@@ -203,6 +206,7 @@ impl Workloads {
         if self.members_due {
             self.node.set_members(addresses(&self.view.load().directory))?;
             self.members_due = false;
+            self.enrolled.values_mut().for_each(|enrolled| enrolled.plaintext.is_due());
         }
         Ok(())
     }
@@ -218,6 +222,7 @@ impl Workloads {
         if let Err(error) = self.tell_members() {
             warn!(error = chain(&error), "the kernel does not know all of the mesh yet");
         }
+        self.close_plaintext();
         self.forget_leftovers();
         self.repair();
         self.renew();
@@ -311,9 +316,13 @@ impl Workloads {
             Arc::new(Local::new(workload.clone(), credentials, Arc::new(Inside(dialer.clone()))));
         let stop = CancellationToken::new();
         accept::serve(&self.accepting, listeners, &dialer, &local, &self.dataplane, &stop);
+        let mut plaintext = Plaintext::default();
+        plaintext.is_due();
+        let unguarded = pod.unguarded().map(|why| chain(&why));
+        let wanted = wanted.clone();
         let mut enrolled =
-            Enrolled { wanted: wanted.clone(), local, pod, netns, renewal, unguarded: None, stop };
-        enrolled.set_unguarded(enrolled.pod.unguarded().map(|why| chain(&why)));
+            Enrolled { wanted, local, pod, netns, renewal, unguarded: None, plaintext, stop };
+        enrolled.set_unguarded(unguarded);
         Ok(enrolled)
     }
 
@@ -331,6 +340,13 @@ impl Workloads {
         match self.node.retain_declared(declared, &namespaces) {
             Ok(()) => self.leftovers = false,
             Err(error) => warn!(error = chain(&error), "leftovers could not be removed"),
+        }
+    }
+
+    /// After everything that refuses new plaintext is in place, or it would come back.
+    fn close_plaintext(&mut self) {
+        for Enrolled { local, pod, plaintext, .. } in self.enrolled.values_mut() {
+            plaintext.close(local, pod, &self.dataplane);
         }
     }
 
@@ -386,7 +402,9 @@ impl Workloads {
             let is_attached = enrolled.pod.is_attached().unwrap_or(false);
             let renewal = enrolled.renewal.clone();
             let unguarded = enrolled.unguarded.clone();
-            (name.clone(), State::Steered { credentials, renewal, is_attached, unguarded })
+            let unclosed = enrolled.plaintext.left().cloned();
+            let state = State::Steered { credentials, renewal, is_attached, unguarded, unclosed };
+            (name.clone(), state)
         });
         self.shared.set_steered(steered.collect());
     }

@@ -42,7 +42,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use martlet_model::{Closed, Directory, Reporter, report::ConnectionReport};
+use martlet_model::{
+    AccessRecord, Closed, Directory, Party, Protection, Reporter, report::ConnectionReport,
+};
 use martlet_policy::PolicySet;
 use tokio::net::TcpStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -203,6 +205,22 @@ impl Dataplane {
     pub fn retire(&self, local: &Local) {
         local.retired.cancel();
         self.pool.sweep();
+    }
+
+    /// Records a connection that never was the agent's: plaintext that a workload had before it
+    /// became strict, and that was closed. How long it lasted and what it carried is not known.
+    pub fn plaintext_closed(&self, local: &Local, own: SocketAddr, peer: SocketAddr, opened: bool) {
+        let (own, known) = (party(&local.workload, own), self.view.load());
+        let workload = known.directory.workload_at(peer.ip()).map(|peer| peer.name.clone());
+        let peer = Party { address: Some(peer), identity: None, workload };
+        let (reporter, source, destination) = match opened {
+            true => (Reporter::Source, own, peer),
+            false => (Reporter::Destination, peer, own),
+        };
+        let mut draft = Draft::new(reporter);
+        let protection = Protection::Plaintext;
+        draft.record = AccessRecord { source, destination, protection, ..draft.record };
+        self.closed(draft, Closed::PlaintextUnwanted);
     }
 
     /// Refuses what is new, closes what is idle, waits until what is open has ended or `patience`

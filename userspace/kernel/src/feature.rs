@@ -9,7 +9,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use crate::node::Settings;
+use crate::{node::Settings, sockets};
 
 macro_rules! features {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
@@ -41,6 +41,9 @@ features! {
     SchedCls = "sched-cls";
     /// Links to interfaces. Without it the guard is a filter of clsact.
     Tcx = "tcx";
+    /// Ending the connections of others. Without it what is plaintext in a pod that becomes strict
+    /// is refused, and not reset.
+    SockDestroy = "sock-destroy";
 }
 
 /// A feature that is not there.
@@ -53,7 +56,7 @@ pub struct Missing {
 impl Feature {
     /// Whether there is nothing else to do what it does.
     pub fn is_needed(self) -> bool {
-        self != Feature::Tcx
+        !matches!(self, Feature::Tcx | Feature::SockDestroy)
     }
 }
 
@@ -107,6 +110,11 @@ fn why_missing(feature: Feature, cgroup: &Path) -> Option<String> {
         Feature::SkStorage => map(MapType::SkStorage),
         Feature::SockHash => map(MapType::SockHash),
         Feature::SchedCls => program(ProgramType::SchedClassifier),
+        Feature::SockDestroy => match sockets::can_destroy() {
+            Ok(true) => None,
+            Ok(false) => Some("the kernel was built without INET_DIAG_DESTROY".to_owned()),
+            Err(error) => Some(format!("asking the kernel failed: {error}")),
+        },
         Feature::Tcx => older_than(KernelVersion::new(6, 6, 0)),
     }
 }

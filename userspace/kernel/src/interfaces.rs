@@ -1,17 +1,16 @@
 //! The interfaces of a network namespace, and where their other ends are, as rtnetlink(7) says it.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io,
     os::fd::{AsFd, AsRawFd as _},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use crate::{
+    Netns,
+    netlink::{NLM_F_ACK, NLM_F_DUMP, Netlink, attribute, attributes_of, number, text},
+};
 
-use crate::Netns;
-
-/// Message types and attributes of include/uapi/linux/{netlink,rtnetlink,if_link,net_namespace}.h.
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+/// Message types and attributes of include/uapi/linux/{rtnetlink,if_link,net_namespace}.h.
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_DELQDISC: u16 = 37;
@@ -19,9 +18,6 @@ const RTM_NEWTFILTER: u16 = 44;
 const RTM_GETTFILTER: u16 = 46;
 const RTM_NEWNSID: u16 = 88;
 const RTM_GETNSID: u16 = 90;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
@@ -37,15 +33,12 @@ const IFF_LOOPBACK: u32 = 8;
 const CLSACT: u32 = 0xffff_fff1;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
 
-const HEADER: usize = 16;
 /// `struct ifinfomsg`
 const LINK_HEADER: usize = 16;
 /// `struct tcmsg`
 const FILTER_HEADER: usize = 20;
 /// `struct rtgenmsg`, with its padding.
 const NETNS_HEADER: usize = 4;
-/// As much as the kernel puts in one answer (netlink(7)).
-const ANSWER: usize = 32 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Interface {
@@ -69,19 +62,15 @@ pub struct Filter {
 }
 
 /// Asks about one network namespace.
-pub struct Interfaces {
-    socket: Socket,
-}
+pub struct Interfaces(Netlink);
 
 impl Interfaces {
     pub fn open(netns: &Netns) -> io::Result<Self> {
-        let route = Protocol::from(libc::NETLINK_ROUTE);
-        let open = || Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(route));
-        Ok(Self { socket: netns.run(open)? })
+        Ok(Self(Netlink::open(netns, libc::NETLINK_ROUTE)?))
     }
 
     pub fn all(&self) -> io::Result<Vec<Interface>> {
-        let answers = self.ask(RTM_GETLINK, NLM_F_DUMP, &[0; LINK_HEADER], RTM_NEWLINK)?;
+        let answers = self.0.ask(RTM_GETLINK, NLM_F_DUMP, &[0; LINK_HEADER], RTM_NEWLINK)?;
         Ok(answers.iter().filter_map(|answer| interface(answer)).collect())
     }
 
@@ -89,7 +78,7 @@ impl Interfaces {
     pub fn get(&self, index: u32) -> io::Result<Option<Interface>> {
         let mut header = [0; LINK_HEADER];
         header[4..8].copy_from_slice(&index.to_ne_bytes());
-        match self.ask(RTM_GETLINK, 0, &header, RTM_NEWLINK) {
+        match self.0.ask(RTM_GETLINK, 0, &header, RTM_NEWLINK) {
             Ok(answers) => Ok(answers.first().and_then(|answer| interface(answer))),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
@@ -99,10 +88,8 @@ impl Interfaces {
     /// By which number this namespace knows another one; `None` if it does not know it.
     pub fn netns_id(&self, other: &impl AsFd) -> io::Result<Option<u32>> {
         let mut body = vec![0; NETNS_HEADER];
-        body.extend(8_u16.to_ne_bytes());
-        body.extend(NETNSA_FD.to_ne_bytes());
-        body.extend(other.as_fd().as_raw_fd().to_ne_bytes());
-        let answers = self.ask(RTM_GETNSID, 0, &body, RTM_NEWNSID)?;
+        body.extend(attribute(NETNSA_FD, &other.as_fd().as_raw_fd().to_ne_bytes()));
+        let answers = self.0.ask(RTM_GETNSID, 0, &body, RTM_NEWNSID)?;
         let attributes = answers.first().and_then(|answer| answer.get(NETNS_HEADER..));
         let id =
             attributes.and_then(|all| attributes_of(all).find(|(kind, _)| *kind == NETNSA_NSID));
@@ -113,47 +100,14 @@ impl Interfaces {
     /// An interface's filters below a parent, in the order in which they run.
     pub fn filters(&self, interface: u32, parent: u32) -> io::Result<Vec<Filter>> {
         let header = traffic_header(interface, 0, parent);
-        let answers = self.ask(RTM_GETTFILTER, NLM_F_DUMP, &header, RTM_NEWTFILTER)?;
+        let answers = self.0.ask(RTM_GETTFILTER, NLM_F_DUMP, &header, RTM_NEWTFILTER)?;
         Ok(answers.iter().filter_map(|answer| filter(answer)).collect())
     }
 
     /// Deletes an interface's clsact qdisc, with all filters.
     pub fn delete_clsact(&self, interface: u32) -> io::Result<()> {
         let header = traffic_header(interface, CLSACT_HANDLE, CLSACT);
-        self.ask(RTM_DELQDISC, NLM_F_ACK, &header, 0).map(drop)
-    }
-
-    /// The bodies of all answers of a type.
-    fn ask(&self, kind: u16, flags: u16, body: &[u8], wanted: u16) -> io::Result<Vec<Vec<u8>>> {
-        let length = u32::try_from(HEADER + body.len()).map_err(io::Error::other)?;
-        let mut request = Vec::with_capacity(HEADER + body.len());
-        request.extend(length.to_ne_bytes());
-        request.extend(kind.to_ne_bytes());
-        request.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-        request.extend([0; 8]);
-        request.extend(body);
-        let mut socket = &self.socket;
-        socket.write_all(&request)?;
-        let mut answers = Vec::new();
-        let mut buffer = vec![0; ANSWER];
-        loop {
-            let length = socket.read(&mut buffer)?;
-            for (kind, body) in messages(&buffer[..length]) {
-                match kind {
-                    NLMSG_DONE => return Ok(answers),
-                    NLMSG_ERROR => match number(body).unwrap_or(0).cast_signed() {
-                        // What was asked for is done.
-                        0 => return Ok(answers),
-                        code => return Err(io::Error::from_raw_os_error(-code)),
-                    },
-                    _ if kind == wanted => answers.push(body.to_vec()),
-                    _ => {}
-                }
-            }
-            if flags & (NLM_F_DUMP | NLM_F_ACK) == 0 {
-                return Ok(answers);
-            }
-        }
+        self.0.ask(RTM_DELQDISC, NLM_F_ACK, &header, 0).map(drop)
     }
 }
 
@@ -206,55 +160,10 @@ fn filter(message: &[u8]) -> Option<Filter> {
     Some(found)
 }
 
-/// Type and body of each message; each begins at a multiple of four.
-fn messages(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    parts(bytes, HEADER, |header| {
-        let length = number(header)?;
-        Some((usize::try_from(length).ok()?, u16::from_ne_bytes([header[4], header[5]])))
-    })
-}
-
-/// The upper bits of an attribute's type say how it is encoded.
-fn attributes_of(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    parts(bytes, 4, |header| {
-        let length = u16::from_ne_bytes([header[0], header[1]]);
-        Some((length.into(), u16::from_ne_bytes([header[2], header[3]]) & 0x3fff))
-    })
-}
-
-fn parts(
-    mut bytes: &[u8],
-    header: usize,
-    read: impl Fn(&[u8]) -> Option<(usize, u16)>,
-) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let (length, kind) = read(bytes.get(..header)?)?;
-        let body = bytes.get(header..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
-    })
-}
-
-fn number(bytes: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.first_chunk()?))
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend((4 + value.len() as u16).to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
+    use crate::netlink::nested;
 
     #[test]
     fn an_interface_is_read_from_its_attributes() {
@@ -264,7 +173,7 @@ mod tests {
         message.extend(attribute(IFLA_LINK, &9_u32.to_ne_bytes()));
         message.extend(attribute(IFLA_LINK_NETNSID, &2_u32.to_ne_bytes()));
         let info = attribute(IFLA_INFO_KIND, b"veth");
-        message.extend(attribute(IFLA_LINKINFO | 0x8000, &info));
+        message.extend(nested(IFLA_LINKINFO, &info));
         let expected = Interface {
             index: 7,
             name: "eth0".to_owned(),

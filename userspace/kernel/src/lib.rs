@@ -7,6 +7,7 @@
 
 mod bpf;
 mod changes;
+mod closing;
 mod error;
 mod feature;
 mod guard;
@@ -17,6 +18,7 @@ mod link;
 mod listening;
 mod log;
 mod maps;
+mod netlink;
 mod netns;
 mod node;
 mod object;
@@ -27,9 +29,11 @@ mod process;
 mod qdisc;
 mod quotas;
 mod repair;
+mod sockets;
 mod sysctl;
 mod uninstall;
 
+pub use closing::{Closing, Ended};
 pub use error::KernelError;
 pub use feature::{Feature, Missing, missing_features};
 pub use log::KernelLog;

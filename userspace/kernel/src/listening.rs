@@ -1,5 +1,5 @@
-//! What an application listens on and is connected to, read once from the kernel's tables for
-//! sockets that are older than the programs. Later ones are seen by `establish` and the guard.
+//! What an application listens on, read once from the kernel's tables for sockets that are older
+//! than the programs. Later ones are seen by `establish`.
 
 use std::{
     fs, io,
@@ -9,9 +9,6 @@ use std::{
 /// `TCP_LISTEN` as `/proc/net/tcp` prints it.
 const LISTEN: &str = "0A";
 
-/// Neither `TCP_TIME_WAIT`, `TCP_CLOSE` nor what waits for a connection.
-const CONNECTED: [&str; 6] = ["01", "04", "05", "08", "09", "0B"];
-
 /// Bound address and port of every listening TCP socket in this thread's network namespace.
 pub fn listening_here() -> io::Result<Vec<(IpAddr, u16)>> {
     let sockets = tables()?;
@@ -19,17 +16,9 @@ pub fn listening_here() -> io::Result<Vec<(IpAddr, u16)>> {
     Ok(listening.map(|socket| (socket.local.ip(), socket.local.port())).collect())
 }
 
-/// Both ends of every TCP connection in this thread's network namespace.
-pub fn connected_here() -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
-    let sockets = tables()?;
-    let connected = sockets.iter().filter(|socket| CONNECTED.contains(&socket.state.as_str()));
-    Ok(connected.map(|socket| (socket.local, socket.remote)).collect())
-}
-
 #[derive(Debug, PartialEq, Eq)]
 struct Socket {
     local: SocketAddr,
-    remote: SocketAddr,
     state: String,
 }
 
@@ -50,8 +39,8 @@ fn parse(table: &str) -> Vec<Socket> {
 
 fn parse_line(line: &str) -> Option<Socket> {
     let mut fields = line.split_ascii_whitespace().skip(1);
-    let (local, remote) = (parse_end(fields.next()?)?, parse_end(fields.next()?)?);
-    Some(Socket { local, remote, state: fields.next()?.to_owned() })
+    let (local, _remote) = (parse_end(fields.next()?)?, fields.next()?);
+    Some(Socket { local, state: fields.next()?.to_owned() })
 }
 
 fn parse_end(field: &str) -> Option<SocketAddr> {
@@ -81,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_are_read_with_both_ends_and_their_state() {
+    fn sockets_are_read_with_their_end_and_their_state() {
         let table = "  sl  local_address rem_address   st\n\
             0: 0100007F:1F90 00000000:0000 0A 0 0\n\
             1: 00000000:0050 00000000:0000 0A 0 0\n\
@@ -89,14 +78,13 @@ mod tests {
             3: 00000000000000000000000000000000:01BB 00000000000000000000000000000000:0000 0A 0\n\
             4: garbage\n";
         let expected = [
-            ("127.0.0.1:8080", "0.0.0.0:0", LISTEN),
-            ("0.0.0.0:80", "0.0.0.0:0", LISTEN),
-            ("10.0.1.2:50000", "10.0.1.1:80", CONNECTED[0]),
-            ("[::]:443", "[::]:0", LISTEN),
+            ("127.0.0.1:8080", LISTEN),
+            ("0.0.0.0:80", LISTEN),
+            ("10.0.1.2:50000", "01"),
+            ("[::]:443", LISTEN),
         ];
-        let socket = |(local, remote, state): (&str, &str, &str)| Socket {
+        let socket = |(local, state): (&str, &str)| Socket {
             local: local.parse().unwrap(),
-            remote: remote.parse().unwrap(),
             state: state.to_owned(),
         };
         assert_eq!(parse(table), expected.map(socket));

@@ -3,13 +3,13 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
     Ebpf,
-    maps::{HashMap, HashOfMaps, MapData, MapError, PerCpuArray, SkStorage, SockHash},
+    maps::{HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray, SkStorage, SockHash},
 };
 use martlet_ebpf_shared::{
     Address, Connection, Dial, Endpoint, Enrollment, Event, Flow, Guarded, ListenerKey,
@@ -54,6 +54,8 @@ pub struct Maps {
     pub(crate) published: Mutex<HashMap<MapData, Flow, Published>>,
     origins: SkStorage<MapData, Endpoint>,
     dials: Mutex<SkStorage<MapData, Dial>>,
+    /// The same map, for asking the kernel which sockets have an entry.
+    dials_fd: OwnedFd,
     guarded: Kept<u32, Guarded>,
     pub(crate) plain: Mutex<HashOfMaps<MapData, u64, HashMap<MapData, Connection, u32>>>,
     counters: PerCpuArray<MapData, u64>,
@@ -72,6 +74,11 @@ impl Maps {
                 map.try_into().map_err(KernelError::map($name))?
             }};
         }
+        let dials_fd = match ebpf.map("DIALS") {
+            Some(Map::SkStorage(map)) => map.fd().as_fd().try_clone_to_owned(),
+            _ => return Err(KernelError::Absent("DIALS")),
+        };
+        let dials_fd = dials_fd.map_err(MapError::IoError).map_err(KernelError::map("DIALS"))?;
         Ok(Self {
             workloads: Kept::take(ebpf, "WORKLOADS")?,
             outside: Kept::take(ebpf, "OUTSIDE")?,
@@ -84,6 +91,7 @@ impl Maps {
             published: Mutex::new(take!("PUBLISHED")),
             origins: take!("ORIGINS"),
             dials: Mutex::new(take!("DIALS")),
+            dials_fd,
             guarded: Kept::take(ebpf, "GUARDED")?,
             plain: Mutex::new(take!("PLAIN")),
             counters: take!("COUNTERS"),
@@ -243,6 +251,16 @@ impl Maps {
     /// Whether a socket is marked as the agent's own, and as nothing else.
     pub fn is_marked(&self, socket: &impl AsRawFd) -> bool {
         lock(&self.dials).get(socket, 0).is_ok_and(|dial| dial == Dial::default())
+    }
+
+    /// Whether an address is one of the mesh.
+    pub fn is_member(&self, address: &Address) -> bool {
+        self.members.wanted(address).is_some()
+    }
+
+    /// The storage that all sockets of the agent have an entry in.
+    pub fn agents_sockets(&self) -> BorrowedFd<'_> {
+        self.dials_fd.as_fd()
     }
 
     pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {

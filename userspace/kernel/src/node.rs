@@ -79,6 +79,8 @@ pub(crate) struct Shared {
     pub host: Netns,
     /// Whether the guard is attached by tcx, and by clsact otherwise.
     pub tcx: bool,
+    /// Whether connections of others can be ended.
+    pub destroys: bool,
     /// The numbers of the programs that pods use.
     numbers: HashMap<&'static str, u32>,
     /// Of the host's interfaces.
@@ -126,10 +128,12 @@ impl Node {
         let log = settings.verbose.then(|| KernelLog::open(&mut ebpf)).transpose()?;
         let notes = settings.notes.clone();
         let tcx = has_feature(settings, Feature::Tcx);
+        let destroys = has_feature(settings, Feature::SockDestroy);
         let changes =
             Changes::open(&host).map_err(KernelError::in_netns(&host, "watching interfaces"))?;
         let (generation, ebpf) = (AtomicU64::new(0), Mutex::new(ebpf));
-        let shared = Shared { maps, links, notes, host, tcx, numbers, changes, generation, ebpf };
+        let shared =
+            Shared { maps, links, notes, host, tcx, destroys, numbers, changes, generation, ebpf };
         let shared = Arc::new(shared);
         Ok(Self { shared, hooks, map_pins, pins, log })
     }

@@ -13,16 +13,16 @@ use std::{
 };
 
 use martlet_ebpf_shared::{
-    Address, Connection, Enrollment, Guarded, ListenerKey, ListeningKey, Role, limits::PORTS,
+    Address, Enrollment, Guarded, ListenerKey, ListeningKey, Role, limits::PORTS,
 };
 use martlet_model::report::RepairKind;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{
-    Finding, KernelError, Look, Netns,
+    Closing, Finding, KernelError, Look, Netns, closing,
     guard::{self, Seen},
-    listening::{connected_here, listening_here},
+    listening::listening_here,
     maps::{self, Maps},
     node::Shared,
     repair::or_unknown,
@@ -110,7 +110,7 @@ impl Pod {
         let (maps, netns) = (&self.node.maps, self.netns.cookie());
         maps.open_plain(netns)?;
         if maps.guarded(netns).is_empty() {
-            maps.add_plain(netns, &connections(&self.netns)?)?;
+            closing::note_older(&self.node, &self.netns)?;
         }
         let mut seen = self.seen();
         let generation = self.node.generation();
@@ -244,6 +244,15 @@ impl Pod {
             // The rest of the pod has changed.
             Err(KernelError::NotGuarded { .. }) => Ok(()),
             guarded => guarded,
+        }
+    }
+
+    /// Ends the connections that a strict pod must not have, until it has none; of a permissive pod
+    /// nothing. To be called after the pod has become strict, and after others became members.
+    pub fn close_plaintext(&self) -> Result<Closing, KernelError> {
+        match self.strict.load(Ordering::Relaxed) {
+            true => closing::close(&self.node, &self.netns),
+            false => Ok(Closing::default()),
         }
     }
 
@@ -404,20 +413,4 @@ fn listener(ip: IpAddr) -> io::Result<Socket> {
     socket.bind(&SocketAddr::new(loopback, 0).into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
-}
-
-/// What the pod is connected to before it has a guard.
-fn connections(netns: &Netns) -> Result<Vec<Connection>, KernelError> {
-    let found = netns
-        .run(connected_here)
-        .map_err(KernelError::in_netns(netns, "reading its connections"))?;
-    let connection = |(local, remote): (SocketAddr, SocketAddr)| Connection {
-        netns: netns.cookie(),
-        local: maps::address(local.ip()),
-        remote: maps::address(remote.ip()),
-        local_port: local.port(),
-        remote_port: remote.port(),
-        padding: 0,
-    };
-    Ok(found.into_iter().map(connection).collect())
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_LRU_HASH;
-use martlet_ebpf_shared::{Address, Connection, Used, limits::PLAIN};
+use martlet_ebpf_shared::{Address, Connection, Plain, Used, limits::PLAIN};
 
 use crate::{
     KernelError,
@@ -68,12 +68,22 @@ impl Maps {
         existing(plain.insert(netns, &made, IF_MISSING)).map_err(&failed)
     }
 
-    /// Connections of a pod that are older than its guard.
-    pub fn add_plain(&self, netns: u64, connections: &[Connection]) -> Result<(), KernelError> {
+    /// Notes a connection of a pod that is older than its guard.
+    pub fn add_plain(&self, connection: &Connection, began: Plain) -> Result<(), KernelError> {
         let failed = KernelError::map("PLAIN");
-        let mut map = lock(&self.plain).get(&netns, 0).map_err(&failed)?;
-        let mut add = |connection| map.insert(connection, 1, 0);
-        connections.iter().try_for_each(&mut add).map_err(failed)
+        let mut map = lock(&self.plain).get(&connection.netns, 0).map_err(&failed)?;
+        map.insert(connection, began as u32, 0).map_err(failed)
+    }
+
+    /// How a connection began, if it was plaintext that was allowed and is not forgotten.
+    pub fn began(&self, connection: &Connection) -> Result<Option<Plain>, KernelError> {
+        let read = || lock(&self.plain).get(&connection.netns, 0)?.get(connection, 0);
+        match read() {
+            Ok(value) => Ok(Plain::from_value(value)),
+            // Without a guard a pod has no memory either.
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(KernelError::map("PLAIN")(error)),
+        }
     }
 }
 

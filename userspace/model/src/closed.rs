@@ -59,6 +59,8 @@ reasons! {
     Draining = "draining", 21;
     /// The permit was taken back while the connection was open.
     PermitLapsed = "permit_lapsed", 22;
+    /// It was plaintext that a strict workload must not have.
+    PlaintextUnwanted = "plaintext_unwanted", 23;
 
     /// Connecting to the far pod was refused.
     DialRefused = "dial_refused", 32;
@@ -107,6 +109,7 @@ impl Closed {
                 | Closed::ResetByCaller
                 | Closed::ResetByCallee
                 | Closed::PermitLapsed
+                | Closed::PlaintextUnwanted
                 | Closed::LaneBroken
                 | Closed::LaneViolation
                 | Closed::Draining

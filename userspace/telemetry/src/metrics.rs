@@ -10,7 +10,7 @@ mod labels;
 use std::{fmt, sync::Mutex};
 
 use martlet_model::{
-    AccessRecord, Protection, Reporter,
+    AccessRecord, Closed, Protection, Reporter,
     report::{Certificates, RepairKind, Status},
 };
 use prometheus_client::{
@@ -247,6 +247,10 @@ impl Metrics {
         let closed = record.closed.as_str();
         let closer = ByCloser { reporter, identity: identity.clone(), protection, closed };
         self.closed.get_or_create(&closer).inc();
+        if record.closed == Closed::PlaintextUnwanted {
+            // It never was the agent's: what it carried is not known.
+            return;
+        }
         let traffic = ByTraffic { reporter, identity, protection };
         self.sent.get_or_create(&traffic).inc_by(record.bytes_sent);
         self.received.get_or_create(&traffic).inc_by(record.bytes_received);

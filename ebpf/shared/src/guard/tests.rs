@@ -8,14 +8,14 @@ const WORKLOAD: Option<u32> = Some(Member::Workload as u32);
 const SERVICE: Option<u32> = Some(Member::Service as u32);
 const BOTH: [Direction; 2] = [In, Out];
 
-struct Facts(Owner, bool);
+struct Facts(Owner, Option<Plain>);
 
 impl Known for Facts {
     fn owner(&self) -> Owner {
         self.0
     }
 
-    fn is_plain(&self) -> bool {
+    fn began(&self) -> Option<Plain> {
         self.1
     }
 }
@@ -28,7 +28,7 @@ impl Known for Unasked {
         panic!("the owner was asked for")
     }
 
-    fn is_plain(&self) -> bool {
+    fn began(&self) -> Option<Plain> {
         panic!("the beginning was asked for")
     }
 }
@@ -45,12 +45,12 @@ fn payload(direction: Direction, strict: bool, remote: Option<u32>, facts: Facts
 fn between_enrolled_workloads_payload_passes_in_the_agents_connections_only() {
     for (direction, remote) in BOTH.into_iter().zip([WORKLOAD, SERVICE, Some(99)]) {
         for strict in [true, false] {
-            for plain in [true, false] {
+            for plain in [Some(Plain::Opened), None] {
                 let agents = payload(direction, strict, remote, Facts(Owner::Agent, plain));
                 assert_eq!(agents, Pass(Event::GuardAgent));
             }
             for owner in [Owner::Pod, Owner::Nobody] {
-                let verdict = payload(direction, strict, remote, Facts(owner, false));
+                let verdict = payload(direction, strict, remote, Facts(owner, None));
                 assert_eq!(verdict, Refuse(Event::GuardPlaintext), "{direction:?} {owner:?}");
             }
         }
@@ -61,10 +61,11 @@ fn between_enrolled_workloads_payload_passes_in_the_agents_connections_only() {
 fn a_connection_that_began_in_plaintext_goes_on_while_the_pod_is_permissive() {
     for direction in BOTH {
         for owner in [Owner::Pod, Owner::Nobody] {
-            let permissive = payload(direction, false, WORKLOAD, Facts(owner, true));
-            assert_eq!(permissive, Pass(Event::GuardOlder));
-            let strict = payload(direction, true, WORKLOAD, Facts(owner, true));
-            assert_eq!(strict, Refuse(Event::GuardPlaintext));
+            for began in [Plain::Opened, Plain::Accepted] {
+                let with = |strict| payload(direction, strict, WORKLOAD, Facts(owner, Some(began)));
+                assert_eq!(with(false), Pass(Event::GuardOlder));
+                assert_eq!(with(true), Refuse(Event::GuardPlaintext));
+            }
         }
     }
 }
@@ -72,11 +73,11 @@ fn a_connection_that_began_in_plaintext_goes_on_while_the_pod_is_permissive() {
 #[test]
 fn what_arrives_for_a_socket_that_has_ended_is_answered_and_nothing_leaves_for_it() {
     for (strict, remote) in [(true, WORKLOAD), (false, WORKLOAD), (true, None)] {
-        let arriving = payload(In, strict, remote, Facts(Owner::Ended, false));
+        let arriving = payload(In, strict, remote, Facts(Owner::Ended, None));
         assert_eq!(arriving, Pass(Event::GuardEnded));
     }
     for strict in [true, false] {
-        let leaving = payload(Out, strict, WORKLOAD, Facts(Owner::Ended, false));
+        let leaving = payload(Out, strict, WORKLOAD, Facts(Owner::Ended, None));
         assert_eq!(leaving, Refuse(Event::GuardPlaintext));
     }
 }
@@ -84,10 +85,15 @@ fn what_arrives_for_a_socket_that_has_ended_is_answered_and_nothing_leaves_for_i
 #[test]
 fn from_outside_a_strict_pod_gets_answers_only() {
     let from_outside = |facts| payload(In, true, None, facts);
-    assert_eq!(from_outside(Facts(Owner::Pod, false)), Pass(Event::GuardOwn));
-    assert_eq!(from_outside(Facts(Owner::Agent, false)), Pass(Event::GuardAgent));
-    assert_eq!(from_outside(Facts(Owner::Nobody, true)), Pass(Event::GuardOwn));
-    assert_eq!(from_outside(Facts(Owner::Nobody, false)), Refuse(Event::GuardPlaintext));
+    assert_eq!(from_outside(Facts(Owner::Pod, None)), Pass(Event::GuardOwn));
+    assert_eq!(from_outside(Facts(Owner::Agent, None)), Pass(Event::GuardAgent));
+    for owner in [Owner::Pod, Owner::Nobody] {
+        let answer = from_outside(Facts(owner, Some(Plain::Opened)));
+        assert_eq!(answer, Pass(Event::GuardOwn));
+        let accepted = from_outside(Facts(owner, Some(Plain::Accepted)));
+        assert_eq!(accepted, Refuse(Event::GuardPlaintext), "while it was permissive");
+    }
+    assert_eq!(from_outside(Facts(Owner::Nobody, None)), Refuse(Event::GuardPlaintext));
 }
 
 #[test]
@@ -145,9 +151,12 @@ fn a_forged_source_is_refused_whatever_it_says() {
 fn plaintext_begins_with_the_outside_only_and_by_a_strict_pod_itself() {
     for strict in [true, false] {
         for remote in [WORKLOAD, SERVICE] {
-            assert!(BOTH.iter().all(|direction| !begins_plain(*direction, strict, remote)));
+            for direction in BOTH {
+                assert_eq!(begins_plain(direction, strict, remote), None);
+            }
         }
-        assert!(begins_plain(Out, strict, None));
-        assert_eq!(begins_plain(In, strict, None), !strict);
+        assert_eq!(begins_plain(Out, strict, None), Some(Plain::Opened));
+        let accepted = (!strict).then_some(Plain::Accepted);
+        assert_eq!(begins_plain(In, strict, None), accepted);
     }
 }
