@@ -6,7 +6,7 @@ use std::{io::ErrorKind, net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use martlet_kernel::{Feature, KernelError, Netns, Node, Settings, missing_features};
 use martlet_lab::wait_for;
-use martlet_tests_kernel::{Lab, Place, leave_outside, members, relay};
+use martlet_tests_kernel::{Lab, Place, leave_outside, members, relay, tamper};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -97,20 +97,14 @@ async fn an_agent_outside_the_cgroup_of_its_hooks_does_not_start() -> Result<()>
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hook_is_attached_only_while_the_kernel_says_so() -> Result<()> {
     let lab = Lab::new()?;
-    let cgroup = lab.other_cgroup("short-lived")?;
-    let settings = Settings { cgroup: cgroup.clone(), ..lab.settings.clone() };
-    let join =
-        |cgroup: &Path| std::fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string());
-    join(&cgroup)?;
-    let node = Node::start(&settings)?;
-    join(&lab.node.cgroup().join("host"))?;
+    let node = Node::start(&lab.settings)?;
     assert!(node.hooks().iter().all(|hook| hook.attached));
     // The pins stay, the links lead nowhere.
-    std::fs::remove_dir(cgroup)?;
-    wait_for("the kernel to detach the programs", PATIENCE, || {
-        Ok(node.hooks().iter().all(|hook| !hook.attached).then_some(()))
-    })?;
-    assert!(std::fs::read_dir(&settings.pin)?.next().is_some());
+    for link in tamper::links(&lab.settings.pin, "")? {
+        tamper::detach(&link)?;
+    }
+    assert!(node.hooks().iter().all(|hook| !hook.attached));
+    assert!(!tamper::links(&lab.settings.pin, "")?.is_empty());
     Ok(())
 }
 

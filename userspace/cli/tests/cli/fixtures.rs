@@ -84,7 +84,7 @@ pub fn not_ready() -> Status {
         kind,
         what: what.to_owned(),
         count,
-        last: 0,
+        last: seconds(-3 * HOUR),
         error: error.map(str::to_owned),
     };
     status.repairs = vec![
