@@ -33,10 +33,9 @@ pub fn write(directory: &Path, fresh: &Fresh) -> Result<(), AuthorityError> {
         let what = "exists already; an authority is never overwritten";
         return Err(AuthorityError::File { path: taken, what, source: None });
     }
-    let key = |pair: &rcgen::KeyPair| Zeroizing::new(pair.serialize_pem());
-    create(&directory.join("root.key"), 0o600, &key(fresh.root.key()))?;
+    create(&directory.join("root.key"), 0o600, &fresh.root.key().to_pem())?;
     create(&directory.join("root.crt"), 0o644, &fresh.root.pem())?;
-    create(&directory.join("issuer.key"), 0o600, &key(fresh.issuer.key()))?;
+    create(&directory.join("issuer.key"), 0o600, &fresh.issuer.key().to_pem())?;
     create(&directory.join("issuer.crt"), 0o644, &fresh.issuer.pem())
 }
 

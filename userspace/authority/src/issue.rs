@@ -9,13 +9,13 @@ use std::{
 use martlet_identity::{Chain, Csr, SigningKey, TrustBundle, describe, verify_chain};
 use martlet_model::{Label, SpiffeId, TrustDomain, WorkloadName, report::CertificateReport};
 use rcgen::{
-    CertificateSigningRequestParams, CertifiedIssuer, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+    CertificateSigningRequestParams, CertifiedIssuer, Issuer, PKCS_ECDSA_P256_SHA256,
     PKCS_ECDSA_P384_SHA384, PublicKeyData as _,
 };
 use rustls_pki_types::CertificateSigningRequestDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::{AuthorityError, files, template};
+use crate::{AuthorityError, files, key::AuthorityKey, template};
 
 /// How long a leaf lives unless the request says less.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -24,7 +24,7 @@ pub const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 pub struct Authority {
     domain: TrustDomain,
     roots: Vec<Vec<u8>>,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, AuthorityKey>,
     issuer_der: Vec<u8>,
     issuer_expires: SystemTime,
 }
@@ -40,13 +40,13 @@ pub struct LeafRequest {
 
 /// A root and an issuer, just made.
 pub(crate) struct Fresh {
-    pub root: CertifiedIssuer<'static, KeyPair>,
-    pub issuer: CertifiedIssuer<'static, KeyPair>,
+    pub root: CertifiedIssuer<'static, AuthorityKey>,
+    pub issuer: CertifiedIssuer<'static, AuthorityKey>,
 }
 
 impl Fresh {
     pub fn make(domain: &TrustDomain, now: SystemTime) -> Result<Self, rcgen::Error> {
-        let key = || KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
+        let key = AuthorityKey::generate;
         let root = CertifiedIssuer::self_signed(template::root(domain, now), key()?)?;
         let issuer = CertifiedIssuer::signed_by(template::issuer(domain, now), key()?, &root)?;
         Ok(Self { root, issuer })
@@ -69,7 +69,7 @@ impl Authority {
     /// In memory only, gone with the process.
     pub fn ephemeral(domain: &TrustDomain) -> Result<Self, AuthorityError> {
         let fresh = Fresh::make(domain, SystemTime::now()).map_err(AuthorityError::Make)?;
-        let key = fresh.issuer.key().serialize_pem();
+        let key = fresh.issuer.key().to_pem();
         let roots = vec![fresh.root.der().to_vec()];
         Self::new(domain, roots, fresh.issuer.der().to_vec(), &key, Path::new("memory"))
     }
@@ -94,7 +94,7 @@ impl Authority {
         if issuer_expires <= SystemTime::now() {
             return Err(unfit("has expired"));
         }
-        let key = KeyPair::from_pem(key).map_err(failed)?;
+        let key = AuthorityKey::from_pem(key).map_err(failed)?;
         if key.der_bytes() != certificate.public_key().subject_public_key.data.as_ref() {
             return Err(unfit("has another key than the key file"));
         }

@@ -6,6 +6,7 @@
 
 mod files;
 mod issue;
+mod key;
 mod template;
 
 use std::path::PathBuf;

@@ -6,10 +6,10 @@ use thiserror::Error;
 /// Our own keys, certificates or roots are not usable.
 #[derive(Debug, Error)]
 pub enum IdentityError {
-    #[error("making a key")]
-    Key(#[source] rcgen::Error),
-    #[error("the key cannot sign for TLS")]
-    KeyUse(#[source] rustls::Error),
+    #[error("the cryptographic library made no key")]
+    Key,
+    #[error("asking for a certificate")]
+    Request(#[source] rcgen::Error),
     #[error("a root certificate of {0} cannot be read: {1}")]
     Root(TrustDomain, String),
     #[error("the trust domain {0} has no root certificate")]

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use rustls::{
-    ClientConfig, ServerConfig,
-    client::{Resumption, danger::ServerCertVerifier},
+    ClientConfig, ServerConfig, SignatureScheme,
+    client::{ResolvesClientCert, Resumption, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
     server::{NoServerSessionStorage, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
@@ -36,6 +37,8 @@ pub fn provider() -> Arc<CryptoProvider> {
     PROVIDER.get_or_init(make).clone()
 }
 
+/// For one handshake: the connection keeps what it is given as long as it lives, so afterwards the
+/// key must no longer be in there.
 pub fn client(
     own: Arc<CertifiedKey>,
     verifier: Arc<dyn ServerCertVerifier>,
@@ -44,7 +47,7 @@ pub fn client(
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+        .with_client_cert_resolver(Arc::new(Once(ArcSwapOption::new(Some(own)))));
     config.alpn_protocols = vec![LANE_PROTOCOL.to_vec()];
     // The peer is known by its SPIFFE ID; a DNS name would say nothing.
     config.enable_sni = false;
@@ -67,4 +70,22 @@ pub fn server(
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(config)
+}
+
+/// Gives the key away the first time it is asked for; a handshake of TLS 1.3 asks once.
+#[derive(Debug)]
+struct Once(ArcSwapOption<CertifiedKey>);
+
+impl ResolvesClientCert for Once {
+    fn resolve(
+        &self,
+        _subjects: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        self.0.swap(None)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }

@@ -35,7 +35,7 @@ impl Svid {
             return Err(IdentityError::WrongIdentity { found: facts.identity, expected });
         }
         let ders = chain.0.iter().map(|der| CertificateDer::from(der.clone())).collect();
-        let certified = CertifiedKey::new(ders, key.for_tls()?);
+        let certified = CertifiedKey::new(ders, key.for_tls());
         certified.keys_match().map_err(|_| IdentityError::WrongKey)?;
         Ok(Self {
             certified: Arc::new(certified),

@@ -61,7 +61,7 @@ const ALONE: &[(&str, &[&str])] = &[
     ("rustls-webpki", &["identity"]),
     // The authority reads and writes PEM with it.
     ("rustls-pki-types", &["identity", "authority"]),
-    ("aws-lc-rs", &["identity", "authority"]),
+    ("aws-lc-rs", &["identity", "authority", "tests-kernel"]),
     ("rcgen", &["identity", "authority"]),
     // `ebpf-shared` only says which of its types are plain memory.
     ("aya", &["kernel", "ebpf-shared"]),

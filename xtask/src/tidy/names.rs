@@ -8,7 +8,7 @@ const ALONE: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["userspace/identity/"]),
     ("webpki", &["userspace/identity/"]),
     ("rcgen", &["userspace/identity/", "userspace/authority/"]),
-    ("aws_lc_rs", &["userspace/identity/", "userspace/authority/"]),
+    ("aws_lc_rs", &["userspace/identity/", "userspace/authority/", "tests/kernel/"]),
     ("aya", &["userspace/kernel/", "ebpf/shared/"]),
     ("aya_ebpf", &["ebpf/programs/"]),
     ("nix", &["userspace/kernel/", "tests/", "bench/"]),
