@@ -8,6 +8,7 @@ mod arrival;
 pub mod packets;
 pub mod pinned;
 pub mod raw;
+pub mod secrets;
 pub mod strict;
 pub mod tamper;
 
@@ -25,6 +26,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 pub use arrival::arrives;
+
+/// The processes that a process has started and that have not ended.
+pub fn children(pid: u32) -> Result<Vec<u32>> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    listed.split_ascii_whitespace().map(|child| Ok(child.parse()?)).collect()
+}
 
 /// The process can be in one cgroup only: one lab at a time.
 static ONE_LAB: Mutex<()> = Mutex::new(());

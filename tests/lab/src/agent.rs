@@ -30,7 +30,11 @@ pub struct Agent {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     binary: Option<PathBuf>,
+    capabilities: Vec<u8>,
 }
+
+/// What the unit in `deploy/` starts it with: `CAP_NET_ADMIN`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`.
+pub const AGENT_CAPABILITIES: [u8; 3] = [12, 19, 21];
 
 impl Agent {
     /// Writes the node file, starts the agent, waits until it is ready.
@@ -53,6 +57,7 @@ impl Agent {
             )],
             arguments: Vec::new(),
             binary: None,
+            capabilities: AGENT_CAPABILITIES.to_vec(),
         };
         agent.write_file(&to_yaml(&mesh.node_file(node)?))?;
         Ok(agent)
@@ -80,6 +85,11 @@ impl Agent {
         self.binary = Some(binary.to_owned());
     }
 
+    /// For the next launch: other capabilities than those that it needs, by their numbers.
+    pub fn set_capabilities(&mut self, numbers: &[u8]) {
+        self.capabilities = numbers.to_vec();
+    }
+
     pub fn node(&self) -> &Node {
         &self.node
     }
@@ -100,6 +110,7 @@ impl Agent {
         };
         let mut program = self.node.command_in("agent", binary);
         program = program.arg("--config").arg(self.file()).args(&self.arguments);
+        program = program.with_capabilities(&self.capabilities).current_dir(&self.directory);
         Ok(self.environment.iter().fold(program, |program, (name, value)| program.env(name, value)))
     }
 

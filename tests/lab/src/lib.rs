@@ -32,7 +32,7 @@ mod stage;
 mod wait;
 mod yaml;
 
-pub use agent::Agent;
+pub use agent::{AGENT_CAPABILITIES, Agent};
 pub use canary::Canaries;
 pub use claims::{assert_exchanged, assert_refused, assert_reset, saw_reset};
 pub use evidence::evidence;

@@ -20,7 +20,11 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use nix::{
     sched::{CloneFlags, setns},
-    sys::{prctl, signal::Signal},
+    sys::{
+        prctl,
+        resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
+        signal::Signal,
+    },
     unistd::Pid,
 };
 use serde_json::Value;
@@ -38,6 +42,7 @@ pub struct Program {
     netns: Netns,
     cgroup: PathBuf,
     site: Arc<Site>,
+    capabilities: Option<Vec<u8>>,
 }
 
 /// What was started. Killed when dropped.
@@ -95,7 +100,8 @@ impl Program {
         let mut command = Command::new(program);
         // A terminal's Ctrl-C is for the lab's owner, who then ends the programs in order.
         command.stdin(Stdio::null()).process_group(0);
-        Program { command, name, log, netns, cgroup, site: site.clone() }
+        let site = site.clone();
+        Program { command, name, log, netns, cgroup, site, capabilities: None }
     }
 
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Program {
@@ -115,6 +121,14 @@ impl Program {
 
     pub fn current_dir(mut self, path: impl AsRef<Path>) -> Program {
         self.command.current_dir(path);
+        self
+    }
+
+    /// As a service manager would start it: with exactly these capabilities, by their numbers
+    /// (linux/capability.h), and with the highest limits of locked memory and
+    /// core files that there are.
+    pub fn with_capabilities(mut self, numbers: &[u8]) -> Program {
+        self.capabilities = Some(numbers.to_vec());
         self
     }
 
@@ -145,12 +159,14 @@ impl Program {
             .write(true)
             .open(self.cgroup.join("cgroup.procs"))
             .with_context(|| format!("opening the cgroup {}", self.cgroup.display()))?;
+        let kept = self.capabilities.take();
         // SAFETY: between fork and exec only system calls on files opened before; nothing allocates.
         unsafe {
             self.command.pre_exec(move || {
                 prctl::set_pdeathsig(Signal::SIGKILL)?;
                 (&members).write_all(b"0")?;
-                Ok(setns(&*netns, CloneFlags::CLONE_NEWNET)?)
+                setns(&*netns, CloneFlags::CLONE_NEWNET)?;
+                kept.as_deref().map_or(Ok(()), keep_capabilities)
             });
         }
         let child = spawn_from_lasting_thread(self.command)
@@ -286,6 +302,21 @@ impl Finished {
             format!("{} printed no JSON: {}{}", self.name, self.stdout, self.stderr)
         })
     }
+}
+
+/// Root has after exec(2) what its bounding set has.
+#[allow(unsafe_code)]
+fn keep_capabilities(kept: &[u8]) -> io::Result<()> {
+    for limit in [Resource::RLIMIT_MEMLOCK, Resource::RLIMIT_CORE] {
+        // As high as it gets, where nobody may raise them.
+        let (_, hard) = getrlimit(limit)?;
+        setrlimit(limit, RLIM_INFINITY, RLIM_INFINITY).or_else(|_| setrlimit(limit, hard, hard))?;
+    }
+    for number in (0..64).filter(|number| !kept.contains(number)) {
+        // SAFETY: PR_CAPBSET_DROP takes a number only. Those that the kernel does not know fail.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
+    }
+    Ok(())
 }
 
 fn json_lines(text: &str) -> Vec<Value> {

@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use martlet_dataplane::{Dataplane, View};
-use martlet_kernel::{Feature, KernelLog, Node, Settings, missing_features};
+use martlet_kernel::{Confinement, Feature, KernelLog, Node, Settings, missing_features};
 use martlet_standalone::AccessLog;
 use martlet_telemetry::{
     Admin, Format, Metrics, RecordOutput, RecordWriter, bind_socket, bind_tcp, queue,
@@ -34,6 +34,7 @@ pub struct Options {
     pub verbose_kernel: bool,
     /// How many files this process may have open.
     pub open_files: u64,
+    pub confinement: Confinement,
 }
 
 /// A group of components that end together.
@@ -93,6 +94,14 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         dataplane.clone(),
         view.clone(),
     ));
+    let can_steer = missing.is_empty() && options.confinement.missing.is_empty();
+    for reason in &options.confinement.missing {
+        error!("{reason}");
+    }
+    for shortfall in options.confinement.shortfalls() {
+        warn!(shortfall, "the agent is less confined than it could be");
+    }
+    let _ = shared.confinement.set(options.confinement);
     let admin =
         Admin { reports: Arc::new(Answers(shared.clone())), metrics: metrics.clone(), recent };
     let socket = bind_socket(&settings.socket)?;
@@ -107,7 +116,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     let (to_workloads, files) = mpsc::channel(1);
     let reloader = Reloader::new(options.path, shared.clone(), metrics.clone(), to_workloads);
     let asked = reloader.asked.clone();
-    if missing.is_empty() {
+    if can_steer {
         let mut node = Node::start(&kernel).context("attaching the kernel programs")?;
         if let Some(log) = node.take_log() {
             saying.tasks.spawn(kernel_log(log, saying.shutdown.clone()));

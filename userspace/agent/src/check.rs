@@ -14,10 +14,28 @@ const SOON_SECONDS: u64 = 30 * 86_400;
 
 pub fn report(shared: &Shared) -> CheckReport {
     let now = unix_seconds(SystemTime::now());
-    let categories = vec![kernel(shared), configuration(shared), identity(shared, now)];
+    let categories =
+        vec![agent(shared), kernel(shared), configuration(shared), identity(shared, now)];
     let failed = |check: &Check| check.result == CheckResult::Error;
     let success = !categories.iter().flat_map(|category| &category.checks).any(failed);
     CheckReport { success, categories }
+}
+
+fn agent(shared: &Shared) -> CheckCategory {
+    let confinement = shared.confinement.get().cloned().unwrap_or_default();
+    let missing = (!confinement.missing.is_empty()).then(|| confinement.missing.join("; "));
+    let hint = "start the agent with the capabilities in docs/privileges.md, and no others";
+    let mut checks =
+        vec![check("the agent has the capabilities that it needs".to_owned(), missing, hint)];
+    for (layer, why) in confinement.layers {
+        let hint = "see docs/privileges.md for what it takes";
+        let made = check(format!("the agent is confined by {layer}"), why, hint);
+        checks.push(match made.result {
+            CheckResult::Error => Check { result: CheckResult::Warning, ..made },
+            _ => made,
+        });
+    }
+    CheckCategory { category_name: "agent".to_owned(), checks }
 }
 
 fn kernel(shared: &Shared) -> CheckCategory {

@@ -16,11 +16,17 @@ mod uninstall;
 mod upkeep;
 mod workloads;
 
-use std::{collections::HashSet, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use martlet_kernel::Feature;
+use martlet_kernel::{Feature, Places, confine};
+use martlet_standalone::{AccessLog, Settings};
 use martlet_telemetry::{Format, logs};
 
 use crate::{app::Options, configuration::Loaded, issuer::Issuer, uninstall::Uninstall};
@@ -97,18 +103,31 @@ fn run(args: Args) -> Result<()> {
     })?;
     let open_files =
         martlet_kernel::raise_open_files().context("raising the limit of open files")?;
+    let confinement = confine(&places(&loaded.file.settings))?;
     let options = Options {
         path: args.config,
         without: args.without_features,
         leaf_lifetime: args.leaf_seconds.map(Duration::from_secs),
         verbose_kernel: args.bpf_log,
         open_files,
+        confinement,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
     runtime.block_on(app::run(options, loaded))
+}
+
+/// Each of these changes only with a restart, and so does what the agent may write to.
+fn places(settings: &Settings) -> Places {
+    let beside = settings.socket.parent().unwrap_or(Path::new("/"));
+    let log = match &settings.access_log {
+        AccessLog::File(path) => Some(path.clone()),
+        AccessLog::Off | AccessLog::Stdout => None,
+    };
+    let directories = vec![settings.state.clone(), beside.to_owned()];
+    Places { pin: settings.pin.clone(), directories, log }
 }
 
 fn check_only(loaded: &Loaded) -> Result<()> {

@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use martlet_dataplane::{Bound, Dataplane, View};
 use martlet_identity::{Credentials, describe};
-use martlet_kernel::{Finding, Missing, Node};
+use martlet_kernel::{Confinement, Finding, Missing, Node};
 use martlet_model::{
     Label, Workload, WorkloadName,
     report::{
@@ -61,6 +61,8 @@ pub struct Shared {
     started: Instant,
     pub name: Label,
     pub missing: Vec<Missing>,
+    /// What the agent has given up; set before anybody asks.
+    pub confinement: OnceLock<Confinement>,
     configuration: Mutex<InUse>,
     states: Mutex<BTreeMap<WorkloadName, State>>,
     pub issuer: Arc<Issuer>,
@@ -88,6 +90,7 @@ impl Shared {
             started: Instant::now(),
             name: configuration.file.settings.name.clone(),
             missing,
+            confinement: OnceLock::new(),
             configuration: Mutex::new(configuration),
             states: Mutex::default(),
             issuer,
@@ -134,6 +137,9 @@ impl Shared {
     /// Why the agent is not ready; empty when it is.
     pub fn not_ready(&self) -> Vec<String> {
         let mut reasons: Vec<_> = self.missing.iter().map(ToString::to_string).collect();
+        reasons.extend(
+            self.confinement.get().map(|confined| confined.missing.clone()).unwrap_or_default(),
+        );
         match self.node.get() {
             Some(node) => {
                 let hooks = node.hooks();
@@ -245,6 +251,7 @@ impl Reports for Answers {
             uptime_seconds: shared.started.elapsed().as_secs(),
             configuration: digest,
             configuration_error: error,
+            unconfined: shared.confinement.get().map(Confinement::shortfalls).unwrap_or_default(),
             workloads: file.local.len(),
             connections: shared.dataplane.open(),
             idle_lanes: shared.dataplane.idle_lanes(),

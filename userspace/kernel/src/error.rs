@@ -60,6 +60,8 @@ pub enum KernelError {
     NotGuarded { interface: String, why: &'static str },
     #[error("it can't listen again; the pod must be enrolled again")]
     ListenerClosed,
+    #[error("confining the agent: {what}")]
+    Confine { what: &'static str, source: io::Error },
     #[error("a workload needs an address")]
     NoAddress,
 }

@@ -8,6 +8,7 @@
 mod bpf;
 mod changes;
 mod closing;
+mod confine;
 mod error;
 mod feature;
 mod guard;
@@ -34,6 +35,7 @@ mod sysctl;
 mod uninstall;
 
 pub use closing::{Closing, Ended};
+pub use confine::{Confinement, NEEDED, Places, confine};
 pub use error::KernelError;
 pub use feature::{Feature, Missing, missing_features};
 pub use log::KernelLog;

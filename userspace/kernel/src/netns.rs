@@ -14,7 +14,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::KernelError;
+use crate::{KernelError, confine::opener};
 
 /// A network namespace, held open.
 #[derive(Debug, Clone)]
@@ -28,14 +28,14 @@ impl Netns {
     /// Opens a namespace by a path such as `/run/netns/web` or `/proc/123/ns/net`.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
         let failed = |source| KernelError::Netns { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
+        let file = open(path).map_err(failed)?;
         let mut netns = Self { file: Arc::new(file), path: Arc::from(path), cookie: 0 };
         netns.cookie = netns.run(cookie).map_err(failed)?;
         Ok(netns)
     }
 
     pub fn of_pid(pid: u32) -> Result<Self, KernelError> {
-        Self::open(&PathBuf::from(format!("/proc/{pid}/ns/net")))
+        Self::open(&of_process(pid))
     }
 
     /// The namespace with a cookie, where it was last or wherever else one is known by a name or a
@@ -90,7 +90,7 @@ impl Netns {
         let (mut seen, mut cookies) = (HashSet::new(), HashSet::new());
         for pid in processes(path).map_err(failed)? {
             // Entering a namespace costs more than its number, which most processes share.
-            let number = fs::metadata(format!("/proc/{pid}/ns/net")).map(|found| found.ino());
+            let number = open(&of_process(pid)).and_then(|found| Ok(found.metadata()?.ino()));
             match number {
                 Ok(number) if seen.insert(number) => {}
                 Err(error) if !is_gone(&error) => return Err(failed(error)),
@@ -142,8 +142,9 @@ impl Netns {
                 }
             }
         }
-        let home = Home(File::open("/proc/thread-self/ns/net")?);
+        let home = File::open("/proc/thread-self/ns/net")?;
         setns(&*self.file, CloneFlags::CLONE_NEWNET)?;
+        let home = Home(home);
         let result = inside();
         drop(home);
         result
@@ -153,6 +154,20 @@ impl Netns {
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+fn of_process(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/net"))
+}
+
+/// What this process may not open itself, the opener may.
+fn open(path: &Path) -> io::Result<File> {
+    match File::open(path) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
+            opener::open(path).unwrap_or(Err(error))
+        }
+        opened => opened,
     }
 }
 

@@ -33,9 +33,7 @@ impl Pins {
     /// Makes what is missing; mounts a bpffs on `/sys/fs/bpf` if there is none.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
         let failed = |source| KernelError::Pin { path: path.to_owned(), source };
-        mount_bpffs(path).map_err(failed)?;
-        // Whoever can open the maps can write them.
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        prepare(path)?;
         let found = statfs(path).map_err(io::Error::from).map_err(failed)?;
         if found.filesystem_type() != BPF_FS_MAGIC {
             let what = "is not on a bpffs; mount one there or choose a directory below /sys/fs/bpf";
@@ -169,6 +167,14 @@ pub fn all(path: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.push(path.to_owned());
     Ok(found)
+}
+
+/// Makes the directory, and mounts a bpffs if there is none: what a confined agent no longer can.
+pub fn prepare(path: &Path) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Pin { path: path.to_owned(), source };
+    mount_bpffs(path).map_err(failed)?;
+    // Whoever can open the maps can write them.
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
 }
 
 fn remove(path: &Path) -> Result<(), KernelError> {

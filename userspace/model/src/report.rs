@@ -25,6 +25,9 @@ pub struct Status {
     pub configuration: String,
     /// Why the newest node file was not taken, if it was not.
     pub configuration_error: Option<String>,
+    /// What of the agent's confinement is not in place, and why; empty when all is.
+    #[serde(default)]
+    pub unconfined: Vec<String>,
     pub workloads: usize,
     pub connections: usize,
     pub idle_lanes: usize,

@@ -70,6 +70,7 @@ pub fn status() -> Status {
         uptime_seconds: 60,
         configuration: "ab".repeat(32),
         configuration_error: None,
+        unconfined: Vec::new(),
         workloads: 2,
         connections: 3,
         idle_lanes: 1,

@@ -20,7 +20,9 @@ const FAULTS: &str = "tests/kernel/tests/faults/main.rs";
 const FAULT_CLAIMS: &str = "tests/kernel/tests/faults/claims.rs";
 const FIRST: &str = "tests/kernel/tests/first.rs";
 const GUARD: &str = "tests/kernel/tests/guard.rs";
+const KEYS: &str = "tests/kernel/tests/keys.rs";
 const LIFE: &str = "tests/kernel/tests/life.rs";
+const PRIVILEGES: &str = "tests/kernel/tests/privileges.rs";
 const REDECLARED: &str = "tests/kernel/tests/redeclared.rs";
 const REFUSALS: &str = "tests/kernel/tests/refusals.rs";
 const STEERING: &str = "tests/kernel/tests/steering.rs";
@@ -173,8 +175,21 @@ pub const PROMISES: &[Promise] = &[
         number: 7,
         promise: "Private keys exist in the agent's memory and nowhere else.",
         bar: "0 found in logs, files, cores and /proc",
-        tests: &[],
-        missing: "",
+        tests: &[
+            Test(KEYS, "no_private_key_is_in_any_artefact_and_a_planted_one_is_found"),
+            Test(KEYS, "an_aborting_agent_leaves_no_core_where_another_program_leaves_one"),
+            Test(KEYS, "the_key_of_a_withdrawn_workload_is_gone_from_memory"),
+            Test(KEYS, "the_key_of_a_renewed_certificate_is_gone_from_memory"),
+            Test(PRIVILEGES, "an_agent_with_exactly_its_capabilities_serves_and_can_do_no_more"),
+            Test(PRIVILEGES, "without_a_capability_the_agent_is_not_ready_and_names_it"),
+            Test(PRIVILEGES, "each_capability_is_needed_for_what_its_line_says"),
+            Test(PRIVILEGES, "system_calls_outside_of_the_filter_fail_and_the_agents_own_work"),
+            Test(
+                PRIVILEGES,
+                "only_the_agents_own_directories_and_the_networks_sysctls_can_be_written",
+            ),
+        ],
+        missing: "swap, and the maps of the kernel programs",
     },
     Promise {
         number: 8,

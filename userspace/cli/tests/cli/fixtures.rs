@@ -56,6 +56,7 @@ pub fn status() -> Status {
         uptime_seconds: 11_520,
         configuration: "3f2a9c".repeat(10) + "abcd",
         configuration_error: None,
+        unconfined: Vec::new(),
         workloads: 3,
         connections: 12,
         idle_lanes: 4,
@@ -79,6 +80,7 @@ pub fn not_ready() -> Status {
         "no certificate for shop/cart-0".to_owned(),
     ];
     status.configuration_error = Some("line 7, column 3: unknown field `mood`".to_owned());
+    status.unconfined = vec!["landlock: this kernel has none".to_owned()];
     status.hooks[1].attached = false;
     let repair = |kind, what: &str, count, error: Option<&str>| Repair {
         kind,
