@@ -68,7 +68,11 @@ async fn until(stop: CancellationToken, accepting: impl Future<Output = ()>) {
 }
 
 /// A failure to accept is said once, until accepting works again.
-async fn accept(listener: TcpListener, workload: String, take: impl Fn(TcpStream, SocketAddr)) {
+async fn accept(
+    listener: Arc<TcpListener>,
+    workload: String,
+    take: impl Fn(TcpStream, SocketAddr),
+) {
     let mut failing = false;
     loop {
         match listener.accept().await {

@@ -5,9 +5,8 @@ use std::{
     collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd as _, OwnedFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -42,8 +41,8 @@ pub struct Pod {
     addresses: Vec<IpAddr>,
     strict: AtomicBool,
     listeners: Option<Listeners>,
-    /// The same sockets, to see that they still listen.
-    sockets: Vec<(ListenerKey, OwnedFd)>,
+    /// The same, to see that they still listen; whoever has taken them closes them.
+    sockets: Sockets,
     seen: Mutex<Seen>,
 }
 
@@ -60,9 +59,9 @@ pub struct Repaired {
 /// The agent's listeners in a pod, one of each family that the pod has.
 pub struct Listeners {
     /// Connections that the pod's processes open.
-    pub outbound: Vec<TcpListener>,
+    pub outbound: Vec<Arc<TcpListener>>,
     /// Connections that arrive from enrolled callers.
-    pub inbound: Vec<TcpListener>,
+    pub inbound: Vec<Arc<TcpListener>>,
 }
 
 /// Dials from inside a pod; the hooks leave these connections alone.
@@ -198,17 +197,21 @@ impl Pod {
     /// A listener that somebody has closed can't be put back: only a new enrollment makes others.
     fn repair_listeners(&self, look: &Look, repaired: &mut Repaired) {
         let maps = &self.node.maps;
-        for (key, socket) in &self.sockets {
+        let sockets = self.sockets.iter();
+        let open = sockets.filter_map(|(key, socket)| Some((key, socket.upgrade()?)));
+        for (key, socket) in open {
             let of = self.netns.path().display();
             // The map may still hold a socket that listens no more.
-            let is_open = SockRef::from(socket).is_listener().unwrap_or(false);
-            let what = match (is_open && look.listeners.contains(key), maps.is_marked(socket)) {
+            let is_open = SockRef::from(&*socket).is_listener().unwrap_or(false);
+            let what = match (is_open && look.listeners.contains(key), maps.is_marked(&*socket)) {
                 (true, true) => continue,
                 (false, _) => format!("a listener of the agent's in {of} was closed or removed"),
                 (true, false) => format!("a listener in {of} was not marked as the agent's"),
             };
             let again = match is_open {
-                true => maps.set_dial(socket, None).and_then(|()| maps.set_listener(*key, socket)),
+                true => {
+                    maps.set_dial(&*socket, None).and_then(|()| maps.set_listener(*key, &*socket))
+                }
                 false => Err(KernelError::ListenerClosed),
             };
             repaired.is_deaf |= again.is_err();
@@ -363,7 +366,7 @@ fn within_quota(netns: &Netns, keys: HashSet<ListeningKey>) -> HashSet<Listening
     keys.into_iter().take(PORTS as usize).collect()
 }
 
-type Sockets = Vec<(ListenerKey, OwnedFd)>;
+type Sockets = Vec<(ListenerKey, Weak<TcpListener>)>;
 
 fn listen(
     maps: &Maps,
@@ -381,8 +384,8 @@ fn listen(
             let key = ListenerKey { address: maps::address(*ip), role: role as u32 };
             maps.set_dial(&socket, None)?;
             maps.set_listener(key, &socket)?;
-            sockets.push((key, socket.as_fd().try_clone_to_owned().map_err(&failed)?));
-            let listener = TcpListener::from_std(socket.into()).map_err(failed)?;
+            let listener = Arc::new(TcpListener::from_std(socket.into()).map_err(failed)?);
+            sockets.push((key, Arc::downgrade(&listener)));
             match role {
                 Role::Outbound => listeners.outbound.push(listener),
                 Role::Inbound => listeners.inbound.push(listener),
