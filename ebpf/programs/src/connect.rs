@@ -23,8 +23,9 @@ use martlet_ebpf_shared::{
 
 use crate::{
     context::{load, load_v6, store, store_v6},
+    ledger,
     log::tell,
-    maps::{DIALS, MEMBERS, OUTSIDE, PEERS, RECEIVERS, USED, WORKLOADS, count},
+    maps::{DIALS, OUTSIDE, PEERS, RECEIVERS, USED, WORKLOADS, count},
     socket::Socket,
 };
 
@@ -147,14 +148,14 @@ fn verdict(
     raw: *mut bpf_sock_addr,
 ) -> Result<(Address, u16), i32> {
     let port = u16::from_be(load!(raw, USER_PORT) as u16);
-    let member = MEMBERS.get_ptr(destination);
-    // SAFETY: here and below: entries are freed after a grace period.
-    let member = member.map(|member| unsafe { *member });
+    let member = ledger::membership(destination);
+    let refused = || ledger::refused(attempt.workload.party, ledger::party(destination, &member));
     let owned = |address: &Address| {
         let receiver = RECEIVERS.get_ptr(address);
+        // SAFETY: entries are replaced as a whole and freed after a grace period.
         receiver.is_some_and(|receiver| unsafe { (*receiver).netns } == attempt.netns)
     };
-    match decide::connect(&attempt.workload, bound, destination, member, owned) {
+    match decide::connect(&attempt.workload, bound, destination, member.member(), owned) {
         Connect::Pass(event) => {
             // The socket may have been steered before and is now connected to somewhere else.
             attempt.socket.forget(&PEERS);
@@ -162,6 +163,7 @@ fn verdict(
             Err(PASS)
         }
         Connect::Refuse(event) => {
+            refused();
             tell(event, bound, destination, port);
             Err(REFUSE)
         }
@@ -171,6 +173,7 @@ fn verdict(
                 Ok((own, steered))
             }
             Err(event) => {
+                refused();
                 tell(event, &own, destination, port);
                 Err(REFUSE)
             }

@@ -1,15 +1,17 @@
 //! tc, on the host's side of each enrolled pod's interface: packets that got around steering end
-//! here, out of the pod's reach.
+//! here, out of the pod's reach, and the ledger learns what passed and what did not.
 //!
 //! Who owns a connection is asked of the kernel's own table of sockets, in the pod's network
 //! namespace: the agent's sockets carry storage that only the agent writes. So there is no list of
 //! connections to keep, and a connection with the same addresses and ports inherits nothing.
+//!
+//! Most packets are the agent's, and bare acknowledgments: they take the shortest way.
 
-use core::mem::offset_of;
+use core::{cell::Cell, mem::offset_of};
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV, BPF_TCP_TIME_WAIT, bpf_sock,
+        __sk_buff, BPF_NOEXIST, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV, BPF_TCP_TIME_WAIT, bpf_sock,
         bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
@@ -20,15 +22,17 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use martlet_ebpf_shared::{
-    Address, Connection, Event, Guarded, Plain,
+    Address, Begun, Connection, Dial, Event, Guarded, Membership, Plain,
     guard::{self, Direction, Known, Owner, Passage, Verdict},
+    ledger::{Amount, Class, Column, Pair, Party},
     packet::{self, Bytes, Kind, Packet},
 };
 
 use crate::{
     context::load,
+    ledger,
     log::tell,
-    maps::{DIALS, GUARDED, MEMBERS, PLAIN, RECEIVERS, count},
+    maps::{ASKING, DIALS, GUARDED, PLAIN, RECEIVERS, REFUSED, count},
     socket::Socket,
 };
 
@@ -103,26 +107,110 @@ fn verdict(
     guarded: &Guarded,
 ) -> Verdict {
     let connection = connection(direction, packet, guarded);
+    let strict = guarded.strict != 0;
+    let is_own = *own(guarded, &packet.source) == packet.source;
+    let is_honest = is_own == (direction == Direction::Out);
+    let known = Conversation {
+        skb,
+        connection: &connection,
+        netns_id: guarded.netns_id,
+        own: guarded.party,
+        owner: Cell::new(None),
+        lane: Cell::new(Lane::default()),
+    };
+    if packet.kind == Kind::TcpPayload && is_honest && known.is_agents(direction, strict) {
+        return known.count_lane(direction, packet);
+    }
     // Half of all packets are bare acknowledgments, which pass whoever the other side is.
     let remote = match packet.kind {
-        Kind::TcpBare => None,
-        _ => member(&connection.remote),
+        Kind::TcpBare => Membership::default(),
+        _ => ledger::membership(&connection.remote),
     };
-    let is_own = *own(guarded, &packet.source) == packet.source;
     let forged = match direction {
         Direction::Out if is_own => false,
-        Direction::Out => guard::is_anothers(member(&connection.local), || {
-            is_receiver(guarded.netns, &connection.local)
-        }),
+        Direction::Out => {
+            let member = ledger::membership(&connection.local).member();
+            guard::is_anothers(member, || is_receiver(guarded.netns, &connection.local))
+        }
         Direction::In => is_own && !packet.source.is_unspecified(),
     };
-    let strict = guarded.strict != 0;
-    if packet.kind == Kind::TcpSyn && !forged {
-        begin(&connection, guard::begins_plain(direction, strict, remote));
+    let member = remote.member();
+    let refuses_udp = guarded.refuses_udp != 0;
+    let passage =
+        Passage { direction, kind: packet.kind, strict, refuses_udp, forged, remote: member };
+    let verdict = guard::guard(&passage, &known);
+    if known.owner.get() == Some(Owner::Agent) && verdict == Verdict::Pass(Event::GuardAgent) {
+        return known.count_lane(direction, packet);
     }
-    let passage = Passage { direction, kind: packet.kind, strict, forged, remote };
-    let known = Conversation { skb, connection: &connection, netns_id: guarded.netns_id };
-    guard::guard(&passage, &known)
+    let mut column = guard::column(packet.kind, verdict, member.is_some());
+    let mut units = 1;
+    if packet.kind == Kind::TcpSyn && !forged {
+        let began = guard::begins_plain(direction, strict, member);
+        if begin(&connection, began, packet.sequence) {
+            column = Some(Column::Plain);
+        }
+    } else if matches!(column, Some(Column::Plain)) {
+        units = 0;
+    }
+    if let Some(column) = column {
+        if matches!(column, Column::Refused | Column::Unseen) && packet.kind != Kind::TcpSyn {
+            units = refuse(&connection).into();
+        }
+        count_others(&known, direction, packet, guarded, &remote, forged, verdict, column, units);
+    }
+    verdict
+}
+
+/// What is not the agent's.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "all of it is on the stack of one program")]
+fn count_others(
+    known: &Conversation<'_>,
+    direction: Direction,
+    packet: &Packet,
+    guarded: &Guarded,
+    remote: &Membership,
+    forged: bool,
+    verdict: Verdict,
+    column: Column,
+    units: u64,
+) {
+    let address = &known.connection.remote;
+    // Counted where it arrives, and may be refused still.
+    let leaves = direction == Direction::Out && matches!(verdict, Verdict::Pass(_));
+    if leaves && remote.kind != 0 && RECEIVERS.get_ptr(address).is_some() {
+        return;
+    }
+    let peer = match remote {
+        _ if forged && direction == Direction::In => Party::class(Class::Unknown),
+        _ if packet.kind == Kind::Unreadable => Party::class(Class::Unknown),
+        _ => ledger::party(address, remote),
+    };
+    let amount = Amount { bytes: packet.payload.into(), units };
+    ledger::tally(&pair(direction, guarded.party, peer), column, amount);
+}
+
+#[inline(always)]
+fn pair(direction: Direction, own: Party, peer: Party) -> Pair {
+    match direction {
+        Direction::Out => Pair { from: own, to: peer },
+        Direction::In => Pair { from: peer, to: own },
+    }
+}
+
+/// Looks for a socket without `sk_lookup`, which would only find listeners.
+#[inline(always)]
+fn quietly(ask: impl FnOnce() -> *mut bpf_sock) -> *mut bpf_sock {
+    let asking = ASKING.get_ptr_mut(0);
+    if let Some(asking) = asking {
+        // SAFETY: here and below: the slot is this CPU's own and outlives the program.
+        unsafe { asking.write_volatile(1) };
+    }
+    let found = ask();
+    if let Some(asking) = asking {
+        unsafe { asking.write_volatile(0) };
+    }
+    found
 }
 
 #[inline(always)]
@@ -144,28 +232,36 @@ fn own<'a>(guarded: &'a Guarded, like: &Address) -> &'a Address {
     }
 }
 
-#[inline(always)]
-fn member(address: &Address) -> Option<u32> {
-    // SAFETY: here and below: entries are freed after a grace period.
-    MEMBERS.get_ptr(address).map(|member| unsafe { *member })
-}
-
 /// Whether a workload with this network namespace has the address.
 #[inline(always)]
 fn is_receiver(netns: u64, address: &Address) -> bool {
+    // SAFETY: entries are freed after a grace period.
     RECEIVERS.get_ptr(address).is_some_and(|receiver| unsafe { (*receiver).netns } == netns)
 }
 
-/// A new connection inherits nothing from an older one with the same addresses and ports.
+/// A new connection inherits nothing from an older one with the same addresses and ports. Whether
+/// it is plaintext whose SYN was not seen before.
 #[inline(always)]
-fn begin(connection: &Connection, began: Option<Plain>) {
+fn begin(connection: &Connection, began: Option<Plain>, sequence: u32) -> bool {
     // SAFETY: here and below: maps are freed after a grace period.
-    let Some(plain) = (unsafe { PLAIN.get(&connection.netns) }) else { return };
-    // Not stored, it is refused if the other side is enrolled while it lasts.
-    let _ = match began {
-        Some(began) => plain.insert(connection, &(began as u32), 0),
-        None => plain.remove(connection),
+    let Some(plain) = (unsafe { PLAIN.get(&connection.netns) }) else { return began.is_some() };
+    let _ = REFUSED.remove(connection);
+    let Some(began) = began else {
+        let _ = plain.remove(connection);
+        return false;
     };
+    let begun = Begun { kind: began as u32, sequence };
+    // SAFETY: the element of an LRU map may be reused meanwhile: then a SYN counts twice.
+    let is_again = plain.get_ptr(connection).is_some_and(|known| unsafe { *known } == begun);
+    // Not stored, it is refused if the other side is enrolled while it lasts.
+    let _ = plain.insert(connection, &begun, 0);
+    !is_again
+}
+
+/// Whether this is the first payload of the connection that is refused.
+#[inline(always)]
+fn refuse(connection: &Connection) -> bool {
+    REFUSED.insert(connection, &1, BPF_NOEXIST.into()).is_ok()
 }
 
 /// What the kernel knows about a packet's connection.
@@ -173,29 +269,32 @@ struct Conversation<'a> {
     skb: *mut __sk_buff,
     connection: &'a Connection,
     netns_id: u32,
+    own: Party,
+    /// Kept when it was asked for.
+    owner: Cell<Option<Owner>>,
+    /// Of an agent's connection, what its socket remembers.
+    lane: Cell<Lane>,
+}
+
+/// An agent's connection, as the ledger counts it.
+#[derive(Clone, Copy, Default)]
+struct Lane {
+    own: Party,
+    peer: Party,
+    /// The other side is a workload of this node.
+    is_here: bool,
+    is_first: bool,
 }
 
 impl Known for Conversation<'_> {
     #[inline(always)]
     fn owner(&self) -> Owner {
-        // As the pod's socket would see what arrives for it.
-        let Connection { local, remote, local_port, remote_port, .. } = *self.connection;
-        let (sport, dport) = (remote_port.to_be(), local_port.to_be());
-        match (remote.as_v4(), local.as_v4()) {
-            (Some(saddr), Some(daddr)) => {
-                let ipv4 =
-                    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr, daddr, sport, dport };
-                let length = size_of_val(&ipv4);
-                self.look_up(bpf_sock_tuple__bindgen_ty_1 { ipv4 }, length as u32)
-            }
-            _ => {
-                let (saddr, daddr) = (remote.words, local.words);
-                let ipv6 =
-                    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr, daddr, sport, dport };
-                let length = size_of_val(&ipv6);
-                self.look_up(bpf_sock_tuple__bindgen_ty_1 { ipv6 }, length as u32)
-            }
+        if let Some(owner) = self.owner.get() {
+            return owner;
         }
+        let owner = self.look_up();
+        self.owner.set(Some(owner));
+        owner
     }
 
     #[inline(always)]
@@ -203,45 +302,141 @@ impl Known for Conversation<'_> {
         let plain = unsafe { PLAIN.get(&self.connection.netns) }?;
         // SAFETY: a number; at worst it is that of another connection for which the element of this
         // LRU map was used again in this moment.
-        plain.get_ptr(self.connection).and_then(|began| Plain::from_value(unsafe { *began }))
+        plain.get_ptr(self.connection).and_then(|begun| Plain::from_value(unsafe { (*begun).kind }))
     }
 }
 
 impl Conversation<'_> {
+    /// Asked before anything else is: what leaves the pod still belongs to the socket that has sent
+    /// it; what comes to a strict pod has to be looked up in any case.
     #[inline(always)]
-    fn look_up(&self, tuple: bpf_sock_tuple__bindgen_ty_1, length: u32) -> Owner {
+    fn is_agents(&self, direction: Direction, strict: bool) -> bool {
+        match direction {
+            Direction::Out => self.is_from_agent(),
+            Direction::In => strict && self.owner() == Owner::Agent,
+        }
+    }
+
+    #[inline(always)]
+    fn is_from_agent(&self) -> bool {
+        // SAFETY: a plain field of the context.
+        let sender = unsafe { (*self.skb).__bindgen_anon_2.sk };
+        Socket::new(sender).is_some_and(|socket| self.belongs(socket))
+    }
+
+    /// Whether a connected socket is the agent's; what the ledger needs is kept.
+    #[inline(always)]
+    fn belongs(&self, socket: Socket) -> bool {
+        let dial: *mut Dial = socket.find(&DIALS);
+        if dial.is_null() {
+            return false;
+        }
+        // SAFETY: here and below: a value of the map, which lives as long as the socket.
+        let found = unsafe { (*dial).found };
+        if found & Dial::KNOWN == 0 {
+            self.meet(dial);
+        }
+        let found = unsafe { (*dial).found };
+        let is_first = found & Dial::COUNTED == 0;
+        if is_first {
+            unsafe { (*dial).found = found | Dial::COUNTED };
+        }
+        let (own, peer) = unsafe { ((*dial).own, (*dial).peer) };
+        self.lane.set(Lane { own, peer, is_here: found & Dial::HERE != 0, is_first });
+        true
+    }
+
+    /// Once for each connection of the agent's.
+    #[inline(always)]
+    fn meet(&self, dial: *mut Dial) {
+        let remote = &self.connection.remote;
+        let is_here = RECEIVERS.get_ptr(remote).is_some();
+        let found = Dial::KNOWN | if is_here { Dial::HERE } else { 0 };
+        // SAFETY: as in `belongs`.
+        unsafe {
+            (*dial).own = self.own;
+            (*dial).peer = ledger::party(remote, &ledger::membership(remote));
+            (*dial).found = found;
+        }
+    }
+
+    /// Between workloads of this node what leaves one is counted where it arrives.
+    #[inline(always)]
+    fn count_lane(&self, direction: Direction, packet: &Packet) -> Verdict {
+        let Lane { own, peer, is_here, is_first } = self.lane.get();
+        let (event, column) = guard::agents(peer);
+        if !(direction == Direction::Out && is_here) {
+            // What is plaintext was counted at its SYN.
+            let units = (is_first && column == Column::Mtls).into();
+            let amount = Amount { bytes: packet.payload.into(), units };
+            ledger::tally(&pair(direction, own, peer), column, amount);
+        }
+        Verdict::Pass(event)
+    }
+
+    #[inline(always)]
+    fn look_up(&self) -> Owner {
+        // As the pod's socket would see what arrives for it.
+        let Connection { local, remote, local_port, remote_port, .. } = *self.connection;
+        let (sport, dport) = (remote_port.to_be(), local_port.to_be());
+        let (tuple, length) = match (remote.as_v4(), local.as_v4()) {
+            (Some(saddr), Some(daddr)) => {
+                let ipv4 =
+                    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr, daddr, sport, dport };
+                (bpf_sock_tuple__bindgen_ty_1 { ipv4 }, size_of_val(&ipv4))
+            }
+            _ => {
+                let (saddr, daddr) = (remote.words, local.words);
+                let ipv6 =
+                    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr, daddr, sport, dport };
+                (bpf_sock_tuple__bindgen_ty_1 { ipv6 }, size_of_val(&ipv6))
+            }
+        };
+        self.look_up_by(tuple, length as u32)
+    }
+
+    #[inline(always)]
+    fn look_up_by(&self, tuple: bpf_sock_tuple__bindgen_ty_1, length: u32) -> Owner {
         let mut tuple = bpf_sock_tuple { __bindgen_anon_1: tuple };
         let (skb, netns) = (self.skb.cast(), u64::from(self.netns_id));
         // SAFETY: the tuple has at least the given length, which says the family.
-        let found = unsafe { bpf_skc_lookup_tcp(skb, &raw mut tuple, length, netns, 0) };
+        let ask = || unsafe { bpf_skc_lookup_tcp(skb, &raw mut tuple, length, netns, 0) };
+        let found = quietly(ask);
         if found.is_null() {
             return Owner::Nobody;
         }
-        let owner = owner_of(found);
+        let owner = self.owner_of(found);
         // SAFETY: the lookup gave a reference that is given back once, here.
         unsafe { bpf_sk_release(found.cast()) };
         owner
     }
-}
 
-#[inline(always)]
-fn owner_of(found: *mut bpf_sock) -> Owner {
-    let state = load!(found, STATE);
-    if state == BPF_TCP_LISTEN {
-        return Owner::Nobody;
-    }
-    if state == BPF_TCP_TIME_WAIT {
-        return Owner::Ended;
-    }
-    if state == BPF_TCP_NEW_SYN_RECV {
-        // The caller's first bytes have overtaken its answer to the SYN-ACK.
-        // SAFETY: the socket is not null; the listener lives as long as it does.
-        let listener = Socket::new(unsafe { bpf_get_listener_sock(found) });
-        let is_agents = listener.is_some_and(|listener| listener.read(&DIALS).is_some());
-        return if is_agents { Owner::Agent } else { Owner::Nobody };
-    }
-    match Socket::new(found) {
-        Some(socket) if socket.read(&DIALS).is_some() => Owner::Agent,
-        _ => Owner::Pod,
+    #[inline(always)]
+    fn owner_of(&self, found: *mut bpf_sock) -> Owner {
+        let state = load!(found, STATE);
+        if state == BPF_TCP_LISTEN {
+            return Owner::Nobody;
+        }
+        if state == BPF_TCP_TIME_WAIT {
+            return Owner::Ended;
+        }
+        if state == BPF_TCP_NEW_SYN_RECV {
+            // The caller's first bytes have overtaken its answer to the SYN-ACK.
+            // SAFETY: the socket is not null; the listener lives as long as it does.
+            let listener = Socket::new(unsafe { bpf_get_listener_sock(found) });
+            if !listener.is_some_and(|listener| listener.read(&DIALS).is_some()) {
+                return Owner::Nobody;
+            }
+            // There is no socket yet that could remember. The connection itself is counted with
+            // what follows.
+            let remote = &self.connection.remote;
+            let peer = ledger::party(remote, &ledger::membership(remote));
+            self.lane.set(Lane { own: self.own, peer, is_here: false, is_first: false });
+            return Owner::Agent;
+        }
+        match Socket::new(found) {
+            Some(socket) if self.belongs(socket) => Owner::Agent,
+            _ => Owner::Pod,
+        }
     }
 }

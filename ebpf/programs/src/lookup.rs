@@ -1,6 +1,7 @@
 //! `sk_lookup`, in each pod's network namespace: hands SYNs to the agent's listeners.
 //!
-//! Runs for SYNs only (and the ACK of a SYN cookie): other packets find their socket first. There
+//! Runs for SYNs only (and the ACK of a SYN cookie): other packets find their socket first. It also
+//! runs when the guard looks for a socket and there is none. There
 //! is neither a namespace cookie nor a socket here, so everything is found by the pod's address.
 //! `ingress_ifindex` is of no use: for what arrives over the loopback device it names eth0.
 
@@ -8,14 +9,16 @@ use core::mem::offset_of;
 
 use aya_ebpf::{bindings::bpf_sk_lookup, macros::sk_lookup, programs::SkLookupContext};
 use martlet_ebpf_shared::{
-    Address, Event, Flow, ListenerKey, ListeningKey, Role,
+    Address, Event, Flow, ListenerKey, ListeningKey, Receiver, Role,
     decide::{self, Arrival, Lookup},
+    ledger::{Class, Party},
 };
 
 use crate::{
     context::{load, load_v6},
+    ledger,
     log::tell,
-    maps::{FOUND, LISTENERS, LISTENING, MEMBERS, PUBLISHED, RECEIVERS},
+    maps::{ASKING, FOUND, LISTENERS, LISTENING, PUBLISHED, RECEIVERS},
 };
 
 const PASS: u32 = 1;
@@ -52,6 +55,10 @@ fn lookup(context: &SkLookupContext, pod_strict: bool) -> u32 {
     if load!(raw, PROTOCOL) != IPPROTO_TCP {
         return PASS;
     }
+    // SAFETY: the slot is this CPU's own and outlives the program.
+    if ASKING.get_ptr(0).is_some_and(|asking| unsafe { asking.read_volatile() } != 0) {
+        return DROP;
+    }
     let (remote, local) = match load!(raw, FAMILY) {
         AF_INET => (Address::v4(load!(raw, REMOTE_IP4)), Address::v4(load!(raw, LOCAL_IP4))),
         _ => (load_v6!(raw, REMOTE_IP6), load_v6!(raw, LOCAL_IP6)),
@@ -66,11 +73,16 @@ fn lookup(context: &SkLookupContext, pod_strict: bool) -> u32 {
             PASS
         }
         Lookup::Refuse(event) => {
+            refused(remote, local, source_port, port as u16);
             tell(event, &remote, &local, port as u16);
             DROP
         }
-        Lookup::Outbound => assign(context, &arrival, Role::Outbound, Event::LookupOutbound),
-        Lookup::Inbound => assign(context, &arrival, Role::Inbound, Event::LookupInbound),
+        Lookup::Outbound => {
+            assign(context, &arrival, source_port, Role::Outbound, Event::LookupOutbound)
+        }
+        Lookup::Inbound => {
+            assign(context, &arrival, source_port, Role::Inbound, Event::LookupInbound)
+        }
     }
 }
 
@@ -82,8 +94,7 @@ fn arrival(
     port: u32,
     pod_strict: bool,
 ) -> Arrival {
-    // SAFETY: here and below: entries are freed after a grace period.
-    let receiver = RECEIVERS.get_ptr(&local).map(|receiver| unsafe { *receiver });
+    let receiver = receiver(&local);
     let strict = receiver.map(|receiver| receiver.strict != 0);
     let port = port as u16;
     let (published, member, listening) = (None, None, false);
@@ -91,12 +102,38 @@ fn arrival(
         Arrival { remote, local, port, pod_strict, published, strict, member, listening };
     if remote == local {
         let flow = Flow { address: local, source_port, port };
+        // SAFETY: as in `receiver`.
         arrival.published = PUBLISHED.get_ptr(&flow).map(|published| unsafe { (*published).kind });
         return arrival;
     }
-    arrival.member = MEMBERS.get_ptr(&remote).map(|member| unsafe { *member });
+    arrival.member = ledger::membership(&remote).member();
     arrival.listening = receiver.is_some_and(|receiver| listens(receiver.netns, &local, port));
     arrival
+}
+
+#[inline(always)]
+fn receiver(local: &Address) -> Option<Receiver> {
+    // SAFETY: entries are freed after a grace period.
+    RECEIVERS.get_ptr(local).map(|receiver| unsafe { *receiver })
+}
+
+/// Counts a connection that goes no further: one that arrives, or one that a pod opens and that
+/// was steered to the pod's own address.
+#[inline(always)]
+fn refused(remote: Address, local: Address, source_port: u16, port: u16) {
+    let own = receiver(&local).map_or(Party::class(Class::Unknown), |receiver| receiver.party);
+    if remote != local {
+        return ledger::refused(party(&remote), own);
+    }
+    let flow = Flow { address: local, source_port, port };
+    // SAFETY: as in `receiver`; an entry that is reused meanwhile gives another peer to one number.
+    let peer = PUBLISHED.get_ptr(&flow).map(|published| unsafe { (*published).peer.address });
+    ledger::refused(own, peer.map_or(Party::class(Class::Unknown), |address| party(&address)));
+}
+
+#[inline(always)]
+fn party(address: &Address) -> Party {
+    ledger::party(address, &ledger::membership(address))
 }
 
 /// Whether a socket of the namespace takes connections to an address and port.
@@ -115,11 +152,20 @@ fn listens(netns: u64, local: &Address, port: u16) -> bool {
 
 /// Hands the SYN to the agent; without an agent there is no socket to hand it to.
 #[inline(always)]
-fn assign(context: &SkLookupContext, arrival: &Arrival, role: Role, event: Event) -> u32 {
+fn assign(
+    context: &SkLookupContext,
+    arrival: &Arrival,
+    source_port: u16,
+    role: Role,
+    event: Event,
+) -> u32 {
     let key = ListenerKey { address: arrival.local, role: role as u32 };
     let (event, answer) = match LISTENERS.redirect_sk_lookup(context, key, 0) {
         Ok(()) => (event, PASS),
-        Err(_) => (Event::LookupRefusedNoAgent, DROP),
+        Err(_) => {
+            refused(arrival.remote, arrival.local, source_port, arrival.port);
+            (Event::LookupRefusedNoAgent, DROP)
+        }
     };
     tell(event, &arrival.remote, &arrival.local, arrival.port);
     answer

@@ -2,7 +2,8 @@
 //!
 //! `connect` steers, `establish` publishes and remembers, `lookup` hands to the agent's listeners,
 //! `peername` shows applications the peer they asked for, and `guard` refuses the packets that got
-//! around all of them. Each reads, asks `decide`, and acts.
+//! around all of them. Each reads, asks `decide`, and acts; what passed and what did not is in the
+//! `ledger`.
 
 #![no_std]
 #![no_main]
@@ -13,6 +14,7 @@ mod connect;
 mod context;
 mod establish;
 mod guard;
+mod ledger;
 mod log;
 mod lookup;
 mod maps;

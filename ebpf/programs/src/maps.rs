@@ -8,8 +8,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use martlet_ebpf_shared::{
-    Address, Connection, Dial, Endpoint, Enrollment, Event, Flow, Guarded, ListenerKey,
-    ListeningKey, Published, Receiver, Used,
+    Address, Begun, Connection, Dial, Endpoint, Enrollment, Event, Flow, Guarded, ListenerKey,
+    ListeningKey, Membership, Published, Receiver, Used,
+    ledger::{Pair, Tally},
     limits::{BUSY_PODS, IN_FLIGHT, PLAIN as PLAIN_OF_ONE, PODS, PORTS},
 };
 
@@ -38,10 +39,10 @@ pub static USED: HashMap<u64, Used, PODS, GROWING> = HashMap::new();
 #[btf_map]
 pub static OUTSIDE: HashMap<u64, u32, 65_536, GROWING> = HashMap::new();
 
-/// Every address of the mesh. Written by the agent from the directory; the value is a `Member`.
+/// Every address of the mesh, and whose it is. Written by the agent from the directory.
 /// Missing: outside the mesh. To connect there is passed; to come from there is plaintext.
 #[btf_map]
-pub static MEMBERS: HashMap<Address, u32, 262_144, GROWING> = HashMap::new();
+pub static MEMBERS: HashMap<Address, Membership, 262_144, GROWING> = HashMap::new();
 
 /// Who of this node's workloads receives at an address, and how. Written by the agent.
 /// Missing: the address is not an enrolled workload's.
@@ -97,7 +98,7 @@ pub static DIALS: InheritedSkStorage<Dial> = InheritedSkStorage::new();
 pub static GUARDED: HashMap<u32, Guarded, 8192, GROWING> = HashMap::new();
 
 /// Connections that began as plaintext that was allowed: with somebody outside the mesh, or before
-/// the pod was enrolled; the value is a `Plain`. Written by the guard at the SYN, and once for each new guard by the agent
+/// the pod was enrolled. Written by the guard at the SYN, and once for each new guard by the agent
 /// from the kernel's table of sockets; removed by the guard when a connection of the mesh begins
 /// with the same addresses and ports. Each guarded pod has a map of its own, by its namespace's
 /// cookie, made and removed by the agent; the pod's least recently used are evicted. Asked when a
@@ -105,8 +106,34 @@ pub static GUARDED: HashMap<u32, Guarded, 8192, GROWING> = HashMap::new();
 /// Missing: refused, but for what a strict pod's own socket gets from outside: it opened that, since
 /// what it had accepted was ended when it became strict.
 #[btf_map]
-pub static PLAIN: HashOfMaps<u64, LruHashMap<Connection, u32, PLAIN_OF_ONE>, PODS, GROWING> =
+pub static PLAIN: HashOfMaps<u64, LruHashMap<Connection, Begun, PLAIN_OF_ONE>, PODS, GROWING> =
     HashOfMaps::new();
+
+/// The node's own addresses, only to say in the ledger that a peer is the node. Written by the
+/// agent, for the sake of nothing else.
+/// Missing: the address is classed by its value alone.
+#[btf_map]
+pub static HOST: HashMap<Address, u32, 1024, GROWING> = HashMap::new();
+
+/// Who sent how much to whom, and how it was protected. Written by the programs, which only ever
+/// add. The agent makes the entry of those that find no room, reads, and removes entries of
+/// workloads that are gone when the room gets short, after it has added them to another entry.
+/// Missing: made by who counts; if there is no room, counted among the others.
+#[btf_map]
+pub static LEDGER: HashMap<Pair, Tally, { Pair::ROOM as usize }, GROWING> = HashMap::new();
+
+/// Connections whose payload the guard has refused, so that the ledger counts each once. Written by
+/// the guard; removed when a connection with the same addresses and ports begins; the least recently
+/// used are evicted.
+/// Missing: counted with the next payload.
+#[btf_map]
+pub static REFUSED: LruHashMap<Connection, u32, 16_384> = LruHashMap::new();
+
+/// 1 while the guard asks for a socket: for that the kernel runs `sk_lookup`, which must neither
+/// count nor hand over anything then. Written by the guard, which nothing on its CPU interrupts that
+/// would look for a socket.
+#[btf_map]
+pub static ASKING: PerCpuArray<u32, 1> = PerCpuArray::new();
 
 /// One number for each `Event`, per CPU.
 #[btf_map]

@@ -37,6 +37,13 @@ impl Socket {
         (!value.is_null()).then(|| unsafe { *value.cast::<T>() })
     }
 
+    /// The value in place; null if there is none.
+    #[inline(always)]
+    pub fn find<T>(self, storage: &'static impl Storage<T>) -> *mut T {
+        // SAFETY: as in `read`.
+        unsafe { bpf_sk_storage_get(map(storage), self.0, ptr::null_mut(), 0) }.cast()
+    }
+
     #[inline(always)]
     pub fn write<T: Copy>(
         self,

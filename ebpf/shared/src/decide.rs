@@ -146,7 +146,7 @@ mod tests {
     const SERVICE: Option<u32> = Some(Member::Service as u32);
 
     fn pod() -> Enrollment {
-        Enrollment { v4: v4([10, 0, 0, 1]), v6: Address::UNSPECIFIED, steered: 1 }
+        Enrollment { v4: v4([10, 0, 0, 1]), steered: 1, ..Enrollment::default() }
     }
 
     /// The decision for a socket that is not bound, of a pod whose only address is 10.0.0.1.

@@ -68,6 +68,8 @@ events! {
     GuardFragment = "guard" / "refused_fragment";
     GuardTunnel = "guard" / "refused_tunnel";
     GuardProtocol = "guard" / "refused_protocol";
+    GuardUdpRefused = "guard" / "refused_udp";
     GuardUnreadable = "guard" / "refused_unreadable";
     GuardUnknown = "guard" / "refused_unknown_interface";
+    LedgerFull = "ledger" / "counted_among_others";
 }

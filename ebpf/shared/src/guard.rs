@@ -4,7 +4,11 @@
 //! workloads, and towards a strict one from anybody, TCP payload passes only in connections whose
 //! socket in *this* pod is the agent's.
 
-use crate::{Event, Member, Plain, packet::Kind};
+use crate::{
+    Event, Member, Plain,
+    ledger::{Column, Party},
+    packet::Kind,
+};
 
 /// Seen from the pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,9 +36,12 @@ pub struct Passage {
     pub kind: Kind,
     /// Whether the pod is strict.
     pub strict: bool,
+    /// Whether it has no UDP with the mesh.
+    pub refuses_udp: bool,
     /// Whether it leaves a pod with another workload's address, or comes to it with its own.
     pub forged: bool,
-    /// What the directory says of the other side's address; of no interest for a bare segment.
+    /// What the directory says of the other side's address; of no interest for a bare segment, and
+    /// for the agent's.
     pub remote: Option<u32>,
 }
 
@@ -55,7 +62,7 @@ use Verdict::{Pass, Refuse};
 
 #[inline(always)]
 pub fn guard(passage: &Passage, known: &impl Known) -> Verdict {
-    let Passage { direction, kind, strict, forged, remote } = *passage;
+    let Passage { direction, kind, strict, refuses_udp, forged, remote } = *passage;
     if forged {
         return Refuse(Event::GuardForged);
     }
@@ -71,6 +78,7 @@ pub fn guard(passage: &Passage, known: &impl Known) -> Verdict {
         Kind::TcpSyn => Pass(Event::GuardBare),
         Kind::TcpPayload => payload(direction, is_mesh, strict, known),
         Kind::Fragment => Refuse(Event::GuardFragment),
+        Kind::Udp if is_mesh && refuses_udp => Refuse(Event::GuardUdpRefused),
         Kind::Udp => Pass(Event::GuardUdp),
         Kind::Tunnel if strict => Refuse(Event::GuardTunnel),
         Kind::Other if strict => Refuse(Event::GuardProtocol),
@@ -102,6 +110,31 @@ fn payload(direction: Direction, is_mesh: bool, strict: bool, known: &impl Known
             (false, None) if owner == Owner::Pod => Pass(Event::GuardOwn),
             _ => Refuse(Event::GuardPlaintext),
         },
+    }
+}
+
+/// What is said of payload in the agent's own connection. With a party that is no workload the
+/// agent speaks plaintext too.
+#[inline(always)]
+pub fn agents(peer: Party) -> (Event, Column) {
+    match peer.is_workload() {
+        true => (Event::GuardAgent, Column::Mtls),
+        false => (Event::GuardOutside, Column::Plain),
+    }
+}
+
+/// Where the ledger counts a packet that is not the agent's; nowhere if it carries nothing, and if
+/// it is of a protocol that carries errors and neighbors.
+#[inline(always)]
+pub fn column(kind: Kind, verdict: Verdict, is_mesh: bool) -> Option<Column> {
+    let is_tcp = matches!(kind, Kind::TcpSyn | Kind::TcpBare | Kind::TcpPayload);
+    match (kind, verdict) {
+        (Kind::Arp | Kind::Control, _) | (Kind::TcpSyn | Kind::TcpBare, Pass(_)) => None,
+        // Nothing of it is delivered.
+        (_, Pass(Event::GuardEnded)) => None,
+        (_, Refuse(Event::GuardPlaintext)) if is_mesh => Some(Column::Unseen),
+        (_, Pass(_)) => Some(if is_tcp { Column::Plain } else { Column::OtherPassed }),
+        (_, Refuse(_)) => Some(if is_tcp { Column::Refused } else { Column::OtherRefused }),
     }
 }
 

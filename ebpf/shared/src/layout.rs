@@ -1,7 +1,10 @@
 //! Keys and values of the maps. Who writes what, and what a missing entry means, stands at each
 //! map in `ebpf/programs/src/maps.rs`.
 
-use crate::{Address, Endpoint};
+use crate::{
+    Address, Endpoint,
+    ledger::{Class, Pair, Party, Tally},
+};
 
 /// A workload of this node, by the cookie of its network namespace.
 #[repr(C)]
@@ -13,12 +16,20 @@ pub struct Enrollment {
     /// 0 while the pod is being enrolled: what it listens on is watched, but nothing is steered, and
     /// what it opens to the mesh is refused unless its namespace was outside by decision.
     pub steered: u32,
+    pub padding: u32,
+    /// As the ledger knows it.
+    pub party: Party,
 }
 
 impl Enrollment {
     /// What a pod is about which nothing is decided yet.
-    pub const UNDECIDED: Self =
-        Self { v4: Address::UNSPECIFIED, v6: Address::UNSPECIFIED, steered: 0 };
+    pub const UNDECIDED: Self = Self {
+        v4: Address::UNSPECIFIED,
+        v6: Address::UNSPECIFIED,
+        steered: 0,
+        padding: 0,
+        party: Party::class(Class::Unknown),
+    };
 }
 
 /// The key of `OUTSIDE` that stands for all network namespaces that are no workload's. No namespace
@@ -33,6 +44,34 @@ pub enum Member {
     Service = 2,
 }
 
+/// Whose an address of the mesh is.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Membership {
+    /// A [`Member`].
+    pub kind: u32,
+    pub padding: u32,
+    /// As the ledger knows it.
+    pub party: Party,
+}
+
+impl Membership {
+    pub const fn workload(party: Party) -> Self {
+        Self { kind: Member::Workload as u32, padding: 0, party }
+    }
+
+    pub const fn service() -> Self {
+        Self { kind: Member::Service as u32, padding: 0, party: Party::class(Class::Service) }
+    }
+
+    /// What the directory says of the address; `None` for [`Membership::default`], which stands for
+    /// an address outside of the mesh.
+    #[inline(always)]
+    pub const fn member(&self) -> Option<u32> {
+        if self.kind == 0 { None } else { Some(self.kind) }
+    }
+}
+
 /// How a workload of this node receives, by its address.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,6 +81,8 @@ pub struct Receiver {
     /// 1: whatever is not an enrolled caller is refused.
     pub strict: u32,
     pub padding: u32,
+    /// As the ledger knows it.
+    pub party: Party,
 }
 
 /// One connection inside a pod, from the pod's own address to the same address.
@@ -124,6 +165,21 @@ impl ListeningKey {
 pub struct Dial {
     /// Whom the application shall see as its peer; port 0 if nobody is to be shown.
     pub shown: Endpoint,
+    /// What the guard has found out about the connection: bits of [`Dial::KNOWN`] and following.
+    pub found: u32,
+    /// Whose packets these are in the ledger, seen from the pod; kept with the connection, also
+    /// when addresses are given to others.
+    pub own: Party,
+    pub peer: Party,
+}
+
+impl Dial {
+    /// Both parties are written here.
+    pub const KNOWN: u32 = 1;
+    /// The connection itself is counted.
+    pub const COUNTED: u32 = 2;
+    /// The other side is a workload of this node.
+    pub const HERE: u32 = 4;
 }
 
 /// The pod behind an interface of the host.
@@ -139,6 +195,11 @@ pub struct Guarded {
     pub netns_id: u32,
     /// 1: whatever is not an enrolled caller is refused.
     pub strict: u32,
+    /// 1: UDP with the mesh is refused.
+    pub refuses_udp: u32,
+    pub padding: u32,
+    /// As the ledger knows it.
+    pub party: Party,
 }
 
 /// How a connection in plaintext that was allowed began.
@@ -175,19 +236,34 @@ pub struct Connection {
     pub padding: u32,
 }
 
+/// What is remembered of a connection in plaintext that was allowed.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Begun {
+    /// A [`Plain`].
+    pub kind: u32,
+    /// The sequence number of its SYN: another SYN with the same one is the same SYN again. 0 if
+    /// it was not seen.
+    pub sequence: u32,
+}
+
 const _: () = {
     assert!(size_of::<Address>() == 16);
     assert!(size_of::<Endpoint>() == 20);
-    assert!(size_of::<Enrollment>() == 36);
+    assert!(size_of::<Enrollment>() == 48);
     assert!(size_of::<Flow>() == 20);
     assert!(size_of::<Published>() == 24);
     assert!(size_of::<Used>() == 24);
     assert!(size_of::<ListenerKey>() == 20);
     assert!(size_of::<ListeningKey>() == 32);
-    assert!(size_of::<Dial>() == 20);
-    assert!(size_of::<Receiver>() == 16);
-    assert!(size_of::<Guarded>() == 48);
+    assert!(size_of::<Dial>() == 40);
+    assert!(size_of::<Receiver>() == 24);
+    assert!(size_of::<Guarded>() == 64);
     assert!(size_of::<Connection>() == 48);
+    assert!(size_of::<Membership>() == 16);
+    assert!(size_of::<Begun>() == 8);
+    assert!(size_of::<Pair>() == 16);
+    assert!(size_of::<Tally>() == 96);
 };
 
 /// Lets aya copy these types to and from maps.
@@ -210,4 +286,8 @@ mod user {
     unsafe impl aya::Pod for Used {}
     unsafe impl aya::Pod for Guarded {}
     unsafe impl aya::Pod for Connection {}
+    unsafe impl aya::Pod for Membership {}
+    unsafe impl aya::Pod for Begun {}
+    unsafe impl aya::Pod for Pair {}
+    unsafe impl aya::Pod for Tally {}
 }

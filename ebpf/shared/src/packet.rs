@@ -21,6 +21,10 @@ pub struct Packet {
     pub source_port: u16,
     pub destination_port: u16,
     pub kind: Kind,
+    /// Bytes behind the headers: of TCP and UDP, else of IP.
+    pub payload: u32,
+    /// Of TCP.
+    pub sequence: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,7 +111,15 @@ pub fn parse(bytes: &impl Bytes) -> Packet {
 #[inline(always)]
 fn without_addresses(kind: Kind) -> Packet {
     let nobody = Address::UNSPECIFIED;
-    Packet { source: nobody, destination: nobody, source_port: 0, destination_port: 0, kind }
+    Packet {
+        source: nobody,
+        destination: nobody,
+        source_port: 0,
+        destination_port: 0,
+        kind,
+        payload: 0,
+        sequence: 0,
+    }
 }
 
 /// The type behind all tags, and where what it names begins.
@@ -225,7 +237,8 @@ fn inner(bytes: &impl Bytes, inner: &Inner) -> Option<Packet> {
 #[inline(always)]
 fn portless(inner: &Inner, kind: Kind) -> Packet {
     let (source, destination) = (inner.source, inner.destination);
-    Packet { source, destination, source_port: 0, destination_port: 0, kind }
+    let payload = inner.end.saturating_sub(inner.at);
+    Packet { source, destination, source_port: 0, destination_port: 0, kind, payload, sequence: 0 }
 }
 
 /// RFC 9293, section 3.1.
@@ -245,6 +258,8 @@ fn tcp(bytes: &impl Bytes, inner: &Inner) -> Option<Packet> {
     Some(Packet {
         source_port: u16::from_be_bytes([header[0], header[1]]),
         destination_port: u16::from_be_bytes([header[2], header[3]]),
+        payload: inner.end - payload,
+        sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
         ..portless(inner, kind)
     })
 }
@@ -255,7 +270,9 @@ fn udp(bytes: &impl Bytes, inner: &Inner) -> Option<Packet> {
     let destination_port = u16::from_be_bytes([ports[2], ports[3]]);
     let kind = if TUNNEL_PORTS.contains(&destination_port) { Kind::Tunnel } else { Kind::Udp };
     let source_port = u16::from_be_bytes([ports[0], ports[1]]);
-    Some(Packet { source_port, destination_port, ..portless(inner, kind) })
+    let packet = portless(inner, kind);
+    let payload = packet.payload.saturating_sub(8);
+    Some(Packet { source_port, destination_port, payload, ..packet })
 }
 
 #[cfg(test)]

@@ -21,7 +21,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use martlet_kernel::{Dialer, Listeners, Member, Netns, Node, Pod, Settings};
+use martlet_kernel::{
+    Dialer, Listeners, Membership, Netns, Node, Pair, Party, Pod, Settings, Terms,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -68,6 +70,7 @@ impl Lab {
             notes: node.directory()?.join("notes"),
             host: node.netns().path(),
             without: vec![],
+            ledger_room: Pair::ROOM,
             verbose: false,
         };
         let root = lab.cgroup().parent().context("the lab's cgroup is below the root")?;
@@ -125,8 +128,22 @@ impl Place {
         [self.v4, self.v6]
     }
 
+    /// What the ledger knows the pod by.
+    pub fn party(&self) -> Party {
+        Party::workload(self.netns.cookie())
+    }
+
+    pub fn terms(&self) -> Terms {
+        Terms { party: self.party(), ..Terms::default() }
+    }
+
     pub fn enroll(&self, node: &Node, strict: bool) -> Result<(Pod, Listeners)> {
-        let mut pod = node.enroll(&self.netns, &self.addresses(), strict)?;
+        let terms = Terms { strict, ..self.terms() };
+        self.enroll_by(node, terms)
+    }
+
+    pub fn enroll_by(&self, node: &Node, terms: Terms) -> Result<(Pod, Listeners)> {
+        let mut pod = node.enroll(&self.netns, &self.addresses(), terms)?;
         let listeners = pod.take_listeners().context("listeners are there once")?;
         Ok((pod, listeners))
     }
@@ -166,8 +183,10 @@ impl Place {
 }
 
 pub fn members(node: &Node, places: &[&Place]) -> Result<()> {
-    let addresses = places.iter().flat_map(|place| place.addresses());
-    Ok(node.set_members(addresses.map(|ip| (ip, Member::Workload)))?)
+    let members = places
+        .iter()
+        .flat_map(|place| place.addresses().map(|ip| (ip, Membership::workload(place.party()))));
+    Ok(node.set_members(members)?)
 }
 
 /// These pods are outside the mesh by decision, and no others.

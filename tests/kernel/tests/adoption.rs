@@ -4,7 +4,7 @@
 use std::{io::ErrorKind, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use martlet_kernel::{Feature, KernelError, Netns, Node, Settings, missing_features};
+use martlet_kernel::{Feature, KernelError, Netns, Node, Settings, Terms, missing_features};
 use martlet_lab::wait_for;
 use martlet_tests_kernel::{Lab, Place, leave_outside, members, relay, tamper};
 
@@ -115,7 +115,7 @@ async fn a_pod_is_attached_until_its_link_is_gone() -> Result<()> {
     let node = Node::start(&lab.settings)?;
     let (pod, _listeners) = b.enroll(&node, false)?;
     assert!(pod.is_attached()?);
-    pod.set_strict(true)?;
+    pod.set_terms(Terms { strict: true, ..b.terms() })?;
     assert!(pod.is_attached()?);
     node.retain(&[])?;
     assert!(!pod.is_attached()?);
@@ -193,7 +193,7 @@ async fn the_agents_own_namespace_is_never_enrolled() -> Result<()> {
     let node = Node::start(&lab.settings)?;
     let own = std::process::id();
     for netns in [Netns::of_pid(own)?, Netns::open(Path::new("/proc/self/ns/net"))?] {
-        let refused = node.enroll(&netns, &["127.0.0.1".parse()?], true);
+        let refused = node.enroll(&netns, &["127.0.0.1".parse()?], Terms::default());
         let error = refused.err().context("the host is no pod")?;
         assert!(matches!(error, KernelError::OwnNetns { .. }), "{error}");
     }

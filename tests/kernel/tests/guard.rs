@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use martlet_kernel::{Feature, KernelError, Node, Pod, Settings};
+use martlet_kernel::{Feature, KernelError, Node, Pod, Settings, Terms};
 use martlet_lab::wait_for;
 use martlet_tests_kernel::{
     Lab, Place, arrives, members,
@@ -254,7 +254,7 @@ async fn plaintext_that_began_by_right_goes_on_until_the_pod_is_strict() -> Resu
     assert!(counter(&node, "passed_older_connection") > 0);
     assert!(!forged_arrives(&a, &b, false)?, "nobody else gains by it");
 
-    pod_b.set_strict(true)?;
+    pod_b.set_terms(Terms { strict: true, ..b.terms() })?;
     for stream in [&older_a, &later_a] {
         let sent = arrives(&a, &b, false, |canary| stream.try_write(canary).map(drop))?;
         assert!(!sent, "strict: what was plaintext ends");

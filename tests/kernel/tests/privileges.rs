@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use caps::{CapSet, Capability};
-use martlet_kernel::{Confinement, Feature, NEEDED, Netns, Node, Places, confine};
+use martlet_kernel::{Confinement, Feature, NEEDED, Netns, Node, Places, Terms, confine};
 use martlet_lab::{AGENT_CAPABILITIES, PORT, Pod, Response, Stage, evidence, wait_for};
 use martlet_tests_kernel::{Lab, children};
 use nix::{
@@ -174,7 +174,11 @@ async fn each_capability_is_needed_for_what_its_line_says() -> Result<()> {
         (Capability::CAP_NET_ADMIN, &|| {
             let _runtime = runtime.enter();
             let node = Node::start(&lab.settings).map_err(io::Error::other)?;
-            let enrolled = node.enroll(&place.netns, &place.addresses(), true);
+            let enrolled = node.enroll(
+                &place.netns,
+                &place.addresses(),
+                Terms { strict: true, ..Terms::default() },
+            );
             let denied = |error| match format!("{:#}", anyhow::Error::new(error)) {
                 said if said.contains("not permitted") => io::ErrorKind::PermissionDenied.into(),
                 said => io::Error::other(said),

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use martlet_kernel::{
-    Member, Node, Used,
+    Node, Used,
     limits::{IN_FLIGHT, PLAIN, PORTS},
 };
 use martlet_lab::wait_for;
@@ -213,7 +213,7 @@ async fn a_flood_of_syns_makes_the_guard_forget_nothing_about_a_neighbor() -> Re
         Ok(())
     })?;
     // Its peer is enrolled meanwhile: it passes only because it is remembered.
-    node.set_members([bad.v4, good.v4, other.v4].map(|ip| (ip, Member::Workload)).into_iter())?;
+    members(&node, &[&bad, &good, &other])?;
     greet(&mut caller, &mut callee).await?;
     assert!(counter(&node, "guard", "passed_older_connection") > 0);
     Ok(())

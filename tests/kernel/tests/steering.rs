@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use martlet_kernel::{Feature, Member, Node, missing_features};
+use martlet_kernel::{Feature, Membership, Node, Terms, missing_features};
 use martlet_tests_kernel::{Lab, Place, leave_outside, members, relay};
 use socket2::Protocol;
 use tokio::{
@@ -124,7 +124,7 @@ async fn plaintext_is_refused_when_strict_and_let_in_when_permissive() -> Result
     let refused = stranger.connect(to).await.expect_err("strict refuses plaintext");
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(counter(&node, "lookup", "refused_plaintext"), 1);
-    pod.set_strict(false)?;
+    pod.set_terms(Terms { strict: false, ..b.terms() })?;
     let (caller, _callee, seen) = greet(&stranger, &listener, to).await?;
     assert_eq!(seen, caller.local_addr()?, "permissive does not touch it");
     assert_eq!(counter(&node, "lookup", "passed_plaintext"), 1);
@@ -151,7 +151,7 @@ async fn a_port_nobody_listens_on_is_refused_by_the_kernel() -> Result<()> {
     assert_eq!(counter(&node, "lookup", "to_inbound"), 1);
     drop(listener);
     assert_eq!(counter(&node, "establish", "listen_ended"), 1);
-    pod.set_strict(true)?;
+    pod.set_terms(Terms { strict: true, ..b.terms() })?;
     a.connect(to).await.expect_err("nobody listens any more");
     assert_eq!(counter(&node, "lookup", "refused_nobody_listens"), 2);
     Ok(())
@@ -289,16 +289,16 @@ async fn an_address_that_was_not_declared_is_refused_when_strict() -> Result<()>
     let lab = Lab::new()?;
     let (stranger, b) = (lab.place("cart-0")?, lab.place("web-0")?);
     let node = Node::start(&lab.settings)?;
-    node.set_members(std::iter::once((b.v4, Member::Workload)))?;
+    node.set_members(std::iter::once((b.v4, Membership::workload(b.party()))))?;
     let undeclared = SocketAddr::new(b.v6, 8080);
     let listener = b.listen(undeclared)?;
-    let pod = node.enroll(&b.netns, &[b.v4], true)?;
+    let pod = node.enroll(&b.netns, &[b.v4], Terms { strict: true, ..b.terms() })?;
     let refused = stranger.connect(undeclared).await.expect_err("strict refuses plaintext");
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(counter(&node, "lookup", "refused_undeclared_address"), 1);
     // What the pod does within itself is its own business.
     greet(&b, &listener, undeclared).await?;
-    pod.set_strict(false)?;
+    pod.set_terms(Terms { strict: false, ..b.terms() })?;
     greet(&stranger, &listener, undeclared).await?;
     Ok(())
 }
@@ -313,7 +313,8 @@ async fn a_socket_bound_to_a_second_address_is_steered() -> Result<()> {
     members(&node, &[&a, &b])?;
     let to = SocketAddr::new(b.v4, 8080);
     let listener = b.listen(to)?;
-    let mut pod = node.enroll(&a.netns, &[a.v4, a.v6, second], true)?;
+    let mut pod =
+        node.enroll(&a.netns, &[a.v4, a.v6, second], Terms { strict: true, ..a.terms() })?;
     relay(pod.dialer(), pod.take_listeners().context("listeners")?);
     let (pod_b, listeners_b) = b.enroll(&node, true)?;
     relay(pod_b.dialer(), listeners_b);

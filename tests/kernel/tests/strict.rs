@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use martlet_kernel::{Feature, Node, Pod, Settings};
+use martlet_kernel::{Feature, Node, Pod, Settings, Terms};
 use martlet_lab::{PORT, Stage, address, wait_for};
 use martlet_tests_kernel::{Lab, Place, arrives, leave_outside, members, relay};
 use tokio::{
@@ -120,7 +120,7 @@ async fn a_pod_that_becomes_strict_keeps_what_it_opened_to_the_outside_and_has_i
     members(&node, &[&web, &cart])?;
     assert!(pod.close_plaintext()?.ended.is_empty(), "permissive");
     open.greet().await?;
-    pod.set_strict(true)?;
+    pod.set_terms(Terms { strict: true, ..web.terms() })?;
     let closing = pod.close_plaintext()?;
     assert_eq!((closing.ended.len(), closing.left), (open.ends.len(), 0), "{closing:?}");
     assert_eq!(closing.ended.iter().filter(|ended| ended.is_outbound).count(), 2);
@@ -207,7 +207,7 @@ async fn where_the_kernel_cannot_close_it_is_said_and_the_guard_refuses() -> Res
     let pod = enroll(&node, &web, false)?;
     let mut pair = Pair::open(&outside, &web, SocketAddr::new(web.v4, PORT)).await?;
     pair.greet().await?;
-    pod.set_strict(true)?;
+    pod.set_terms(Terms { strict: true, ..web.terms() })?;
     let closing = pod.close_plaintext()?;
     assert_eq!((closing.ended.len(), closing.left), (0, 1));
     let sent = arrives(&outside, &web, false, |canary| pair.0.try_write(canary).map(drop))?;
@@ -234,7 +234,7 @@ async fn a_thousand_connections_are_closed_within_a_second() -> Result<()> {
         }
     }
     let begun = Instant::now();
-    pod.set_strict(true)?;
+    pod.set_terms(Terms { strict: true, ..web.terms() })?;
     let closing = pod.close_plaintext()?;
     let took = begun.elapsed();
     println!("{} connections were closed in {took:?}", closing.ended.len());

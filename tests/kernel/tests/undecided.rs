@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use martlet_kernel::{Member, Node};
+use martlet_kernel::{Membership, Node};
 use martlet_tests_kernel::{Lab, Place, leave_outside, members};
 use tokio::net::TcpListener;
 
@@ -50,7 +50,7 @@ async fn an_undecided_pod_reaches_all_but_the_mesh() -> Result<()> {
     assert_eq!(reaches(&fresh, &web).await?, [REFUSED; 3]);
     assert_eq!(reaches(&fresh, &other).await?, [Ok(()); 3]);
     assert_eq!(refusals(&node)?, 3);
-    node.set_members([(web.v4, Member::Service)].into_iter())?;
+    node.set_members([(web.v4, Membership::service())].into_iter())?;
     assert_eq!(reaches(&fresh, &web).await?, [REFUSED, Ok(()), REFUSED], "a service's address");
     Ok(())
 }

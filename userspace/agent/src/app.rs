@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use martlet_dataplane::{Dataplane, View};
-use martlet_kernel::{Confinement, Feature, KernelLog, Node, Settings, missing_features};
+use martlet_kernel::{Confinement, Feature, KernelLog, Node, Pair, Settings, missing_features};
 use martlet_standalone::AccessLog;
 use martlet_telemetry::{
     Admin, Format, Metrics, RecordOutput, RecordWriter, bind_socket, bind_tcp, queue,
@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     configuration::{Loaded, Reloader},
+    coverage,
     issuer::Issuer,
     limits::DRAIN_TIMEOUT,
     reports::{Answers, InUse, Shared},
@@ -82,6 +83,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         notes: settings.state.join("sysctl"),
         host: PathBuf::from("/proc/self/ns/net"),
         without: options.without,
+        ledger_room: Pair::ROOM,
         verbose: options.verbose_kernel,
     };
     let missing = missing_features(&kernel);
@@ -128,6 +130,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         workloads.apply(&loaded.file)?;
         steering.tasks.spawn(workloads.run(files, steering.shutdown.clone()));
         steering.tasks.spawn(reloader.run(steering.shutdown.clone()));
+        steering.tasks.spawn(coverage::run(shared.clone(), steering.shutdown.clone()));
     } else {
         for missing in &missing {
             error!("{missing}");

@@ -7,6 +7,16 @@ pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a workload's sockets are looked through for plaintext after it became strict, once in
 /// each interval: connections that were half made then are complete soon after.
 pub const CLOSING_LOOKS: u32 = 4;
+/// How often the ledger is looked after: names, and room for new pairs.
+pub const COVERAGE_INTERVAL: Duration = Duration::from_secs(10);
+/// From so many entries on, pairs of workloads that are gone make room, until there are as few as
+/// [`LEDGER_LOW`].
+pub const LEDGER_HIGH: usize = 3 * LEDGER_LOW / 2;
+/// Half of the kernel's map.
+pub const LEDGER_LOW: usize = martlet_kernel::Pair::ROOM as usize / 2;
+/// A workload must be gone for so long before its pairs make room: longer than what its peers hold
+/// open to it, idle lanes among them.
+pub const GONE_FOR: Duration = Duration::from_secs(120);
 /// How long what is open may go on after SIGTERM. Kubernetes and systemd kill after 30 and 90.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// An editor or a configuration tool changes a file in several steps.

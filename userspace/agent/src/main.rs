@@ -7,6 +7,7 @@ mod app;
 mod check;
 mod closing;
 mod configuration;
+mod coverage;
 mod issuer;
 mod limits;
 mod outside;

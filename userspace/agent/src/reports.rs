@@ -15,6 +15,7 @@ use martlet_identity::{Credentials, describe};
 use martlet_kernel::{Confinement, Finding, Missing, Node};
 use martlet_model::{
     Label, Workload, WorkloadName,
+    coverage::{Coverage, CoverageTotals},
     report::{
         CertificateReport, Certificates, CheckReport, Connections, Counter, LeafReport, Repair,
         Status, WorkloadReport, Workloads,
@@ -25,6 +26,7 @@ use martlet_telemetry::{Metrics, Reports, Totals};
 
 use crate::{
     check,
+    coverage::Names,
     issuer::Issuer,
     renewal::{Renewal, unix_seconds},
     upkeep::Upkeep,
@@ -71,6 +73,8 @@ pub struct Shared {
     /// Set once the programs are attached.
     pub node: OnceLock<Arc<Node>>,
     upkeep: Mutex<Upkeep>,
+    /// Of those that the ledger counts.
+    pub names: Names,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -98,6 +102,7 @@ impl Shared {
             view,
             node: OnceLock::new(),
             upkeep: Mutex::default(),
+            names: Names::default(),
         }
     }
 
@@ -282,6 +287,14 @@ impl Reports for Answers {
         check::report(&self.0)
     }
 
+    fn coverage(&self) -> Coverage {
+        let shared = &self.0;
+        match shared.node.get() {
+            Some(node) => shared.names.report(&shared.name, node, &shared.view.load().directory),
+            None => Coverage { node: shared.name.clone(), pairs: Vec::new() },
+        }
+    }
+
     fn totals(&self) -> Totals {
         let stats = self.0.dataplane.stats();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -291,6 +304,7 @@ impl Reports for Answers {
             handshakes_terminated: read(&stats.handshakes_terminated),
             handshakes_failed: read(&stats.handshakes_failed),
             records_dropped: read(&stats.records_dropped),
+            coverage: CoverageTotals::of(&self.coverage().pairs),
         }
     }
 }

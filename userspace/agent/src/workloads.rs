@@ -26,8 +26,8 @@ use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use martlet_dataplane::{Dataplane, Local, View};
 use martlet_identity::Credentials;
-use martlet_kernel::{Finding, KernelError, Member, Netns, Node, Pod};
-use martlet_model::{Directory, Mode, WorkloadName};
+use martlet_kernel::{Finding, KernelError, Membership, Netns, Node, Pod};
+use martlet_model::{Directory, WorkloadName};
 use martlet_standalone::{LocalWorkload, NetnsSource, NodeFile};
 use martlet_telemetry::{Metrics, Outcome};
 use tokio::{
@@ -41,6 +41,7 @@ use crate::{
     accept::{self, Inside},
     closing::Plaintext,
     configuration::Loaded,
+    coverage::{party, terms},
     issuer::Issuer,
     limits::LOOK_INTERVAL,
     outside::Decided,
@@ -167,10 +168,11 @@ impl Workloads {
     pub fn apply(&mut self, file: &NodeFile) -> Result<()> {
         let new = &file.directory;
         let old = self.view.load_full();
-        let staying: HashSet<_> = addresses(new).map(|(ip, _)| ip).collect();
+        let known: HashSet<_> = addresses(&old.directory).map(|(ip, _)| ip).collect();
         let first = old.directory.workload_addresses().next().is_none();
         if !first {
-            let kept = addresses(&old.directory).filter(|(ip, _)| staying.contains(ip));
+            // As the new file has them: what is counted from now on is their new owner's.
+            let kept = addresses(new).filter(|(ip, _)| known.contains(ip));
             self.node.set_members(kept).context("telling the kernel who stays")?;
         }
         let policies = file.policies.clone();
@@ -308,8 +310,7 @@ impl Workloads {
         let svid = self.issuer.issue(workload, now).context("issuing a certificate")?;
         let renewal = Renewal::at(svid.renews_at(rand::random()), now);
         credentials.install(svid);
-        let strict = workload.mode == Mode::Strict;
-        let mut pod = self.node.enroll(&netns, &workload.addresses, strict)?;
+        let mut pod = self.node.enroll(&netns, &workload.addresses, terms(wanted))?;
         let listeners = pod.take_listeners().context("the listeners were taken before")?;
         let dialer = pod.dialer();
         let local =
@@ -421,9 +422,9 @@ impl Enrolled {
     }
 
     fn become_like(&mut self, wanted: &LocalWorkload) -> Result<()> {
-        if self.wanted.workload.mode != wanted.workload.mode {
+        if terms(&self.wanted) != terms(wanted) {
             self.pod
-                .set_strict(wanted.workload.mode == Mode::Strict)
+                .set_terms(terms(wanted))
                 .with_context(|| format!("changing the mode of {}", wanted.workload.name))?;
         }
         self.wanted = wanted.clone();
@@ -462,9 +463,11 @@ fn own_addresses(workloads: &[LocalWorkload]) -> impl Iterator<Item = IpAddr> {
 }
 
 /// Every address of the mesh: workloads' and services'.
-fn addresses(directory: &Directory) -> impl Iterator<Item = (IpAddr, Member)> {
-    let workloads = directory.workload_addresses().map(|(ip, _)| (ip, Member::Workload));
-    workloads.chain(directory.virtual_addresses().map(|ip| (ip, Member::Service)))
+fn addresses(directory: &Directory) -> impl Iterator<Item = (IpAddr, Membership)> {
+    let workloads = directory
+        .workload_addresses()
+        .map(|(ip, workload)| (ip, Membership::workload(party(&workload.name))));
+    workloads.chain(directory.virtual_addresses().map(|ip| (ip, Membership::service())))
 }
 
 /// An error with all its causes.

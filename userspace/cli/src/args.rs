@@ -28,7 +28,7 @@ pub struct Args {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  the command did what it should, and `check` found no error
-  1  the command failed, or `check` found an error
+  1  the command failed, `check` found an error, or `coverage` what it was to fail on
   2  the command line is wrong";
 
 #[derive(Debug, Subcommand)]
@@ -53,6 +53,17 @@ pub enum Command {
     },
     /// The certificates of this node's workloads and of their authorities
     Certificates {
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// What was encrypted at the pods of this node, and what was not: pair by pair, since the
+    /// kernel's maps were made
+    Coverage {
+        #[command(flatten)]
+        filter: CoverageFilter,
+        /// Exit with 1 if anything of this kind was counted; may be given several times
+        #[arg(long, value_enum, value_name = "KIND")]
+        fail_on: Vec<Kind>,
         #[command(flatten)]
         answer: Answer,
     },
@@ -85,6 +96,38 @@ pub enum AuthorityCommand {
         #[arg(long, value_name = "DOMAIN")]
         trust_domain: TrustDomain,
     },
+}
+
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct CoverageFilter {
+    /// Only pairs with this workload at one end
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub workload: Option<String>,
+    /// Only pairs with a workload of this namespace at one end
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Only pairs with anything of this kind; may be given several times
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub only: Vec<Kind>,
+}
+
+/// The columns of the coverage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// TCP through the agents
+    Mtls,
+    /// TCP in plaintext that was let through
+    Plaintext,
+    /// TCP that got around steering, and was refused by the guard
+    Unseen,
+    /// TCP that was refused
+    Refused,
+    /// UDP and other protocols that were let through
+    Other,
+    /// UDP and other protocols that were refused
+    OtherRefused,
+    /// What a strict workload would refuse of what was let through
+    Strict,
 }
 
 #[derive(Debug, Clone, Copy, clap::Args)]

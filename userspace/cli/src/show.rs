@@ -3,6 +3,7 @@
 mod certificates;
 mod check;
 mod connections;
+mod coverage;
 mod records;
 mod status;
 mod workloads;
@@ -14,12 +15,15 @@ use std::{
 };
 
 use anyhow::Result;
-use martlet_model::report::{CheckReport, Connections};
+use martlet_model::{
+    coverage::Coverage,
+    report::{CheckReport, Connections},
+};
 use serde::de::DeserializeOwned;
 
 use crate::{
     agent::Agent,
-    args::{Command, Output},
+    args::{Command, CoverageFilter, Kind, Output},
     json, limits, write,
 };
 
@@ -35,6 +39,9 @@ pub async fn show(agent: &Agent, command: Command) -> Result<ExitCode> {
         Command::Connections { watch: true, answer } => watch(agent, answer.output).await?,
         Command::Certificates { answer } => {
             page(agent, "/certificates", answer.output, certificates::page).await?;
+        }
+        Command::Coverage { filter, fail_on, answer } => {
+            return coverage(agent, &filter, &fail_on, answer.output).await;
         }
         Command::Check { answer } => return check(agent, answer.output).await,
         Command::Records { follow: false, answer } => {
@@ -87,6 +94,24 @@ async fn watch(agent: &Agent, output: Output) -> Result<()> {
         write(&format!("{before}{text}{after}"))?;
         tokio::time::sleep(limits::WATCH).await;
     }
+}
+
+async fn coverage(
+    agent: &Agent,
+    filter: &CoverageFilter,
+    fail_on: &[Kind],
+    output: Output,
+) -> Result<ExitCode> {
+    let answer = agent.ask("/coverage").await?;
+    let mut report: Coverage = agent.read(&answer).await?;
+    coverage::filter(&mut report, filter);
+    match output {
+        Output::Json if coverage::is_whole(filter) => write(&as_json(&answer))?,
+        Output::Json => write(&as_json(&serde_json::to_vec(&report)?))?,
+        Output::Table => write(&coverage::page(&report))?,
+    }
+    let found = report.pairs.iter().any(|pair| coverage::has_any(pair, fail_on));
+    Ok(if found { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// An agent that cannot be asked is what the check found.

@@ -15,6 +15,7 @@ mod guard;
 mod hooks;
 mod interfaces;
 mod kept;
+mod ledger;
 mod link;
 mod listening;
 mod log;
@@ -39,10 +40,14 @@ pub use confine::{Confinement, NEEDED, Places, confine};
 pub use error::KernelError;
 pub use feature::{Feature, Missing, missing_features};
 pub use log::KernelLog;
-pub use martlet_ebpf_shared::{Member, Used, limits};
+pub use martlet_ebpf_shared::{
+    Membership, Used,
+    ledger::{Amount, Class, Column, Pair, Party, Tally},
+    limits,
+};
 pub use netns::Netns;
 pub use node::{Look, Node, Settings};
-pub use pod::{Dialer, Listeners, Pod, Repaired};
+pub use pod::{Dialer, Listeners, Pod, Repaired, Terms};
 pub use process::{cgroup_root, peer_of, raise_open_files, terminate};
 pub use repair::Finding;
 pub use uninstall::{Idle, Installed};

@@ -12,14 +12,16 @@ use aya::{
     maps::{HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray, SkStorage, SockHash},
 };
 use martlet_ebpf_shared::{
-    Address, Connection, Dial, Endpoint, Enrollment, Event, Flow, Guarded, ListenerKey,
-    ListeningKey, Published, Receiver, Used,
+    Address, Begun, Connection, Dial, Endpoint, Enrollment, Event, Flow, Guarded, ListenerKey,
+    ListeningKey, Membership, Published, Receiver, Used,
+    ledger::{Pair, Tally},
 };
 use martlet_model::report::Counter;
 
 use crate::{
     KernelError,
     kept::{Kept, gone},
+    quotas::{IF_MISSING, existing},
     repair::{self, Finding},
 };
 
@@ -39,6 +41,10 @@ pub const NAMES: &[&str] = &[
     "DIALS",
     "GUARDED",
     "PLAIN",
+    "HOST",
+    "LEDGER",
+    "REFUSED",
+    "ASKING",
     "COUNTERS",
 ];
 
@@ -46,7 +52,7 @@ pub struct Maps {
     workloads: Kept<u64, Enrollment>,
     pub(crate) outside: Kept<u64, u32>,
     pub(crate) used: Mutex<HashMap<MapData, u64, Used>>,
-    members: Kept<Address, u32>,
+    members: Kept<Address, Membership>,
     receivers: Kept<Address, Receiver>,
     listeners: Mutex<SockHash<MapData, ListenerKey>>,
     listening: Mutex<HashMap<MapData, ListeningKey, u64>>,
@@ -57,7 +63,9 @@ pub struct Maps {
     /// The same map, for asking the kernel which sockets have an entry.
     dials_fd: OwnedFd,
     guarded: Kept<u32, Guarded>,
-    pub(crate) plain: Mutex<HashOfMaps<MapData, u64, HashMap<MapData, Connection, u32>>>,
+    pub(crate) plain: Mutex<HashOfMaps<MapData, u64, HashMap<MapData, Connection, Begun>>>,
+    host: Mutex<HashMap<MapData, Address, u32>>,
+    ledger: Mutex<HashMap<MapData, Pair, Tally>>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -94,6 +102,8 @@ impl Maps {
             dials_fd,
             guarded: Kept::take(ebpf, "GUARDED")?,
             plain: Mutex::new(take!("PLAIN")),
+            host: Mutex::new(take!("HOST")),
+            ledger: Mutex::new(take!("LEDGER")),
             counters: take!("COUNTERS"),
         })
     }
@@ -130,18 +140,13 @@ impl Maps {
     /// Makes the members exactly these. New ones are added before old ones are removed.
     pub fn set_members(
         &self,
-        members: std::collections::HashMap<Address, u32>,
+        members: std::collections::HashMap<Address, Membership>,
     ) -> Result<(), KernelError> {
         self.members.replace(members)
     }
 
-    pub fn set_receiver(
-        &self,
-        address: Address,
-        netns: u64,
-        strict: bool,
-    ) -> Result<(), KernelError> {
-        self.receivers.set(address, Receiver { netns, strict: strict.into(), padding: 0 })
+    pub fn set_receiver(&self, address: Address, receiver: Receiver) -> Result<(), KernelError> {
+        self.receivers.set(address, receiver)
     }
 
     pub fn remove_receiver(&self, address: Address) -> Result<(), KernelError> {
@@ -222,7 +227,7 @@ impl Maps {
         socket: &impl AsRawFd,
         shown: Option<SocketAddr>,
     ) -> Result<(), KernelError> {
-        let dial = Dial { shown: shown.map(endpoint).unwrap_or_default() };
+        let dial = Dial { shown: shown.map(endpoint).unwrap_or_default(), ..Dial::default() };
         lock(&self.dials).insert(socket, dial, 0).map_err(KernelError::map("DIALS"))
     }
 
@@ -261,6 +266,40 @@ impl Maps {
     /// The storage that all sockets of the agent have an entry in.
     pub fn agents_sockets(&self) -> BorrowedFd<'_> {
         self.dials_fd.as_fd()
+    }
+
+    /// Makes the node's addresses exactly these.
+    pub fn set_host(&self, addresses: &HashSet<Address>) -> Result<(), KernelError> {
+        let mut map = lock(&self.host);
+        let failed = KernelError::map("HOST");
+        let old: HashSet<Address> = map.keys().collect::<Result<_, _>>().map_err(&failed)?;
+        for address in addresses.difference(&old) {
+            map.insert(address, 1, 0).map_err(&failed)?;
+        }
+        old.difference(addresses).try_for_each(|old| gone(map.remove(old)).map_err(&failed))
+    }
+
+    /// Makes an entry of the ledger if there is none.
+    pub fn open_ledger(&self, pair: Pair) -> Result<(), KernelError> {
+        let made = lock(&self.ledger).insert(pair, Tally::EMPTY, IF_MISSING);
+        existing(made).map_err(KernelError::map("LEDGER"))
+    }
+
+    /// Every entry. One that is made meanwhile may be missing, until the next time.
+    pub fn ledger(&self) -> Result<Vec<(Pair, Tally)>, KernelError> {
+        let map = lock(&self.ledger);
+        let failed = KernelError::map("LEDGER");
+        let keys: HashSet<Pair> = map.keys().collect::<Result<_, _>>().map_err(&failed)?;
+        keys.into_iter().map(|pair| Ok((pair, map.get(&pair, 0).map_err(&failed)?))).collect()
+    }
+
+    /// Overwrites an entry that no program adds to.
+    pub fn set_tally(&self, pair: Pair, tally: Tally) -> Result<(), KernelError> {
+        lock(&self.ledger).insert(pair, tally, 0).map_err(KernelError::map("LEDGER"))
+    }
+
+    pub fn remove_tally(&self, pair: Pair) -> Result<(), KernelError> {
+        gone(lock(&self.ledger).remove(&pair)).map_err(KernelError::map("LEDGER"))
     }
 
     pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {

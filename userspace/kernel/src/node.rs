@@ -18,11 +18,11 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{SkLookup, links::FdLink},
 };
-use martlet_ebpf_shared::{ListenerKey, Member, Used};
+use martlet_ebpf_shared::{ListenerKey, Membership, Used, ledger::Pair};
 use martlet_model::report::{Counter, Hook, RepairKind};
 
 use crate::{
-    Feature, Finding, KernelError, KernelLog, Netns, Pod,
+    Feature, Finding, KernelError, KernelLog, Netns, Pod, Terms,
     changes::Changes,
     feature::has_feature,
     guard,
@@ -40,6 +40,8 @@ const LOOKUP: &str = "martlet_lookup";
 const LOOKUP_STRICT: &str = "martlet_lookup_strict";
 /// The map of lines, unpinned: an agent reads only those of its own programs.
 const LOG: &str = "AYA_LOGS";
+/// The map whose capacity is the caller's to choose.
+const LEDGER: &str = "LEDGER";
 /// A ring must have a size, also if nothing is ever written to it: one page.
 const LOG_OFF_BYTES: u32 = 4096;
 
@@ -58,6 +60,8 @@ pub struct Settings {
     pub host: PathBuf,
     /// Features to take as missing, for tests.
     pub without: Vec<Feature>,
+    /// How many entries the ledger has room for: [`Pair::ROOM`], fewer for tests.
+    pub ledger_room: u32,
     /// Whether the programs write a line for each verdict, to be read by [`Node::take_log`].
     pub verbose: bool,
 }
@@ -112,7 +116,7 @@ impl Node {
     pub fn start(settings: &Settings) -> Result<Self, KernelError> {
         let pins = Pins::open(&settings.pin)?;
         let links = pins.links();
-        let mut ebpf = load(&pins.maps(), settings.verbose)?;
+        let mut ebpf = load(&pins.maps(), settings)?;
         let map_pins = MapPins::open(pins.maps(), maps::NAMES)?;
         let maps = Maps::take(&mut ebpf)?;
         let host = Netns::open(&settings.host)?;
@@ -126,6 +130,9 @@ impl Node {
         let numbers = of_pods.map(|name| Ok((name, hooks::number(&ebpf, name)?)));
         let numbers = numbers.collect::<Result<_, KernelError>>()?;
         let log = settings.verbose.then(|| KernelLog::open(&mut ebpf)).transpose()?;
+        for pair in [Pair::OTHERS, Pair::GONE] {
+            maps.open_ledger(pair)?;
+        }
         let notes = settings.notes.clone();
         let tcx = has_feature(settings, Feature::Tcx);
         let destroys = has_feature(settings, Feature::SockDestroy);
@@ -146,10 +153,10 @@ impl Node {
     /// Makes the addresses of the mesh exactly these.
     pub fn set_members(
         &self,
-        members: impl Iterator<Item = (IpAddr, Member)>,
+        members: impl Iterator<Item = (IpAddr, Membership)>,
     ) -> Result<(), KernelError> {
         let members: HashMap<_, _> =
-            members.map(|(ip, member)| (maps::address(ip), member as u32)).collect();
+            members.map(|(ip, member)| (maps::address(ip), member)).collect();
         self.shared.maps.set_members(members)
     }
 
@@ -159,9 +166,9 @@ impl Node {
         &self,
         netns: &Netns,
         addresses: &[IpAddr],
-        strict: bool,
+        terms: Terms,
     ) -> Result<Pod, KernelError> {
-        Pod::enroll(self.shared.clone(), netns, addresses, strict)
+        Pod::enroll(self.shared.clone(), netns, addresses, terms)
     }
 
     /// Forgets what earlier agent processes left for pods that are none of these, and detaches the
@@ -304,7 +311,8 @@ fn target(netns: &Netns) -> Result<Target, KernelError> {
     Ok(Target::Netns(netns.inode().map_err(failed)?))
 }
 
-fn load(pins: &Path, verbose: bool) -> Result<Ebpf, KernelError> {
+fn load(pins: &Path, settings: &Settings) -> Result<Ebpf, KernelError> {
+    let verbose = settings.verbose;
     let object = object().ok_or(KernelError::NoObject)?;
     let switch = u8::from(verbose);
     let mut loader = EbpfLoader::new();
@@ -312,6 +320,7 @@ fn load(pins: &Path, verbose: bool) -> Result<Ebpf, KernelError> {
     if !verbose {
         loader.map_max_entries(LOG, LOG_OFF_BYTES);
     }
+    loader.map_max_entries(LEDGER, settings.ledger_room);
     for name in maps::NAMES {
         loader.map_pin_path(name, pins.join(name));
     }

@@ -5,14 +5,12 @@ use std::{
     collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use martlet_ebpf_shared::{
-    Address, Enrollment, Guarded, ListenerKey, ListeningKey, Role, limits::PORTS,
+    Address, Enrollment, Guarded, ListenerKey, ListeningKey, Receiver, Role, ledger::Party,
+    limits::PORTS,
 };
 use martlet_model::report::RepairKind;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -39,7 +37,7 @@ pub struct Pod {
     node: Arc<Shared>,
     netns: Netns,
     addresses: Vec<IpAddr>,
-    strict: AtomicBool,
+    terms: Mutex<Terms>,
     listeners: Option<Listeners>,
     /// The same, to see that they still listen; whoever has taken them closes them.
     sockets: Sockets,
@@ -54,6 +52,17 @@ pub struct Repaired {
     pub unguarded: Option<KernelError>,
     /// Whether a listener is closed: the pod must be enrolled again.
     pub is_deaf: bool,
+}
+
+/// What is decided about a pod beside its addresses, and may change while it is enrolled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// Whatever is not an enrolled caller is refused.
+    pub strict: bool,
+    /// UDP between the pod and the mesh is refused, both ways.
+    pub refuses_udp: bool,
+    /// Under which number the ledger knows the pod.
+    pub party: Party,
 }
 
 /// The agent's listeners in a pod, one of each family that the pod has.
@@ -82,24 +91,24 @@ impl Pod {
         node: Arc<Shared>,
         netns: &Netns,
         addresses: &[IpAddr],
-        strict: bool,
+        terms: Terms,
     ) -> Result<Self, KernelError> {
         netns.check_foreign(netns.path())?;
         let addresses: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
-        let workload = enrollment(&addresses)?;
+        let workload = enrollment(&addresses, terms)?;
         let (listeners, sockets) = listen(&node.maps, netns, &addresses)?;
         sysctl::set(netns, &node.notes).map_err(KernelError::in_netns(netns, SYSCTL))?;
         watch_ports(&node.maps, netns, workload)?;
         for ip in &addresses {
-            node.maps.set_receiver(maps::address(*ip), netns.cookie(), strict)?;
+            node.maps.set_receiver(maps::address(*ip), receiver(netns, terms))?;
         }
-        node.attach_lookup(netns, strict)?;
+        node.attach_lookup(netns, terms.strict)?;
         node.maps.set_workload(netns.cookie(), workload)?;
-        let (listeners, strict) = (Some(listeners), strict.into());
+        let (listeners, terms) = (Some(listeners), Mutex::new(terms));
         let seen = Seen::new(netns).map_err(KernelError::in_netns(netns, "watching interfaces"))?;
         let netns = netns.clone();
         let seen = Mutex::new(seen);
-        let pod = Self { node, netns, addresses, strict, listeners, sockets, seen };
+        let pod = Self { node, netns, addresses, terms, listeners, sockets, seen };
         pod.guard_anew()?;
         Ok(pod)
     }
@@ -132,9 +141,11 @@ impl Pod {
     }
 
     fn guarded(&self) -> Result<Guarded, KernelError> {
-        let Enrollment { v4, v6, .. } = enrollment(&self.addresses)?;
-        let strict = u32::from(self.is_strict());
-        Ok(Guarded { netns: self.netns.cookie(), v4, v6, netns_id: 0, strict })
+        let terms = *self.terms();
+        let Enrollment { v4, v6, party, .. } = enrollment(&self.addresses, terms)?;
+        let (strict, refuses_udp) = (terms.strict.into(), terms.refuses_udp.into());
+        let netns = self.netns.cookie();
+        Ok(Guarded { netns, v4, v6, netns_id: 0, strict, refuses_udp, padding: 0, party })
     }
 
     /// Compares what belongs to the pod with the kernel, and puts back what is not there. The
@@ -224,8 +235,13 @@ impl Pod {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn terms(&self) -> MutexGuard<'_, Terms> {
+        // Every change is one assignment.
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_strict(&self) -> bool {
-        self.strict.load(Ordering::Relaxed)
+        self.terms().strict
     }
 
     /// The listeners; they can be taken once.
@@ -237,12 +253,14 @@ impl Pod {
         Dialer { node: self.node.clone(), netns: self.netns.clone() }
     }
 
-    pub fn set_strict(&self, strict: bool) -> Result<(), KernelError> {
-        self.node.attach_lookup(&self.netns, strict)?;
-        let cookie = self.netns.cookie();
-        let set = |ip: &IpAddr| self.node.maps.set_receiver(maps::address(*ip), cookie, strict);
+    pub fn set_terms(&self, terms: Terms) -> Result<(), KernelError> {
+        self.node.attach_lookup(&self.netns, terms.strict)?;
+        let receiver = receiver(&self.netns, terms);
+        let set = |ip: &IpAddr| self.node.maps.set_receiver(maps::address(*ip), receiver);
         self.addresses.iter().try_for_each(set)?;
-        self.strict.store(strict, Ordering::Relaxed);
+        let workload = enrollment(&self.addresses, terms)?;
+        self.node.maps.set_workload(self.netns.cookie(), workload)?;
+        *self.terms() = terms;
         match self.keep_guard() {
             // The rest of the pod has changed.
             Err(KernelError::NotGuarded { .. }) => Ok(()),
@@ -253,7 +271,7 @@ impl Pod {
     /// Ends the connections that a strict pod must not have, until it has none; of a permissive pod
     /// nothing. To be called after the pod has become strict, and after others became members.
     pub fn close_plaintext(&self) -> Result<Closing, KernelError> {
-        match self.strict.load(Ordering::Relaxed) {
+        match self.is_strict() {
             true => closing::close(&self.node, &self.netns),
             false => Ok(Closing::default()),
         }
@@ -320,14 +338,20 @@ fn domain(ip: IpAddr) -> Domain {
     if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 }
 }
 
-fn enrollment(addresses: &[IpAddr]) -> Result<Enrollment, KernelError> {
+fn receiver(netns: &Netns, terms: Terms) -> Receiver {
+    let Terms { strict, party, .. } = terms;
+    Receiver { netns: netns.cookie(), strict: strict.into(), padding: 0, party }
+}
+
+fn enrollment(addresses: &[IpAddr], terms: Terms) -> Result<Enrollment, KernelError> {
     let first = |v4: bool| addresses.iter().find(|ip| ip.is_ipv4() == v4).copied();
     let (v4, v6) = (first(true), first(false));
     if v4.is_none() && v6.is_none() {
         return Err(KernelError::NoAddress);
     }
     let address = |ip: Option<IpAddr>| ip.map_or(Address::UNSPECIFIED, maps::address);
-    Ok(Enrollment { v4: address(v4), v6: address(v6), steered: 1 })
+    let (v4, v6) = (address(v4), address(v6));
+    Ok(Enrollment { v4, v6, steered: 1, padding: 0, party: terms.party })
 }
 
 /// Makes `establish` watch what the application listens on, and reads what it listens on already.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_LRU_HASH;
-use martlet_ebpf_shared::{Address, Connection, Plain, Used, limits::PLAIN};
+use martlet_ebpf_shared::{Address, Begun, Connection, Plain, Used, limits::PLAIN};
 
 use crate::{
     KernelError,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// `BPF_NOEXIST`: fails where there is an entry.
-const IF_MISSING: u64 = 1;
+pub(crate) const IF_MISSING: u64 = 1;
 
 impl Maps {
     /// A workload's numbers begin at zero, unless it has some.
@@ -59,11 +59,11 @@ impl Maps {
         if plain.keys().any(|key| matches!(key, Ok(key) if key == netns)) {
             return Ok(());
         }
-        let (key, value) = (size_of::<Connection>() as u32, size_of::<u32>() as u32);
+        let (key, value) = (size_of::<Connection>() as u32, size_of::<Begun>() as u32);
         let kind = BPF_MAP_TYPE_LRU_HASH as u32;
         let wanted = aya_obj::Map::new_from_params(kind, key, value, PLAIN as u32, 0);
         let made = MapData::create(wanted, "PLAIN_OF_ONE", None).map_err(&failed)?;
-        let made: HashMap<_, Connection, u32> =
+        let made: HashMap<_, Connection, Begun> =
             Map::LruHashMap(made).try_into().map_err(&failed)?;
         existing(plain.insert(netns, &made, IF_MISSING)).map_err(&failed)
     }
@@ -72,14 +72,15 @@ impl Maps {
     pub fn add_plain(&self, connection: &Connection, began: Plain) -> Result<(), KernelError> {
         let failed = KernelError::map("PLAIN");
         let mut map = lock(&self.plain).get(&connection.netns, 0).map_err(&failed)?;
-        map.insert(connection, began as u32, 0).map_err(failed)
+        let begun = Begun { kind: began as u32, sequence: 0 };
+        map.insert(connection, begun, 0).map_err(failed)
     }
 
     /// How a connection began, if it was plaintext that was allowed and is not forgotten.
     pub fn began(&self, connection: &Connection) -> Result<Option<Plain>, KernelError> {
         let read = || lock(&self.plain).get(&connection.netns, 0)?.get(connection, 0);
         match read() {
-            Ok(value) => Ok(Plain::from_value(value)),
+            Ok(begun) => Ok(Plain::from_value(begun.kind)),
             // Without a guard a pod has no memory either.
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(KernelError::map("PLAIN")(error)),
@@ -88,7 +89,7 @@ impl Maps {
 }
 
 /// An entry that is there already is as good as made.
-fn existing(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(crate) fn existing(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::SyscallError(error))
             if error.io_error.raw_os_error() == Some(libc::EEXIST) =>

@@ -2,9 +2,11 @@
 //!
 //! Read in this order: who somebody is ([`SpiffeId`]), what runs ([`Workload`]), where it can be
 //! reached ([`Directory`]), why a connection ended ([`Closed`]), what is said about it
-//! ([`AccessRecord`]), and what the agent says about itself ([`report`]).
+//! ([`AccessRecord`]), what the agent says about itself ([`report`]), and what was encrypted
+//! ([`coverage`]).
 
 mod closed;
+pub mod coverage;
 mod directory;
 mod record;
 pub mod report;
@@ -15,4 +17,4 @@ pub use closed::Closed;
 pub use directory::{Directory, DirectoryError, Place, Service};
 pub use record::{AccessRecord, ConnectionId, Party, Protection, Reporter, TlsFacts};
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
-pub use workload::{Label, LabelError, Mode, Workload, WorkloadName};
+pub use workload::{Label, LabelError, Mode, Udp, Workload, WorkloadName};

@@ -29,6 +29,17 @@ pub enum Mode {
     Strict,
 }
 
+/// What becomes of UDP between a workload and the mesh, in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Udp {
+    /// It passes unencrypted, and is counted.
+    #[default]
+    Pass,
+    /// It is refused in the kernel, and counted.
+    Refuse,
+}
+
 /// Namespace and pod name: unique among workloads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WorkloadName {

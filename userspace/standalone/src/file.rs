@@ -115,6 +115,10 @@ pub(crate) struct Workload {
     #[serde(default)]
     #[schemars(extend("default" = "permissive"))]
     pub(crate) mode: Given<Mode>,
+    /// What becomes of UDP between it and the mesh, in both directions.
+    #[serde(default)]
+    #[schemars(extend("default" = "pass"))]
+    pub(crate) udp: Given<Udp>,
     /// How the agent finds the network namespace. Required on this node, refused on others.
     #[serde(default)]
     pub(crate) netns: Given<At<Netns>>,
@@ -136,6 +140,15 @@ pub(crate) enum Undecided {
     Refuse,
     /// They are outside: what they open goes out in plaintext.
     Pass,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Udp {
+    /// It passes unencrypted, and is counted.
+    Pass,
+    /// It is refused in the kernel, and counted.
+    Refuse,
 }
 
 /// Exactly one of the keys.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use martlet_model::{Directory, Label, TrustDomain, Workload};
+use martlet_model::{Directory, Label, TrustDomain, Udp, Workload};
 use martlet_policy::PolicySet;
 use serde_json::Value;
 
@@ -84,6 +84,7 @@ pub enum AccessLog {
 pub struct LocalWorkload {
     pub workload: Arc<Workload>,
     pub netns: NetnsSource,
+    pub udp: Udp,
 }
 
 /// How a network namespace is found.

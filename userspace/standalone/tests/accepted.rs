@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use martlet_model::{Mode, Place, SpiffeId};
+use martlet_model::{Mode, Place, SpiffeId, Udp};
 use martlet_policy::Request;
 use martlet_standalone::{AccessLog, NetnsSource, NodeFile, Outside, parse};
 
@@ -225,4 +225,26 @@ fn a_reload_that_changes_what_the_agent_stands_on_needs_a_restart() {
     assert_eq!(old.needs_restart(&domain), Some("trustDomain"));
     let authority = accept(&format!("{}{node}", HEAD.replace("/etc", "/opt")));
     assert_eq!(old.needs_restart(&authority), Some("authority"));
+}
+
+#[test]
+fn udp_passes_unless_it_is_refused() {
+    let with = |udp: &str| {
+        let workload = format!(
+            "workloads:\n  - {{ namespace: shop, name: web, serviceAccount: web, \
+             addresses: [10.1.0.2], netns: {{ pid: 1 }}{udp} }}\n"
+        );
+        let text = format!(
+            "trustDomain: a.example\nauthority: {{ directory: /a }}\nnode: {{ name: one }}\n{workload}"
+        );
+        martlet_standalone::parse(&text, "node.yaml")
+    };
+    for (text, wanted) in
+        [("", Udp::Pass), (", udp: pass", Udp::Pass), (", udp: refuse", Udp::Refuse)]
+    {
+        assert_eq!(with(text).unwrap().local[0].udp, wanted, "{text}");
+    }
+    for text in [", udp: allow", ", udp:", ", udp: 1", ", udp: Refuse"] {
+        assert!(with(text).is_err(), "{text}");
+    }
 }

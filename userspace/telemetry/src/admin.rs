@@ -3,7 +3,7 @@
 //! | where | who | what |
 //! |---|---|---|
 //! | a TCP address, loopback by default | Prometheus, a kubelet | `/metrics`, `/healthz`, `/readyz` |
-//! | a Unix socket, mode 0600 | root, through `martlet` | `/status`, `/workloads`, `/connections`, `/certificates`, `/check`, `/records` |
+//! | a Unix socket, mode 0600 | root, through `martlet` | `/status`, `/workloads`, `/connections`, `/certificates`, `/coverage`, `/check`, `/records` |
 //!
 //! Everything is read by `GET`; nothing can be changed here. Both listeners are bound by the
 //! calling thread and so in its network namespace, the host's.
@@ -14,7 +14,10 @@ mod serve;
 
 use std::sync::Arc;
 
-use martlet_model::report::{Certificates, CheckReport, Connections, Status, Workloads};
+use martlet_model::{
+    coverage::Coverage,
+    report::{Certificates, CheckReport, Connections, Status, Workloads},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +31,7 @@ pub trait Reports: Send + Sync + 'static {
     fn connections(&self) -> Connections;
     fn certificates(&self) -> Certificates;
     fn check(&self) -> CheckReport;
+    fn coverage(&self) -> Coverage;
     fn totals(&self) -> Totals;
 }
 

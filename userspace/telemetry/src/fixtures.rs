@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use martlet_model::{
     AccessRecord, Closed, ConnectionId, Party, Protection, Reporter, TlsFacts,
+    coverage::{Coverage, CoverageTotals, Datagrams, Stream},
     report::{
         CertificateReport, Certificates, CheckReport, Connections, Counter, Hook, LeafReport,
         Status, Workloads,
@@ -110,6 +111,19 @@ pub fn totals() -> Totals {
         handshakes_terminated: 3,
         handshakes_failed: 2,
         records_dropped: 1,
+        coverage: coverage(),
+    }
+}
+
+fn coverage() -> CoverageTotals {
+    let stream = |bytes, connections| Stream { bytes, connections };
+    CoverageTotals {
+        mtls: stream(9000, 3),
+        plaintext: stream(500, 2),
+        refused: stream(0, 1),
+        unseen: stream(12, 1),
+        other: Datagrams { bytes: 64, packets: 4 },
+        other_refused: Datagrams { bytes: 8, packets: 1 },
     }
 }
 
@@ -133,6 +147,9 @@ impl Reports for Fixed {
     }
     fn check(&self) -> CheckReport {
         CheckReport { success: true, categories: Vec::new() }
+    }
+    fn coverage(&self) -> Coverage {
+        Coverage { node: "one".parse().unwrap(), pairs: Vec::new() }
     }
     fn totals(&self) -> Totals {
         totals()

@@ -11,6 +11,7 @@ use std::{fmt, sync::Mutex};
 
 use martlet_model::{
     AccessRecord, Closed, Protection, Reporter,
+    coverage::CoverageTotals,
     report::{Certificates, RepairKind, Status},
 };
 use prometheus_client::{
@@ -26,8 +27,8 @@ use prometheus_client::{
 };
 
 use labels::{
-    BuildLabels, ByCause, ByCloser, ByDirection, ByHook, ByLane, ByOutcome, ByRepair, ByReporter,
-    BySide, ByTraffic, ByVerdict, ByWorkload, own_identity,
+    BuildLabels, ByCause, ByCloser, ByColumn, ByDirection, ByHook, ByLane, ByOutcome, ByRepair,
+    ByReporter, BySide, ByTraffic, ByVerdict, ByWorkload, own_identity,
 };
 
 /// Hook and verdict by which the kernel counts plaintext that a permissive workload lets in.
@@ -52,6 +53,8 @@ pub struct Totals {
     pub handshakes_failed: u64,
     /// Records that found the queue to the writer full.
     pub records_dropped: u64,
+    /// Counted by the kernel.
+    pub coverage: CoverageTotals,
 }
 
 /// Where a record was lost.
@@ -88,6 +91,9 @@ pub struct Metrics {
     workloads: Gauge,
     attached: Family<ByHook, Gauge>,
     verdicts: Family<ByVerdict, Counter>,
+    coverage_bytes: Family<ByColumn, Counter>,
+    coverage_connections: Family<ByColumn, Counter>,
+    coverage_packets: Family<ByColumn, Counter>,
     /// Held while state is taken over and rendered, so that two scrapes do not mix.
     scrape: Mutex<()>,
 }
@@ -123,6 +129,9 @@ impl Metrics {
             workloads: Gauge::default(),
             attached: Family::default(),
             verdicts: Family::default(),
+            coverage_bytes: Family::default(),
+            coverage_connections: Family::default(),
+            coverage_packets: Family::default(),
             scrape: Mutex::new(()),
         };
         metrics.register(version);
@@ -218,6 +227,22 @@ impl Metrics {
             "How often an eBPF program reached a verdict since it was first attached, and the agent since it started",
             self.verdicts.clone(),
         );
+        r.register_with_unit(
+            "coverage",
+            "Payload that the kernel has seen at the pods of this node, since its maps were made",
+            Unit::Bytes,
+            self.coverage_bytes.clone(),
+        );
+        r.register(
+            "coverage_connections",
+            "TCP connections at the pods of this node, since the kernel's maps were made",
+            self.coverage_connections.clone(),
+        );
+        r.register(
+            "coverage_packets",
+            "Packets of UDP and other protocols at the pods of this node, since the kernel's maps were made",
+            self.coverage_packets.clone(),
+        );
     }
 
     /// Counters that alerts watch exist from the start: a rate needs a zero to begin from.
@@ -299,6 +324,7 @@ impl Metrics {
         self.take_status(status);
         self.take_certificates(certificates);
         self.take_totals(totals);
+        self.take_coverage(&totals.coverage);
         let mut page = String::new();
         text::encode(&mut page, &self.registry)?;
         Ok(page)
@@ -334,6 +360,26 @@ impl Metrics {
         }
         raise_to(&self.handshake_failures, totals.handshakes_failed);
         raise_to(&self.lost.get_or_create(&RecordLoss::Queue.into()), totals.records_dropped);
+    }
+
+    fn take_coverage(&self, coverage: &CoverageTotals) {
+        for (column, stream) in [
+            ("mtls", coverage.mtls),
+            ("plaintext", coverage.plaintext),
+            ("refused", coverage.refused),
+            ("unseen", coverage.unseen),
+        ] {
+            let labels = ByColumn { column };
+            raise_to(&self.coverage_bytes.get_or_create(&labels), stream.bytes);
+            raise_to(&self.coverage_connections.get_or_create(&labels), stream.connections);
+        }
+        for (column, datagrams) in
+            [("other", coverage.other), ("other_refused", coverage.other_refused)]
+        {
+            let labels = ByColumn { column };
+            raise_to(&self.coverage_bytes.get_or_create(&labels), datagrams.bytes);
+            raise_to(&self.coverage_packets.get_or_create(&labels), datagrams.packets);
+        }
     }
 
     fn take_certificates(&self, certificates: &Certificates) {

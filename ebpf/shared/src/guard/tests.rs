@@ -34,7 +34,7 @@ impl Known for Unasked {
 }
 
 fn passage(direction: Direction, kind: Kind, strict: bool, remote: Option<u32>) -> Passage {
-    Passage { direction, kind, strict, forged: false, remote }
+    Passage { direction, kind, strict, refuses_udp: false, forged: false, remote }
 }
 
 fn payload(direction: Direction, strict: bool, remote: Option<u32>, facts: Facts) -> Verdict {
@@ -159,4 +159,53 @@ fn plaintext_begins_with_the_outside_only_and_by_a_strict_pod_itself() {
         let accepted = (!strict).then_some(Plain::Accepted);
         assert_eq!(begins_plain(In, strict, None), accepted);
     }
+}
+
+#[test]
+fn udp_with_the_mesh_passes_or_is_refused_as_the_pod_says() {
+    for (direction, strict) in [(In, true), (In, false), (Out, true), (Out, false)] {
+        for remote in [WORKLOAD, SERVICE] {
+            let refusing =
+                Passage { refuses_udp: true, ..passage(direction, Kind::Udp, strict, remote) };
+            assert_eq!(guard(&refusing, &Unasked), Refuse(Event::GuardUdpRefused));
+            let passing = Passage { refuses_udp: false, ..refusing };
+            assert_eq!(guard(&passing, &Unasked), Pass(Event::GuardUdp));
+        }
+        // A resolver outside of the mesh, for one.
+        let outside = Passage { refuses_udp: true, ..passage(direction, Kind::Udp, strict, None) };
+        assert!(matches!(guard(&outside, &Unasked), Pass(_)), "{direction:?}");
+    }
+}
+
+#[test]
+fn each_packet_has_at_most_one_column() {
+    let (pass, refuse) = (Pass(Event::GuardOutside), Refuse(Event::GuardForged));
+    for (kind, passed, refused) in [
+        (Kind::Arp, None, None),
+        (Kind::Control, None, None),
+        (Kind::TcpSyn, None, Some(Column::Refused)),
+        (Kind::TcpBare, None, Some(Column::Refused)),
+        (Kind::TcpPayload, Some(Column::Plain), Some(Column::Refused)),
+        (Kind::Fragment, Some(Column::OtherPassed), Some(Column::OtherRefused)),
+        (Kind::Udp, Some(Column::OtherPassed), Some(Column::OtherRefused)),
+        (Kind::Tunnel, Some(Column::OtherPassed), Some(Column::OtherRefused)),
+        (Kind::Other, Some(Column::OtherPassed), Some(Column::OtherRefused)),
+        (Kind::Unreadable, Some(Column::OtherPassed), Some(Column::OtherRefused)),
+    ] {
+        for is_mesh in [true, false] {
+            assert_eq!(column(kind, pass, is_mesh), passed, "{kind:?}");
+            assert_eq!(column(kind, refuse, is_mesh), refused, "{kind:?}");
+        }
+    }
+    let around = Refuse(Event::GuardPlaintext);
+    assert_eq!(column(Kind::TcpPayload, around, true), Some(Column::Unseen));
+    assert_eq!(column(Kind::TcpPayload, around, false), Some(Column::Refused));
+    assert_eq!(column(Kind::TcpPayload, Pass(Event::GuardEnded), true), None);
+}
+
+#[test]
+fn the_agents_own_connection_with_somebody_outside_counts_as_plaintext() {
+    assert_eq!(agents(Party::workload(1)), (Event::GuardAgent, Column::Mtls));
+    let outside = Party::class(crate::ledger::Class::Private);
+    assert_eq!(agents(outside), (Event::GuardOutside, Column::Plain));
 }

@@ -74,6 +74,8 @@ fn who_sends_to_whom_is_read() {
         source_port: 0x1234,
         destination_port: 8080,
         kind: Kind::TcpPayload,
+        payload: 1,
+        sequence: 0,
     };
     let word = |octets| Address::v4(u32::from_ne_bytes(octets));
     let known = expected(word([10, 0, 0, 1]), word([10, 0, 0, 2]));
@@ -206,4 +208,19 @@ fn what_is_cut_short_or_contradicts_itself_is_unreadable() {
     assert_eq!(by_both(6, &wrong), Kind::Unreadable, "a TCP header of four words");
     wrong[12] = 0x60;
     assert_eq!(by_both(6, &wrong), Kind::Unreadable, "a TCP header beyond the packet");
+}
+
+#[test]
+fn what_counts_as_payload_is_behind_the_headers() {
+    let payload = |frame| parse(&Frame(frame)).payload;
+    assert_eq!(payload(v4(6, &tcp_with(ACK, 12, b"seven b"))), 7);
+    assert_eq!(payload(v6(6, &tcp_with(ACK, 0, b""))), 0);
+    let datagram = [&[0x12, 0x34, 0, 53, 0, 12, 0, 0][..], b"four"].concat();
+    assert_eq!(payload(v4(17, &datagram)), 4);
+    assert_eq!(payload(v6(17, &datagram)), 4);
+    assert_eq!(payload(v4(132, b"sctp")), 4);
+    // What fills a short frame up is nobody's.
+    let mut short = v4(6, &tcp_with(ACK, 0, b""));
+    short.resize(60, 0);
+    assert_eq!(payload(short), 0);
 }

@@ -43,7 +43,7 @@ fn fails(socket: &Path, command: &str, why: &str, hint: &str) {
 fn without_a_socket_the_path_is_named() {
     let (_directory, socket) = place();
     let why = format!("there is no agent's socket at {}", socket.display());
-    for command in ["status", "workloads", "connections", "certificates", "records"] {
+    for command in ["status", "workloads", "connections", "certificates", "coverage", "records"] {
         fails(&socket, command, &why, "is martlet-agent running on this node?");
     }
 }

@@ -11,6 +11,7 @@ use std::{
 
 use martlet_model::{
     AccessRecord,
+    coverage::Coverage,
     report::{Certificates, CheckReport, Connections, Status, Workloads},
 };
 use martlet_telemetry::{
@@ -26,6 +27,7 @@ pub struct Fixed {
     pub status: Status,
     pub workloads: Workloads,
     pub connections: Connections,
+    pub coverage: Coverage,
     pub certificates: Certificates,
     pub check: CheckReport,
 }
@@ -36,6 +38,9 @@ impl Reports for Fixed {
     }
     fn workloads(&self) -> Workloads {
         self.workloads.clone()
+    }
+    fn coverage(&self) -> Coverage {
+        self.coverage.clone()
     }
     fn connections(&self) -> Connections {
         self.connections.clone()

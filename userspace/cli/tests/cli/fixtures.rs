@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use martlet_model::{
     AccessRecord, Closed, ConnectionId, Mode, Party, Protection, Reporter, SpiffeId, TlsFacts,
     WorkloadName,
+    coverage::{Counterpart, Coverage, Datagrams, PairReport, Stream},
     report::{
         CertificateReport, Certificates, Check, CheckCategory, CheckReport, CheckResult,
         ConnectionReport, Connections, Counter, Hook, LeafReport, Repair, RepairKind, Status,
@@ -22,6 +23,7 @@ pub fn reports() -> Fixed {
         status: status(),
         workloads: workloads(),
         connections: connections(),
+        coverage: coverage(),
         certificates: certificates(),
         check: CheckReport {
             success: true,
@@ -35,6 +37,7 @@ pub fn nothing() -> Fixed {
         status: Status { counters: Vec::new(), hooks: Vec::new(), ..status() },
         workloads: Workloads { workloads: Vec::new() },
         connections: Connections { connections: Vec::new() },
+        coverage: Coverage { node: "one".parse().unwrap(), pairs: Vec::new() },
         certificates: Certificates { roots: Vec::new(), leaves: Vec::new() },
         check: CheckReport { success: true, categories: Vec::new() },
     }
@@ -261,4 +264,30 @@ fn identity(account: &str) -> SpiffeId {
 
 fn workload(name: &str) -> WorkloadName {
     WorkloadName { namespace: "shop".parse().unwrap(), name: name.parse().unwrap() }
+}
+
+pub fn coverage() -> Coverage {
+    let workload = |name: &str| Counterpart::Workload(self::workload(name));
+    let pairs = vec![
+        pair(workload("cart-0"), workload("web-0"), [(7 << 30, 40), (0, 0), (0, 2), (0, 0)]),
+        pair(workload("web-0"), workload("cart-0"), [(900 << 20, 0), (0, 0), (0, 0), (0, 0)]),
+        pair(Counterpart::Private, workload("web-0"), [(0, 0), (77_000, 3), (0, 0), (0, 0)]),
+        pair(workload("web-0"), Counterpart::Private, [(0, 0), (1_000_000, 0), (0, 0), (0, 0)]),
+        pair(workload("old-0"), workload("web-0"), [(0, 0), (0, 0), (0, 0), (512, 1)]),
+        PairReport {
+            other: Datagrams { bytes: 4096, packets: 64 },
+            other_refused: Datagrams { bytes: 12, packets: 1 },
+            ..pair(workload("cart-0"), Counterpart::Node, [(0, 0), (0, 0), (0, 0), (0, 0)])
+        },
+        pair(Counterpart::FormerWorkload, workload("web-0"), [(100, 1), (0, 0), (0, 0), (0, 0)]),
+    ];
+    Coverage { node: "one".parse().unwrap(), pairs }
+}
+
+/// Of mTLS, plaintext, refused, unseen.
+fn pair(from: Counterpart, to: Counterpart, streams: [(u64, u64); 4]) -> PairReport {
+    let [mtls, plaintext, refused, unseen] =
+        streams.map(|(bytes, connections)| Stream { bytes, connections });
+    let (other, other_refused) = (Datagrams::default(), Datagrams::default());
+    PairReport { from, to, mtls, plaintext, refused, unseen, other, other_refused }
 }

@@ -43,6 +43,60 @@ fn connections_with_both_identities() {
 }
 
 #[test]
+fn coverage_begins_with_what_is_not_encrypted_and_ends_with_a_verdict() {
+    page(reports(), "coverage", "coverage");
+}
+
+#[test]
+fn coverage_of_some_pairs_is_of_no_others() {
+    let agent = FakeAgent::start(reports());
+    let lines = |arguments: &[&str]| {
+        let output = run(&agent.socket(), &[&["coverage"], arguments].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        // A header, an empty line and the verdict.
+        stdout(&output).lines().count().saturating_sub(3)
+    };
+    for (arguments, pairs) in [
+        (&["--workload", "shop/cart-0"][..], 3),
+        (&["--workload", "cart-0"], 0),
+        (&["--namespace", "shop"], 7),
+        (&["--namespace", "pay"], 0),
+        (&["--only", "plaintext"], 2),
+        (&["--only", "plaintext", "--only", "unseen"], 3),
+        (&["--only", "strict"], 1),
+        (&["--only", "mtls", "--workload", "shop/cart-0"], 2),
+    ] {
+        assert_eq!(lines(arguments), pairs, "{arguments:?}");
+    }
+    let json = run(&agent.socket(), &["coverage", "--only", "strict", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(stdout(&json)).unwrap();
+    assert_eq!(json["pairs"].as_array().unwrap().len(), 1);
+    assert_eq!(json["pairs"][0]["from"], "private");
+}
+
+#[test]
+fn coverage_fails_on_what_it_was_told_to_fail_on() {
+    let agent = FakeAgent::start(reports());
+    let code = |arguments: &[&str]| {
+        run(&agent.socket(), &[&["coverage"], arguments].concat()).status.code()
+    };
+    for kind in ["plaintext", "unseen", "other", "refused", "other-refused", "strict", "mtls"] {
+        assert_eq!(code(&["--fail-on", kind]), Some(1), "{kind}");
+    }
+    assert_eq!(code(&[]), Some(0));
+    // Of what is asked for only.
+    assert_eq!(code(&["--fail-on", "plaintext", "--workload", "shop/cart-0"]), Some(0));
+    assert_eq!(
+        code(&["--fail-on", "plaintext", "--fail-on", "other", "--namespace", "pay"]),
+        Some(0)
+    );
+    assert_eq!(code(&["--fail-on", "nonsense"]), Some(2));
+    let agent = FakeAgent::start(nothing());
+    let output = run(&agent.socket(), &["coverage", "--fail-on", "plaintext"]);
+    assert_eq!(output.status.code(), Some(0), "there is none");
+}
+
+#[test]
 fn certificates_with_time_left_renewal_and_fingerprints() {
     page(reports(), "certificates", "certificates");
 }
@@ -98,7 +152,9 @@ pub fn without_times(page: &str) -> String {
 #[test]
 fn an_agent_with_nothing_to_tell_says_that() {
     let agent = FakeAgent::start(nothing());
-    let pages: String = ["status", "workloads", "connections", "certificates", "check", "records"]
+    let commands =
+        ["status", "workloads", "connections", "certificates", "coverage", "check", "records"];
+    let pages: String = commands
         .iter()
         .map(|command| {
             format!("$ martlet {command}\n{}", stdout(&run(&agent.socket(), &[command])))
@@ -116,6 +172,7 @@ fn json_is_what_the_agent_said() {
         ("status", said(serde_json::to_string(&reports.status))),
         ("workloads", said(serde_json::to_string(&reports.workloads))),
         ("connections", said(serde_json::to_string(&reports.connections))),
+        ("coverage", said(serde_json::to_string(&reports.coverage))),
         ("certificates", said(serde_json::to_string(&reports.certificates))),
         ("check", said(serde_json::to_string(&reports.check))),
         ("records", "[]\n".to_owned()),

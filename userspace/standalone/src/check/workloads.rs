@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use martlet_model::{Label, Mode, SpiffeId, TrustDomain, Workload, WorkloadName};
+use martlet_model::{Label, Mode, SpiffeId, TrustDomain, Udp, Workload, WorkloadName};
 
 use super::{Findings, Seen, text};
 use crate::{
@@ -30,6 +30,7 @@ struct Entry {
     addresses: Addresses,
     netns: Option<At<Option<NetnsSource>>>,
     mode: Mode,
+    udp: Udp,
 }
 
 type Addresses = Vec<(IpAddr, Option<Mark>)>;
@@ -72,7 +73,7 @@ impl Workloads {
         own_node: Option<&Label>,
         found: &mut Findings,
     ) {
-        let Entry { mark, name, account, node, addresses, netns, mode } = entry;
+        let Entry { mark, name, account, node, addresses, netns, mode, udp } = entry;
         let (Some(domain), Some(name), Some(service_account), Some(node)) =
             (trust_domain, name, account, node)
         else {
@@ -88,7 +89,7 @@ impl Workloads {
         let workload = Arc::new(workload);
         self.all.push(workload.clone());
         if let (true, Some(netns)) = (is_local, netns.and_then(|netns| netns.value)) {
-            self.local.push(LocalWorkload { workload, netns });
+            self.local.push(LocalWorkload { workload, netns, udp });
         }
     }
 }
@@ -113,6 +114,7 @@ fn read(
         addresses: addresses(&entry.addresses, found),
         netns: netns.map(|At { value, mark }| At { value: source(value, found), mark: *mark }),
         mode: mode(entry.mode.as_ref()),
+        udp: udp(entry.udp.as_ref()),
     }
 }
 
@@ -180,5 +182,12 @@ fn mode(given: Option<&file::Mode>) -> Mode {
     match given {
         None | Some(file::Mode::Permissive) => Mode::Permissive,
         Some(file::Mode::Strict) => Mode::Strict,
+    }
+}
+
+fn udp(given: Option<&file::Udp>) -> Udp {
+    match given {
+        None | Some(file::Udp::Pass) => Udp::Pass,
+        Some(file::Udp::Refuse) => Udp::Refuse,
     }
 }

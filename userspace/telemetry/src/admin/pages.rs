@@ -51,6 +51,7 @@ pub(super) fn private(admin: Admin, shutdown: CancellationToken) -> Router {
             "/certificates",
             get(async |State(p): State<Private>| report(p, |r| r.certificates()).await),
         )
+        .route("/coverage", get(async |State(p): State<Private>| report(p, |r| r.coverage()).await))
         .route("/check", get(async |State(p): State<Private>| report(p, |r| r.check()).await))
         .route("/records", get(records))
         .with_state(Private { admin, shutdown })

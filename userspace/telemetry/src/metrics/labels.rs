@@ -28,6 +28,7 @@ label_sets! {
     ByLane { lane: &'static str }
     ByOutcome { result: &'static str }
     ByCause { cause: &'static str }
+    ByColumn { column: &'static str }
     ByHook { hook: String }
     ByVerdict { hook: String, verdict: String }
     ByWorkload { workload: String }

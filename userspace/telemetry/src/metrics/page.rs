@@ -22,6 +22,10 @@ const LABELS: &[(&str, &str)] = &[
     ),
     ("closed", "why the connection ended; the reasons are in [records.md](records.md)"),
     (
+        "column",
+        "`mtls`, `plaintext`, `refused`, `unseen`, `other`, `other_refused`; what each means is in [coverage.md](coverage.md)",
+    ),
+    (
         "direction",
         "`inbound`: let in by a permissive workload; `outbound`: to an endpoint outside the mesh",
     ),

@@ -51,6 +51,9 @@ fn the_names_are_these() {
         "martlet_repairs_total",
         "martlet_hook_attached",
         "martlet_hook_verdicts_total",
+        "martlet_coverage_bytes_total",
+        "martlet_coverage_connections_total",
+        "martlet_coverage_packets_total",
     ];
     assert_eq!(names, wanted);
 }
