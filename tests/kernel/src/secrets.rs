@@ -55,7 +55,14 @@ impl Memory {
     /// The private keys in there, by the SPIFFE ID of a certificate there; a public key without one
     /// is not looked for.
     pub fn keys(&self) -> Result<BTreeMap<String, Vec<Scalar>>> {
-        let named = self.public_keys()?;
+        self.keys_of(&self.public_keys()?)
+    }
+
+    /// The private keys of these public ones, uncompressed points, each by its name.
+    pub fn keys_of(
+        &self,
+        named: &HashMap<Vec<u8>, String>,
+    ) -> Result<BTreeMap<String, Vec<Scalar>>> {
         let mut found: BTreeMap<String, Vec<Scalar>> = BTreeMap::new();
         for region in &self.regions {
             for bytes in region.windows(SCALAR).step_by(8).filter(|bytes| looks_random(bytes)) {

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use martlet_identity::SigningKey;
 use martlet_lab::{Agent, PORT, Pod, Stage, evidence, find_binary, wait_for};
 use martlet_tests_kernel::{
     children,
@@ -20,6 +21,8 @@ use martlet_tests_kernel::{
 };
 use nix::sys::signal::Signal;
 
+/// The end of what stands before a public key of P-256.
+const SPKI_END: &[u8] = b"\x03\x42\x00";
 const SEND: [&str; 4] = ["--then", "send", "--bytes", "1000"];
 const PATIENCE: Duration = Duration::from_secs(60);
 const ANSWERS: [&str; 6] =
@@ -130,6 +133,26 @@ fn no_private_key_is_in_any_artefact_and_a_planted_one_is_found() -> Result<()> 
         "no_private_key_is_in_any_artefact_and_a_planted_one_is_found",
         &[("keys", &known.len()), ("artefacts searched", &searched.len()), ("found", &0)],
     )
+}
+
+/// Made, asked for a certificate with, on a stack that nothing has overwritten since.
+#[test]
+fn a_key_is_in_memory_once_and_after_its_last_user_not_at_all() -> Result<()> {
+    let key = SigningKey::generate()?;
+    let made = Memory::of(std::process::id())?;
+    let request = key.csr()?.0;
+    let alive = Memory::of(std::process::id())?;
+    drop(key);
+    let dropped = Memory::of(std::process::id())?;
+    let at = request.windows(SPKI_END.len()).position(|bytes| bytes == SPKI_END);
+    let at = at.context("the request has a key")? + SPKI_END.len();
+    let public = request[at..at + 65].to_vec();
+    let found = alive.keys_of(&[(public, String::new())].into())?.remove("");
+    let secrets = Secrets::new(&found.context("the key is found while it lives")?)?;
+    // Each picture is in the later ones.
+    let copies = [&made, &alive, &dropped].map(|picture| picture.finds(&secrets));
+    assert_eq!(copies, [1, 1 + 1, 1 + 2]);
+    Ok(())
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! A workload's key: made in memory, never serialized, gone from there with its last user.
 //!
 //! It exists once, in memory of the cryptographic library, which overwrites what it gives back:
-//! `OPENSSL_free` in <https://github.com/aws/aws-lc/blob/v5.12.0/crypto/mem.c>. What its functions
-//! leave on the stack is overwritten here.
+//! `OPENSSL_free` in <https://github.com/aws/aws-lc/blob/v5.12.0/crypto/mem.c>.
 
 use std::{fmt, sync::Arc};
 
@@ -16,14 +15,10 @@ use rustls::{
     pki_types::{SubjectPublicKeyInfoDer, alg_id},
     sign::{self, Signer, public_key_to_spki},
 };
-use zeroize::Zeroize as _;
 
 use crate::IdentityError;
 
 const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
-
-/// More than the deepest calls below need.
-const STACK_BYTES: usize = 32 << 10;
 
 /// A certificate signing request (RFC 2986), DER.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +32,7 @@ pub struct SigningKey {
 
 impl SigningKey {
     pub fn generate() -> Result<Self, IdentityError> {
-        let made = leaving_no_trace(|| EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING));
+        let made = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING);
         Ok(Self { pair: Arc::new(made.map_err(|_| IdentityError::Key)?) })
     }
 
@@ -52,7 +47,7 @@ impl SigningKey {
     }
 
     fn signature(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let signed = leaving_no_trace(|| self.pair.sign(&SystemRandom::new(), message));
+        let signed = self.pair.sign(&SystemRandom::new(), message);
         signed.ok().map(|signature| signature.as_ref().to_vec())
     }
 }
@@ -102,21 +97,4 @@ impl Signer for SigningKey {
     fn scheme(&self) -> SignatureScheme {
         SCHEME
     }
-}
-
-/// Does `work`, and overwrites the stack that it has used.
-fn leaving_no_trace<T>(work: impl FnOnce() -> T) -> T {
-    #[inline(never)]
-    fn inside<T>(work: impl FnOnce() -> T) -> T {
-        work()
-    }
-    #[inline(never)]
-    fn overwrite() {
-        let mut below = [0_u8; STACK_BYTES];
-        below.zeroize();
-        std::hint::black_box(&below);
-    }
-    let result = inside(work);
-    overwrite();
-    result
 }

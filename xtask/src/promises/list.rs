@@ -178,6 +178,7 @@ pub const PROMISES: &[Promise] = &[
         tests: &[
             Test(KEYS, "no_private_key_is_in_any_artefact_and_a_planted_one_is_found"),
             Test(KEYS, "an_aborting_agent_leaves_no_core_where_another_program_leaves_one"),
+            Test(KEYS, "a_key_is_in_memory_once_and_after_its_last_user_not_at_all"),
             Test(KEYS, "the_key_of_a_withdrawn_workload_is_gone_from_memory"),
             Test(KEYS, "the_key_of_a_renewed_certificate_is_gone_from_memory"),
             Test(PRIVILEGES, "an_agent_with_exactly_its_capabilities_serves_and_can_do_no_more"),
