@@ -13,7 +13,9 @@ use std::{
 
 use aya::Pod;
 
-/// `BPF_OBJ_PIN` of `enum bpf_cmd`, Linux 4.4 (include/uapi/linux/bpf.h).
+/// `BPF_MAP_CREATE` of `enum bpf_cmd`, Linux 3.18 (include/uapi/linux/bpf.h); maps of maps since 4.12.
+const BPF_MAP_CREATE: libc::c_long = 0;
+/// `BPF_OBJ_PIN`, Linux 4.4.
 const BPF_OBJ_PIN: libc::c_long = 6;
 /// `BPF_OBJ_GET`, Linux 4.4.
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -30,6 +32,22 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// Entries that are read with one call. A bucket of a hash table must fit whole.
 const BATCH: usize = 4096;
+
+/// `BPF_MAP_TYPE_HASH_OF_MAPS` of `enum bpf_map_type`.
+const HASH_OF_MAPS: u32 = 13;
+
+/// The part of `union bpf_attr` that `BPF_MAP_CREATE` reads of a map without types.
+#[repr(C)]
+struct MapCreate {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    name: [u8; 16],
+}
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` and `BPF_OBJ_PIN` read.
 #[repr(C)]
@@ -113,6 +131,35 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     #[allow(unsafe_code)]
     // SAFETY: the kernel has just made this fd for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A map by whose entries of 64 bits other maps are found, each of the kind of `inner`. `flags` are
+/// those of `BPF_MAP_CREATE`.
+#[allow(unsafe_code)]
+pub fn map_of_maps(
+    inner: BorrowedFd<'_>,
+    max_entries: u32,
+    flags: u32,
+    name: &str,
+) -> io::Result<OwnedFd> {
+    let mut attributes = MapCreate {
+        kind: HASH_OF_MAPS,
+        key_size: 8,
+        value_size: 4,
+        max_entries,
+        flags,
+        inner_map_fd: number(inner),
+        numa_node: 0,
+        name: [0; 16],
+    };
+    // The last byte stays zero.
+    for (to, from) in attributes.name[..15].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    let fd = bpf(BPF_MAP_CREATE, &mut attributes)?;
+    let fd = libc::c_int::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this file descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -31,6 +31,7 @@ use crate::{
     maps::{self, Maps},
     object::object,
     pins::{MapPins, Pins},
+    quotas,
     repair::or_unknown,
     sysctl,
 };
@@ -324,6 +325,7 @@ fn load(pins: &Path, settings: &Settings) -> Result<Ebpf, KernelError> {
     for name in maps::NAMES {
         loader.map_pin_path(name, pins.join(name));
     }
+    quotas::prepare_plain(&pins.join("PLAIN"))?;
     loader.load(object).map_err(|error| KernelError::Load(Box::new(error)))
 }
 

@@ -1,20 +1,48 @@
 //! What each pod has for itself in the kernel's maps: the numbers that its quotas are kept by, and
 //! the guard's memory of its plaintext connections.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, io, os::fd::AsFd as _, path::Path};
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_LRU_HASH;
-use martlet_ebpf_shared::{Address, Begun, Connection, Plain, Used, limits::PLAIN};
+use martlet_ebpf_shared::{
+    Address, Begun, Connection, Plain, Used,
+    limits::{PLAIN, PODS},
+};
 
 use crate::{
-    KernelError,
+    KernelError, bpf,
     kept::gone,
     maps::{Maps, lock},
 };
 
+/// Memory is used by entries, not by capacity.
+const BPF_F_NO_PREALLOC: u32 = 1;
 /// `BPF_NOEXIST`: fails where there is an entry.
 pub(crate) const IF_MISSING: u64 = 1;
+
+/// Makes the map of the pods' memories, unless it is there.
+///
+/// The loader would give it types, and with them what the maps in it must be like; those that are
+/// made while the agent runs have none, and before Linux 6.2 the two count as different.
+pub fn prepare_plain(pin: &Path) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Pin { path: pin.to_owned(), source };
+    match bpf::open(pin) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        there => return there.map(drop).map_err(failed),
+    }
+    let inner = plain_of_one().map_err(KernelError::map("PLAIN"))?;
+    let made = bpf::map_of_maps(inner.fd().as_fd(), PODS as u32, BPF_F_NO_PREALLOC, "PLAIN");
+    made.and_then(|map| bpf::pin(map.as_fd(), pin)).map_err(failed)
+}
+
+/// One pod's memory.
+fn plain_of_one() -> Result<MapData, MapError> {
+    let (key, value) = (size_of::<Connection>() as u32, size_of::<Begun>() as u32);
+    let kind = BPF_MAP_TYPE_LRU_HASH as u32;
+    let wanted = aya_obj::Map::new_from_params(kind, key, value, PLAIN as u32, 0);
+    MapData::create(wanted, "PLAIN_OF_ONE", None)
+}
 
 impl Maps {
     /// A workload's numbers begin at zero, unless it has some.
@@ -59,10 +87,7 @@ impl Maps {
         if plain.keys().any(|key| matches!(key, Ok(key) if key == netns)) {
             return Ok(());
         }
-        let (key, value) = (size_of::<Connection>() as u32, size_of::<Begun>() as u32);
-        let kind = BPF_MAP_TYPE_LRU_HASH as u32;
-        let wanted = aya_obj::Map::new_from_params(kind, key, value, PLAIN as u32, 0);
-        let made = MapData::create(wanted, "PLAIN_OF_ONE", None).map_err(&failed)?;
+        let made = plain_of_one().map_err(&failed)?;
         let made: HashMap<_, Connection, Begun> =
             Map::LruHashMap(made).try_into().map_err(&failed)?;
         existing(plain.insert(netns, &made, IF_MISSING)).map_err(&failed)
