@@ -1,18 +1,10 @@
 //! An agent whose wall clock jumps, by libfaketime: what it proves itself with is not valid for
 //! others then, or theirs not for it.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
-use martlet_lab::{Agent, Stage, wait_for};
-use rand::Rng as _;
-
-use crate::trial::{Struck, Trial, now};
-
-const HOLD: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_secs(20);
-const HOUR: i64 = 3600;
-const YEAR: i64 = 365 * 24 * HOUR;
+use anyhow::{Context as _, Result};
+use martlet_lab::{Agent, Stage};
 
 fn file(agent: &Agent) -> Result<PathBuf> {
     Ok(agent.node().directory()?.join("clock"))
@@ -46,28 +38,4 @@ pub fn set(agent: &Agent, seconds: i64) -> Result<()> {
     let (file, new) = (file(agent)?, file(agent)?.with_extension("new"));
     fs::write(&new, format!("{seconds:+}s\n"))?;
     fs::rename(new, file).context("setting a clock")
-}
-
-/// By hours to decades, forwards or backwards: beyond the part of a certificate's life after which
-/// it is renewed, or beyond the life of the authority itself.
-pub fn jump(trial: &mut Trial) -> Result<Struck> {
-    let victim = trial.any();
-    let sizes = [15 * HOUR, 25 * HOUR, YEAR, 30 * YEAR, -2 * HOUR, -25 * HOUR, -YEAR];
-    let seconds = sizes[trial.rng.random_range(0..sizes.len())];
-    let agent = trial.agent(victim);
-    let before = renewals(agent)?;
-    set(agent, seconds)?;
-    // Also if it fails, for want of a valid authority.
-    wait_for("the agent to renew what its clock calls old", PATIENCE, || {
-        Ok((renewals(agent)? > before).then_some(()))
-    })?;
-    trial.hold(HOLD)?;
-    let agent = trial.agent(victim);
-    ensure!(agent.is_running(), "it has ended: {}", agent.log());
-    set(agent, 0)?;
-    Ok(Struck { ended: now(), spared_near: false })
-}
-
-fn renewals(agent: &Agent) -> Result<f64> {
-    agent.metric("martlet_certificate_renewals_total", &[])
 }

@@ -35,7 +35,7 @@ impl Series {
     }
 
     pub fn run(self) -> Result<()> {
-        let count = number("MARTLET_FAULTS")?.unwrap_or(if is_long() { 1000 } else { 30 });
+        let count = number("MARTLET_FAULTS")?.unwrap_or(if is_long() { 1000 } else { 10 });
         let seed = number("MARTLET_SEED")?.unwrap_or_else(|| rand::rng().random_range(0..1 << 40));
         println!("{}: MARTLET_SEED={seed} MARTLET_FAULTS={count}", self.test);
         let mut shown = Shown::default();
