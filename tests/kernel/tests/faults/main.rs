@@ -91,3 +91,9 @@ fn a_bad_node_file_is_refused_and_interrupts_nothing() -> Result<()> {
     let name = "a_bad_node_file_is_refused_and_interrupts_nothing";
     Series::new(name, files::bad_node_file).run()
 }
+
+#[test]
+fn a_clock_that_jumps_leaks_nothing_and_service_is_back_when_it_is_right() -> Result<()> {
+    let name = "a_clock_that_jumps_leaks_nothing_and_service_is_back_when_it_is_right";
+    Series { prepare: clock::with_own_clocks, ..Series::new(name, clock::jump) }.run()
+}
