@@ -23,6 +23,24 @@ macro_rules! load {
     }};
 }
 
+/// Reads a field that is declared as 32 bits and is a pointer to the program.
+macro_rules! load_pointer {
+    ($context:expr, $offset:expr) => {{
+        let value: u64;
+        // SAFETY: as in `load`; the verifier knows what the field points to.
+        unsafe {
+            core::arch::asm!(
+                "{value} = *(u32 *)({context} + {offset})",
+                value = out(reg) value,
+                context = in(reg) $context,
+                offset = const $offset,
+                options(nostack, readonly, preserves_flags)
+            )
+        };
+        value as usize
+    }};
+}
+
 /// Writes a 32-bit field.
 macro_rules! store {
     ($context:expr, $offset:expr, $value:expr) => {{
@@ -63,4 +81,4 @@ macro_rules! store_v6 {
     }};
 }
 
-pub(crate) use {load, load_v6, store, store_v6};
+pub(crate) use {load, load_pointer, load_v6, store, store_v6};

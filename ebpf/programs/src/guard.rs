@@ -29,7 +29,7 @@ use martlet_ebpf_shared::{
 };
 
 use crate::{
-    context::load,
+    context::{load, load_pointer},
     ledger,
     log::tell,
     maps::{ASKING, DIALS, GUARDED, PLAIN, RECEIVERS, REFUSED, count},
@@ -42,6 +42,8 @@ const PASS: i32 = -1;
 const DROP: i32 = 2;
 
 const LENGTH: usize = offset_of!(__sk_buff, len);
+const DATA: usize = offset_of!(__sk_buff, data);
+const DATA_END: usize = offset_of!(__sk_buff, data_end);
 const INTERFACE: usize = offset_of!(__sk_buff, ifindex);
 const STATE: usize = offset_of!(bpf_sock, state);
 
@@ -62,6 +64,14 @@ struct Frame(*mut __sk_buff);
 impl Bytes for Frame {
     #[inline(always)]
     fn read<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        let start = load_pointer!(self.0, DATA) as *const u8;
+        let end = load_pointer!(self.0, DATA_END) as *const u8;
+        // Headers are almost always where the program can read them itself.
+        let bytes = start.wrapping_add(at as usize);
+        if bytes.wrapping_add(N) <= end {
+            // SAFETY: between the packet's start and its end, as the verifier checks.
+            return Some(unsafe { bytes.cast::<[u8; N]>().read_unaligned() });
+        }
         let mut bytes = [0; N];
         // SAFETY: the helper writes N bytes, or none and fails.
         let failed =
@@ -106,10 +116,14 @@ fn verdict(
     packet: &Packet,
     guarded: &Guarded,
 ) -> Verdict {
-    let connection = connection(direction, packet, guarded);
-    let strict = guarded.strict != 0;
     let is_own = *own(guarded, &packet.source) == packet.source;
     let is_honest = is_own == (direction == Direction::Out);
+    // Half of all packets are bare acknowledgments, which pass whoever the other side is.
+    if packet.kind == Kind::TcpBare && is_honest {
+        return Verdict::Pass(Event::GuardBare);
+    }
+    let connection = connection(direction, packet, guarded);
+    let strict = guarded.strict != 0;
     let known = Conversation {
         skb,
         connection: &connection,
@@ -121,11 +135,7 @@ fn verdict(
     if packet.kind == Kind::TcpPayload && is_honest && known.is_agents(direction, strict) {
         return known.count_lane(direction, packet);
     }
-    // Half of all packets are bare acknowledgments, which pass whoever the other side is.
-    let remote = match packet.kind {
-        Kind::TcpBare => Membership::default(),
-        _ => ledger::membership(&connection.remote),
-    };
+    let remote = ledger::membership(&connection.remote);
     let forged = match direction {
         Direction::Out if is_own => false,
         Direction::Out => {
