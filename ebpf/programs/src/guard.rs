@@ -16,14 +16,15 @@ use aya_ebpf::{
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
     helpers::generated::{
-        bpf_get_listener_sock, bpf_sk_release, bpf_skb_load_bytes, bpf_skc_lookup_tcp,
+        bpf_get_listener_sock, bpf_sk_release, bpf_skb_ancestor_cgroup_id, bpf_skb_load_bytes,
+        bpf_skc_lookup_tcp,
     },
     macros::classifier,
     programs::TcContext,
 };
 use martlet_ebpf_shared::{
-    Address, Begun, Connection, Dial, Event, Guarded, Membership, Plain,
-    guard::{self, Direction, Known, Owner, Passage, Verdict},
+    Address, Begun, Connection, Dial, Endpoint, Event, Guarded, Membership, Plain,
+    guard::{self, Direction, Known, Owner, Passage, Sender, Verdict},
     ledger::{Amount, Class, Column, Pair, Party},
     packet::{self, Bytes, Kind, Packet},
 };
@@ -32,7 +33,7 @@ use crate::{
     context::{load, load_pointer},
     ledger,
     log::tell,
-    maps::{ASKING, DIALS, GUARDED, PLAIN, RECEIVERS, REFUSED, count},
+    maps::{ASKING, DIALS, GUARDED, PLAIN, PROBES, RECEIVERS, REFUSED, count},
     socket::Socket,
 };
 
@@ -155,7 +156,7 @@ fn verdict(
     let mut column = guard::column(packet.kind, verdict, member.is_some());
     let mut units = 1;
     if packet.kind == Kind::TcpSyn && !forged {
-        let began = guard::begins_plain(direction, strict, member);
+        let began = guard::begins_plain(direction, strict, member, &known);
         if begin(&connection, began, packet.sequence) {
             column = Some(Column::Plain);
         }
@@ -314,6 +315,37 @@ impl Known for Conversation<'_> {
         // LRU map was used again in this moment.
         plain.get_ptr(self.connection).and_then(|begun| Plain::from_value(unsafe { (*begun).kind }))
     }
+
+    #[inline(always)]
+    fn sender(&self) -> Sender {
+        let Connection { local, local_port, .. } = *self.connection;
+        match PROBES.get_ptr(&Endpoint::new(local, local_port)) {
+            // SAFETY: entries are freed after a grace period. No cgroup has the number 0.
+            Some(cgroup) => match unsafe { *cgroup } {
+                cgroup if cgroup != 0 && is_sent_from(self.skb, cgroup) => Sender::Prober,
+                _ => Sender::NotProber,
+            },
+            None => Sender::Anybody,
+        }
+    }
+}
+
+/// How deep below the root of all cgroups a prober's processes may be.
+const CGROUP_LEVELS: i32 = 16;
+
+/// Whether a packet's own socket was made in a cgroup or below it. The kernel sets a packet's socket
+/// to the one that sends it, also for raw ones, and keeps it until the packet is received: what the
+/// node forwards by its routes has none.
+#[inline(always)]
+fn is_sent_from(skb: *mut __sk_buff, cgroup: u64) -> bool {
+    for level in 0..CGROUP_LEVELS {
+        // SAFETY: the context is that of a tc program.
+        let ancestor = unsafe { bpf_skb_ancestor_cgroup_id(skb, level) };
+        if ancestor == cgroup || ancestor == 0 {
+            return ancestor == cgroup;
+        }
+    }
+    false
 }
 
 impl Conversation<'_> {

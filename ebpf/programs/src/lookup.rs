@@ -9,7 +9,7 @@ use core::mem::offset_of;
 
 use aya_ebpf::{bindings::bpf_sk_lookup, macros::sk_lookup, programs::SkLookupContext};
 use martlet_ebpf_shared::{
-    Address, Event, Flow, ListenerKey, ListeningKey, Receiver, Role,
+    Address, Connection, Event, Flow, ListenerKey, ListeningKey, Plain, Receiver, Role,
     decide::{self, Arrival, Lookup},
     ledger::{Class, Party},
 };
@@ -18,7 +18,7 @@ use crate::{
     context::{load, load_v6},
     ledger,
     log::tell,
-    maps::{ASKING, FOUND, LISTENERS, LISTENING, PUBLISHED, RECEIVERS},
+    maps::{ASKING, FOUND, LISTENERS, LISTENING, PLAIN, PUBLISHED, RECEIVERS},
 };
 
 const PASS: u32 = 1;
@@ -66,8 +66,7 @@ fn lookup(context: &SkLookupContext, pod_strict: bool) -> u32 {
     // Network byte order in the lower half of the word.
     let source_port = u16::from_be(load!(raw, REMOTE_PORT) as u16);
     let port = load!(raw, LOCAL_PORT);
-    let arrival = arrival(remote, source_port, local, port, pod_strict);
-    match decide::lookup(&arrival) {
+    match decide(remote, source_port, local, port as u16, pod_strict) {
         Lookup::Pass(event) => {
             tell(event, &remote, &local, port as u16);
             PASS
@@ -78,37 +77,62 @@ fn lookup(context: &SkLookupContext, pod_strict: bool) -> u32 {
             DROP
         }
         Lookup::Outbound => {
-            assign(context, &arrival, source_port, Role::Outbound, Event::LookupOutbound)
+            assign(context, remote, local, source_port, port as u16, Role::Outbound)
         }
-        Lookup::Inbound => {
-            assign(context, &arrival, source_port, Role::Inbound, Event::LookupInbound)
-        }
+        Lookup::Inbound => assign(context, remote, local, source_port, port as u16, Role::Inbound),
     }
 }
 
+/// Decides where what is known ends: an arrival that is put together from two branches has fields
+/// of which the verifier does not know that they were written.
 #[inline(always)]
-fn arrival(
+fn decide(
     remote: Address,
     source_port: u16,
     local: Address,
-    port: u32,
+    port: u16,
     pod_strict: bool,
-) -> Arrival {
+) -> Lookup {
     let receiver = receiver(&local);
-    let strict = receiver.map(|receiver| receiver.strict != 0);
-    let port = port as u16;
-    let (published, member, listening) = (None, None, false);
-    let mut arrival =
-        Arrival { remote, local, port, pod_strict, published, strict, member, listening };
+    let arrival = Arrival {
+        remote,
+        local,
+        port,
+        pod_strict,
+        published: None,
+        strict: receiver.map(|receiver| receiver.strict != 0),
+        member: None,
+        listening: false,
+        is_probe: false,
+    };
     if remote == local {
         let flow = Flow { address: local, source_port, port };
         // SAFETY: as in `receiver`.
-        arrival.published = PUBLISHED.get_ptr(&flow).map(|published| unsafe { (*published).kind });
-        return arrival;
+        let published = PUBLISHED.get_ptr(&flow).map(|published| unsafe { (*published).kind });
+        return decide::lookup(&Arrival { published, ..arrival });
     }
-    arrival.member = ledger::membership(&remote).member();
-    arrival.listening = receiver.is_some_and(|receiver| listens(receiver.netns, &local, port));
-    arrival
+    let member = ledger::membership(&remote).member();
+    let listening = receiver.is_some_and(|receiver| listens(receiver.netns, &local, port));
+    let is_probe = receiver.is_some_and(|receiver| is_probe(receiver.netns, &arrival, source_port));
+    decide::lookup(&Arrival { member, listening, is_probe, ..arrival })
+}
+
+/// Whether the guard has just seen this SYN come from the prober. Each SYN that comes into the pod
+/// writes or removes the entry of its connection, so none is there for a later look-alike.
+#[inline(always)]
+fn is_probe(netns: u64, arrival: &Arrival, source_port: u16) -> bool {
+    let connection = Connection {
+        netns,
+        local: arrival.local,
+        remote: arrival.remote,
+        local_port: arrival.port,
+        remote_port: source_port,
+        padding: 0,
+    };
+    // SAFETY: maps are freed after a grace period.
+    let Some(plain) = (unsafe { PLAIN.get(&netns) }) else { return false };
+    // SAFETY: a number, as in the guard.
+    plain.get_ptr(&connection).is_some_and(|began| unsafe { (*began).kind } == Plain::Probe as u32)
 }
 
 #[inline(always)]
@@ -154,19 +178,21 @@ fn listens(netns: u64, local: &Address, port: u16) -> bool {
 #[inline(always)]
 fn assign(
     context: &SkLookupContext,
-    arrival: &Arrival,
+    remote: Address,
+    local: Address,
     source_port: u16,
+    port: u16,
     role: Role,
-    event: Event,
 ) -> u32 {
-    let key = ListenerKey { address: arrival.local, role: role as u32 };
-    let (event, answer) = match LISTENERS.redirect_sk_lookup(context, key, 0) {
-        Ok(()) => (event, PASS),
-        Err(_) => {
-            refused(arrival.remote, arrival.local, source_port, arrival.port);
+    let key = ListenerKey { address: local, role: role as u32 };
+    let (event, answer) = match (LISTENERS.redirect_sk_lookup(context, key, 0), role) {
+        (Ok(()), Role::Outbound) => (Event::LookupOutbound, PASS),
+        (Ok(()), Role::Inbound) => (Event::LookupInbound, PASS),
+        (Err(_), _) => {
+            refused(remote, local, source_port, port);
             (Event::LookupRefusedNoAgent, DROP)
         }
     };
-    tell(event, &arrival.remote, &arrival.local, arrival.port);
+    tell(event, &remote, &local, port);
     answer
 }

@@ -134,6 +134,11 @@ pub static REFUSED: LruHashMap<Connection, u32, 16_384> = LruHashMap::new();
 /// would look for a socket.
 #[btf_map]
 pub static ASKING: PerCpuArray<u32, 1> = PerCpuArray::new();
+/// Addresses and ports of this node's workloads at which the prober may probe in plaintext, with the
+/// number of the prober's cgroup; 0 while there is none, and nobody may. Written by the agent.
+/// Missing: nobody may.
+#[btf_map]
+pub static PROBES: HashMap<Endpoint, u64, 65_536, GROWING> = HashMap::new();
 
 /// One number for each `Event`, per CPU.
 #[btf_map]

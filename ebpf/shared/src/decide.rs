@@ -78,6 +78,8 @@ pub struct Arrival {
     pub member: Option<u32>,
     /// Whether the application listens on the local port.
     pub listening: bool,
+    /// Whether the guard has seen this SYN come from the prober to a declared port.
+    pub is_probe: bool,
 }
 
 /// Where a SYN goes.
@@ -110,6 +112,7 @@ pub fn lookup(arrival: &Arrival) -> Lookup {
     };
     let enrolled = matches!(arrival.member, Some(member) if member == Member::Workload as u32);
     match (enrolled, strict, arrival.listening) {
+        (false, true, _) if arrival.is_probe => Lookup::Pass(Event::LookupProbe),
         (false, true, _) => Lookup::Refuse(Event::LookupRefusedPlaintext),
         (false, false, _) => Lookup::Pass(Event::LookupPlaintext),
         (true, _, true) => Lookup::Inbound,
@@ -222,6 +225,7 @@ mod tests {
             strict: Some(true),
             member: WORKLOAD,
             listening: true,
+            is_probe: false,
         }
     }
 
@@ -281,6 +285,17 @@ mod tests {
         for port in [511, 1024, 8080] {
             assert_eq!(lookup(&Arrival { port, ..own }), Lookup::Pass(Event::LookupOwn));
         }
+    }
+
+    #[test]
+    fn a_probe_is_let_in_by_a_strict_pod_and_by_no_undeclared_address() {
+        let probe = Arrival { member: None, is_probe: true, ..arrival() };
+        assert_eq!(lookup(&probe), Lookup::Pass(Event::LookupProbe));
+        let look_alike = Arrival { is_probe: false, ..probe };
+        assert_eq!(lookup(&look_alike), Lookup::Refuse(Event::LookupRefusedPlaintext));
+        let undeclared = Arrival { strict: None, ..probe };
+        assert_eq!(lookup(&undeclared), Lookup::Refuse(Event::LookupRefusedAddress));
+        assert_eq!(lookup(&Arrival { member: WORKLOAD, ..probe }), Lookup::Inbound);
     }
 
     #[test]

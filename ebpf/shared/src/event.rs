@@ -48,6 +48,7 @@ events! {
     LookupInbound = "lookup" / "to_inbound";
     LookupOwn = "lookup" / "passed_own";
     LookupPlaintext = "lookup" / "passed_plaintext";
+    LookupProbe = "lookup" / "passed_probe";
     LookupRefusedPlaintext = "lookup" / "refused_plaintext";
     LookupRefusedAddress = "lookup" / "refused_undeclared_address";
     LookupRefusedNoOrigin = "lookup" / "refused_no_origin";
@@ -60,6 +61,7 @@ events! {
     GuardOwn = "guard" / "passed_own_connection";
     GuardOlder = "guard" / "passed_older_connection";
     GuardEnded = "guard" / "passed_ended_connection";
+    GuardProbe = "guard" / "passed_probe";
     GuardUdp = "guard" / "passed_udp";
     GuardControl = "guard" / "passed_control";
     GuardOther = "guard" / "passed_other_protocol";

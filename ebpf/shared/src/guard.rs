@@ -45,11 +45,24 @@ pub struct Passage {
     pub remote: Option<u32>,
 }
 
+/// Who sends to a pod.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sender {
+    /// The prober of this node, to a port that was declared for it.
+    Prober,
+    /// Somebody else, to such a port.
+    NotProber,
+    /// Somebody, to any other port.
+    Anybody,
+}
+
 /// What is known about a packet's connection; asked only where it matters, since it costs.
 pub trait Known {
     fn owner(&self) -> Owner;
     /// How it began, if it began as plaintext that was allowed.
     fn began(&self) -> Option<Plain>;
+    /// Who sends this packet; asked for what arrives only.
+    fn sender(&self) -> Sender;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,8 +119,12 @@ fn payload(direction: Direction, is_mesh: bool, strict: bool, known: &impl Known
             (true, Some(_)) => Pass(Event::GuardOlder),
             // Without a socket: those of network namespaces and machines inside the pod.
             (false, Some(Plain::Opened)) => Pass(Event::GuardOwn),
-            // It was pushed out of the list of what began in plaintext.
-            (false, None) if owner == Owner::Pod => Pass(Event::GuardOwn),
+            (false, began) => match known.sender() {
+                Sender::Prober => Pass(Event::GuardProbe),
+                // It was pushed out of the list of what began in plaintext.
+                Sender::Anybody if began.is_none() && owner == Owner::Pod => Pass(Event::GuardOwn),
+                _ => Refuse(Event::GuardPlaintext),
+            },
             _ => Refuse(Event::GuardPlaintext),
         },
     }
@@ -139,13 +156,18 @@ pub fn column(kind: Kind, verdict: Verdict, is_mesh: bool) -> Option<Column> {
 }
 
 /// How a new connection begins, if it is one in plaintext that is allowed: with somebody outside
-/// the mesh, who is not the one to open it if the pod is strict.
+/// the mesh, who is not the one to open it if the pod is strict, unless it is the prober.
 #[inline(always)]
-pub fn begins_plain(direction: Direction, strict: bool, remote: Option<u32>) -> Option<Plain> {
+pub fn begins_plain(
+    direction: Direction,
+    strict: bool,
+    remote: Option<u32>,
+    known: &impl Known,
+) -> Option<Plain> {
     match direction {
         _ if is_mesh(remote) => None,
         Direction::Out => Some(Plain::Opened),
-        Direction::In if strict => None,
+        Direction::In if strict => (known.sender() == Sender::Prober).then_some(Plain::Probe),
         Direction::In => Some(Plain::Accepted),
     }
 }

@@ -210,6 +210,8 @@ pub enum Plain {
     Opened = 1,
     /// The other side has opened it.
     Accepted = 2,
+    /// The prober has opened it, to a declared probe port.
+    Probe = 3,
 }
 
 impl Plain {
@@ -218,6 +220,7 @@ impl Plain {
         match value {
             1 => Some(Self::Opened),
             2 => Some(Self::Accepted),
+            3 => Some(Self::Probe),
             _ => None,
         }
     }

@@ -16,6 +16,8 @@ pub struct Mesh {
     outside: Vec<Pod>,
     services: Vec<Value>,
     policies: Vec<Value>,
+    /// Names of pods, with the ports at which they are probed.
+    probes: Vec<(String, Vec<u16>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +50,7 @@ impl Mesh {
             outside: Vec::new(),
             services: Vec::new(),
             policies: Vec::new(),
+            probes: Vec::new(),
         }
     }
 
@@ -80,6 +83,14 @@ impl Mesh {
     pub fn leave_outside(&mut self, pod: &Pod) {
         self.withdraw(pod);
         self.outside.push(pod.clone());
+    }
+
+    /// Declares ports of a pod at which `Node::prober` may probe in plaintext.
+    pub fn probes(&mut self, pod: &Pod, ports: &[u16]) {
+        self.probes.retain(|(name, _)| name != pod.name());
+        if !ports.is_empty() {
+            self.probes.push((pod.name().to_owned(), ports.to_vec()));
+        }
     }
 
     /// Nothing is said about the pod any more: it is undecided.
@@ -124,7 +135,7 @@ impl Mesh {
         let directory = node.directory()?;
         let here = self.outside.iter().filter(|pod| pod.node().name() == node.name());
         let outside: Vec<_> = here.map(|pod| json!({ "path": pod.netns().path() })).collect();
-        Ok(json!({
+        let mut file = json!({
             "trustDomain": self.trust_domain,
             "authority": { "directory": self.authority },
             "node": {
@@ -136,11 +147,23 @@ impl Mesh {
                 "metrics": "127.0.0.1:15020",
                 "accessLog": directory.join("access.log"),
             },
-            "workloads": self.members.iter().map(|member| member.entry(node)).collect::<Vec<_>>(),
+            "workloads": self.members.iter().map(|member| self.entry(member, node)).collect::<Vec<_>>(),
             "outside": outside,
             "services": self.services,
             "policies": self.policies,
-        }))
+        });
+        if !self.probes.is_empty() {
+            file["node"]["prober"] = json!({ "cgroup": node.prober() });
+        }
+        Ok(file)
+    }
+
+    fn entry(&self, member: &Member, node: &Node) -> Value {
+        let mut entry = member.entry(node);
+        if let Some((_, ports)) = self.probes.iter().find(|(name, _)| name == member.pod.name()) {
+            entry["probes"] = json!(ports);
+        }
+        entry
     }
 }
 

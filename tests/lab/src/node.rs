@@ -58,6 +58,11 @@ impl Node {
         self.site.bpffs().join(&self.name)
     }
 
+    /// The cgroup of whoever probes pods, as kubelet does; it is made when a program starts in it.
+    pub fn prober(&self) -> PathBuf {
+        self.cgroup.join("kubelet")
+    }
+
     /// A directory of this node's own.
     pub fn directory(&self) -> Result<PathBuf> {
         let path = self.site.directory().join("nodes").join(&self.name);
@@ -113,7 +118,7 @@ impl Node {
 
     /// A program of the node in a cgroup of its own below the node's, made when it starts.
     pub fn command_in(&self, cgroup: &str, program: impl AsRef<Path>) -> Program {
-        let label = format!("{}.{cgroup}", self.name);
+        let label = format!("{}.{}", self.name, cgroup.replace('/', "."));
         Program::new(
             &self.site,
             program.as_ref(),

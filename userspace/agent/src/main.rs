@@ -11,6 +11,7 @@ mod coverage;
 mod issuer;
 mod limits;
 mod outside;
+mod probing;
 mod renewal;
 mod reports;
 mod uninstall;

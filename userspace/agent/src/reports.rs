@@ -67,6 +67,7 @@ pub struct Shared {
     pub confinement: OnceLock<Confinement>,
     configuration: Mutex<InUse>,
     states: Mutex<BTreeMap<WorkloadName, State>>,
+    prober_problem: Mutex<Option<String>>,
     pub issuer: Arc<Issuer>,
     pub dataplane: Arc<Dataplane>,
     pub view: Arc<ArcSwap<View>>,
@@ -97,6 +98,7 @@ impl Shared {
             confinement: OnceLock::new(),
             configuration: Mutex::new(configuration),
             states: Mutex::default(),
+            prober_problem: Mutex::default(),
             issuer,
             dataplane,
             view,
@@ -125,6 +127,14 @@ impl Shared {
 
     pub fn set_waiting(&self, name: &WorkloadName, reason: String) {
         lock(&self.states).insert(name.clone(), State::Seen(reason));
+    }
+
+    /// Why nobody can probe in plaintext who may; whether that is news.
+    pub fn set_prober_problem(&self, problem: Option<String>) -> bool {
+        let mut known = lock(&self.prober_problem);
+        let is_news = *known != problem;
+        *known = problem;
+        is_news
     }
 
     /// Those that are steered now, and no others; those that wait stay what they are if they are
@@ -157,6 +167,7 @@ impl Shared {
             None => {}
         }
         reasons.extend_from_slice(lock(&self.upkeep).open());
+        reasons.extend(lock(&self.prober_problem).clone());
         let states = lock(&self.states);
         for wanted in &lock(&self.configuration).file.local {
             let name = &wanted.workload.name;

@@ -45,6 +45,7 @@ use crate::{
     issuer::Issuer,
     limits::LOOK_INTERVAL,
     outside::Decided,
+    probing::Probing,
     renewal::Renewal,
     reports::{Shared, State},
 };
@@ -70,6 +71,7 @@ pub struct Workloads {
     outside: Decided,
     /// Whether the kernel still has to be told who is in the mesh.
     members_due: bool,
+    probing: Probing,
     accepting: TaskTracker,
 }
 
@@ -108,6 +110,7 @@ impl Workloads {
             leftovers: true,
             outside: Decided::new(),
             members_due: false,
+            probing: Probing::default(),
             accepting: TaskTracker::new(),
         }
     }
@@ -194,6 +197,8 @@ impl Workloads {
         self.outside.become_like(&file.outside);
         self.leftovers = true;
         self.members_due = true;
+        self.probing.declare(file);
+        self.probing.keep(&self.node, &self.shared);
         let told = self.tell_members();
         self.close_plaintext();
         self.forget_leftovers();
@@ -221,6 +226,7 @@ impl Workloads {
             self.abandon(&name, "its network namespace is gone");
         }
         self.enroll_waiting();
+        self.probing.keep(&self.node, &self.shared);
         if let Err(error) = self.tell_members() {
             warn!(error = chain(&error), "the kernel does not know all of the mesh yet");
         }

@@ -123,6 +123,7 @@ impl Sight {
             return Ok(None);
         }
         let is_outbound = match shared.maps.began(&connection(netns, socket))? {
+            Some(Plain::Probe) => return Ok(None),
             Some(began) => began == Plain::Opened,
             None => self.seems_opened(socket),
         };

@@ -30,6 +30,8 @@ pub enum KernelError {
     ReadMap { map: &'static str, source: io::Error },
     #[error("opening the cgroup {path}")]
     Cgroup { path: PathBuf, source: io::Error },
+    #[error("{path} is no cgroup v2, or the root of all; the prober needs one of its own")]
+    NoProber { path: PathBuf },
     #[error("the agent is not below the cgroup {path}; its own sockets must pass the hooks there")]
     AgentOutside { path: PathBuf },
     #[error("using the pin directory {path}")]

@@ -27,6 +27,7 @@ mod object;
 mod outside;
 mod pins;
 mod pod;
+mod prober;
 mod process;
 mod qdisc;
 mod quotas;
@@ -48,6 +49,7 @@ pub use martlet_ebpf_shared::{
 pub use netns::Netns;
 pub use node::{Look, Node, Settings};
 pub use pod::{Dialer, Listeners, Pod, Repaired, Terms};
+pub use prober::Prober;
 pub use process::{cgroup_root, peer_of, raise_open_files, terminate};
 pub use repair::Finding;
 pub use uninstall::{Idle, Installed};

@@ -45,6 +45,7 @@ pub const NAMES: &[&str] = &[
     "LEDGER",
     "REFUSED",
     "ASKING",
+    "PROBES",
     "COUNTERS",
 ];
 
@@ -66,6 +67,7 @@ pub struct Maps {
     pub(crate) plain: Mutex<HashOfMaps<MapData, u64, HashMap<MapData, Connection, Begun>>>,
     host: Mutex<HashMap<MapData, Address, u32>>,
     ledger: Mutex<HashMap<MapData, Pair, Tally>>,
+    pub(crate) probes: Kept<Endpoint, u64>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -104,6 +106,7 @@ impl Maps {
             plain: Mutex::new(take!("PLAIN")),
             host: Mutex::new(take!("HOST")),
             ledger: Mutex::new(take!("LEDGER")),
+            probes: Kept::take(ebpf, "PROBES")?,
             counters: take!("COUNTERS"),
         })
     }
@@ -117,6 +120,7 @@ impl Maps {
             self.receivers.repair(),
             self.found.repair(),
             self.guarded.repair(),
+            self.probes.repair(),
         ];
         repaired.into_iter().flat_map(repair::or_unknown).collect()
     }
@@ -331,7 +335,7 @@ pub fn address(ip: IpAddr) -> Address {
     })
 }
 
-fn endpoint(address_and_port: SocketAddr) -> Endpoint {
+pub fn endpoint(address_and_port: SocketAddr) -> Endpoint {
     Endpoint::new(address(address_and_port.ip()), address_and_port.port())
 }
 

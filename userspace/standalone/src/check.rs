@@ -17,7 +17,7 @@ use crate::{
     file::File,
     limits,
     mark::{At, Mark},
-    node_file::NodeFile,
+    node_file::{LocalWorkload, NodeFile},
     problem::{Fault, Problem},
 };
 
@@ -42,6 +42,9 @@ pub(crate) fn file(file: &File) -> Result<NodeFile, Findings> {
     let mut workloads =
         workloads::workloads(&file.workloads, trust_domain.as_ref(), own_node, found);
     let outside = outside::outside(file, &mut workloads.sources, found);
+    if settings.as_ref().is_some_and(|settings| settings.prober.is_none()) {
+        refuse_probes(&file.workloads, &workloads.local, found);
+    }
     let services = services::services(&file.services, &workloads.owners, found);
     let policies = policies::policies(&file.policies, found);
 
@@ -67,6 +70,24 @@ pub(crate) fn file(file: &File) -> Result<NodeFile, Findings> {
         }
     }
     Err(findings)
+}
+
+/// Of this node's workloads only: what is said of others is for their nodes.
+fn refuse_probes(
+    entries: &[At<crate::file::Workload>],
+    local: &[LocalWorkload],
+    found: &mut Findings,
+) {
+    for LocalWorkload { workload, .. } in local.iter().filter(|local| !local.probes.is_empty()) {
+        let name = &workload.name;
+        let entry = entries.iter().find(|entry| {
+            let At { value: entry, .. } = entry;
+            (entry.namespace.value.as_str(), entry.name.value.as_str())
+                == (name.namespace.as_str(), name.name.as_str())
+        });
+        let mark = entry.and_then(|entry| entry.value.probes.as_ref()?.mark);
+        found.note(mark, Fault::ProberMissing { workload: name.clone() });
+    }
 }
 
 impl Findings {

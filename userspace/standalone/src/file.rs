@@ -65,6 +65,9 @@ pub(crate) struct Node {
     #[serde(default)]
     #[schemars(regex(pattern = PATH))]
     pub(crate) cgroup: Given<At<String>>,
+    /// Who may probe strict workloads in plaintext.
+    #[serde(default)]
+    pub(crate) prober: Given<Prober>,
     /// Where programs and maps are pinned; on a mounted bpffs.
     #[serde(default)]
     #[schemars(regex(pattern = PATH), extend("default" = "/sys/fs/bpf/martlet"))]
@@ -89,6 +92,15 @@ pub(crate) struct Node {
     #[serde(default)]
     #[schemars(extend("default" = "stdout"))]
     pub(crate) access_log: Given<At<String>>,
+}
+
+/// The one whose connections to declared probe ports pass in plaintext, as kubelet's do.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Prober {
+    /// A cgroup v2; processes of it and of those below it are the prober.
+    #[schemars(regex(pattern = PATH))]
+    pub(crate) cgroup: At<String>,
 }
 
 /// A network namespace with an identity.
@@ -119,6 +131,10 @@ pub(crate) struct Workload {
     #[serde(default)]
     #[schemars(extend("default" = "pass"))]
     pub(crate) udp: Given<Udp>,
+    /// Ports at which this node's prober may probe it in plaintext while it is strict.
+    #[serde(default)]
+    #[schemars(with = "Vec<ProbePort>", length(min = 1, max = 16))]
+    pub(crate) probes: Given<Texts>,
     /// How the agent finds the network namespace. Required on this node, refused on others.
     #[serde(default)]
     pub(crate) netns: Given<At<Netns>>,
@@ -264,6 +280,12 @@ pub(crate) struct Source {
     #[schemars(length(min = 1))]
     pub(crate) addresses: Given<Texts>,
 }
+
+// Only for the schema: it is read as text.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[allow(dead_code, reason = "the schema is made from the type alone")]
+struct ProbePort(#[schemars(range(min = 1))] u16);
 
 // Only for the schema: both forms are read as text.
 #[derive(JsonSchema)]

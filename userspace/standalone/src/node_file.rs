@@ -37,6 +37,8 @@ pub struct Settings {
     pub name: Label,
     /// `None`: the root of the mounted cgroup v2.
     pub cgroup: Option<PathBuf>,
+    /// The cgroup of whoever may probe strict workloads in plaintext; `None`: nobody may.
+    pub prober: Option<PathBuf>,
     pub pin: PathBuf,
     pub state: PathBuf,
     pub socket: PathBuf,
@@ -85,6 +87,8 @@ pub struct LocalWorkload {
     pub workload: Arc<Workload>,
     pub netns: NetnsSource,
     pub udp: Udp,
+    /// At which ports it may be probed in plaintext.
+    pub probes: Vec<u16>,
 }
 
 /// How a network namespace is found.
@@ -121,6 +125,7 @@ impl NodeFile {
             ("authority", self.authority != new.authority),
             ("node.name", old.name != settings.name),
             ("node.cgroup", old.cgroup != settings.cgroup),
+            ("node.prober", old.prober != settings.prober),
             ("node.pin", old.pin != settings.pin),
             ("node.state", old.state != settings.state),
             ("node.socket", old.socket != settings.socket),

@@ -103,6 +103,10 @@ pub enum Fault {
          only the first would be steered to"
     )]
     SecondOfFamily { family: &'static str, first: IpAddr },
+    #[error("a workload has at most {max} probe ports, and this one has {0}", max = limits::MAX_PROBES)]
+    ManyProbes(usize),
+    #[error("`probes` of {workload} need `node.prober`, which says who may probe")]
+    ProberMissing { workload: WorkloadName },
     #[error("{workload} runs on this node, so it needs `netns`: one of path, pid and cgroup")]
     NetnsMissing { workload: WorkloadName },
     #[error(

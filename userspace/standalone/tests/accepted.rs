@@ -35,6 +35,7 @@ fn what_is_left_out_gets_its_default() {
     let settings = &file.settings;
     assert_eq!(settings.name.as_str(), "one");
     assert_eq!(settings.cgroup, None);
+    assert_eq!(settings.prober, None);
     assert_eq!(settings.pin, PathBuf::from("/sys/fs/bpf/martlet"));
     assert_eq!(settings.state, PathBuf::from("/var/lib/martlet"));
     assert_eq!(settings.socket, PathBuf::from("/run/martlet/agent.sock"));
@@ -48,6 +49,9 @@ fn what_is_left_out_gets_its_default() {
 fn every_setting_can_be_given() {
     let settings = full().settings;
     assert_eq!(settings.cgroup, Some(PathBuf::from("/sys/fs/cgroup/machine.slice")));
+    let kubelet = PathBuf::from("/sys/fs/cgroup/system.slice/kubelet.service");
+    assert_eq!(settings.prober, Some(kubelet));
+    assert_eq!(full().local[0].probes, [8080, 9090]);
     assert_eq!(settings.pin, PathBuf::from("/sys/fs/bpf/martlet-one"));
     assert_eq!(settings.state, PathBuf::from("/var/lib/martlet-one"));
     assert_eq!(settings.socket, PathBuf::from("/run/martlet-one/agent.sock"));

@@ -34,6 +34,9 @@ use labels::{
 /// Hook and verdict by which the kernel counts plaintext that a permissive workload lets in.
 pub const PLAINTEXT_LET_IN: (&str, &str) = ("lookup", "passed_plaintext");
 
+/// Hook and verdict by which the kernel counts plaintext probes of strict workloads.
+pub const PROBE_LET_IN: (&str, &str) = ("lookup", "passed_probe");
+
 /// How something ended that can only succeed or fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -172,7 +175,7 @@ impl Metrics {
         );
         r.register(
             "plaintext_connections",
-            "Connections without mTLS: inbound ones that a permissive workload let in, outbound ones to endpoints outside the mesh",
+            "Connections without mTLS: inbound ones that a permissive workload let in, probes that a strict one let in, outbound ones to endpoints outside the mesh",
             self.plaintext.clone(),
         );
         r.register(
@@ -249,6 +252,7 @@ impl Metrics {
     fn start_at_zero(&self) {
         self.plaintext.get_or_create(&ByDirection::INBOUND).inc_by(0);
         self.plaintext.get_or_create(&ByDirection::OUTBOUND).inc_by(0);
+        self.plaintext.get_or_create(&ByDirection::PROBE).inc_by(0);
         for warm in [true, false] {
             self.lanes.get_or_create(&ByLane::warm(warm)).inc_by(0);
         }
@@ -345,6 +349,9 @@ impl Metrics {
             raise_to(&self.verdicts.get_or_create(&labels), counter.count);
             if (counter.hook.as_str(), counter.verdict.as_str()) == PLAINTEXT_LET_IN {
                 raise_to(&self.plaintext.get_or_create(&ByDirection::INBOUND), counter.count);
+            }
+            if (counter.hook.as_str(), counter.verdict.as_str()) == PROBE_LET_IN {
+                raise_to(&self.plaintext.get_or_create(&ByDirection::PROBE), counter.count);
             }
         }
     }

@@ -24,6 +24,7 @@ const GUARD: &str = "tests/kernel/tests/guard.rs";
 const KEYS: &str = "tests/kernel/tests/keys.rs";
 const LIFE: &str = "tests/kernel/tests/life.rs";
 const PRIVILEGES: &str = "tests/kernel/tests/privileges.rs";
+const PROBES: &str = "tests/kernel/tests/probes.rs";
 const REDECLARED: &str = "tests/kernel/tests/redeclared.rs";
 const REFUSALS: &str = "tests/kernel/tests/refusals.rs";
 const STEERING: &str = "tests/kernel/tests/steering.rs";
@@ -134,8 +135,13 @@ pub const PROMISES: &[Promise] = &[
             Test(STEERING, "plaintext_is_refused_when_strict_and_let_in_when_permissive"),
             Test(STEERING, "an_address_that_was_not_declared_is_refused_when_strict"),
             Test(GUARD, "a_strict_pod_gets_answers_from_outside_the_mesh_and_nothing_else"),
+            Test(PROBES, "the_prober_passes_at_a_declared_port_and_nobody_and_nothing_else_does"),
+            Test(PROBES, "an_http_probe_by_an_unmodified_program_is_answered"),
+            Test(PROBES, "probes_pass_without_an_agent_and_after_a_restart_and_look_alikes_do_not"),
+            Test(PROBES, "nobody_adds_to_the_probers_connection_or_opens_one_with_its_address"),
+            Test(PROBES, "a_mark_and_the_probers_old_port_make_nobody_the_prober"),
         ],
-        missing: "the kubelet's probes",
+        missing: "a real kubelet",
     },
     Promise {
         number: 5,

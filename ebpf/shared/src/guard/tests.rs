@@ -10,6 +10,23 @@ const BOTH: [Direction; 2] = [In, Out];
 
 struct Facts(Owner, Option<Plain>);
 
+/// The same, with the sender.
+struct Sent(Owner, Option<Plain>, Sender);
+
+impl Known for Sent {
+    fn owner(&self) -> Owner {
+        self.0
+    }
+
+    fn began(&self) -> Option<Plain> {
+        self.1
+    }
+
+    fn sender(&self) -> Sender {
+        self.2
+    }
+}
+
 impl Known for Facts {
     fn owner(&self) -> Owner {
         self.0
@@ -17,6 +34,10 @@ impl Known for Facts {
 
     fn began(&self) -> Option<Plain> {
         self.1
+    }
+
+    fn sender(&self) -> Sender {
+        Sender::Anybody
     }
 }
 
@@ -31,13 +52,17 @@ impl Known for Unasked {
     fn began(&self) -> Option<Plain> {
         panic!("the beginning was asked for")
     }
+
+    fn sender(&self) -> Sender {
+        panic!("the sender was asked for")
+    }
 }
 
 fn passage(direction: Direction, kind: Kind, strict: bool, remote: Option<u32>) -> Passage {
     Passage { direction, kind, strict, refuses_udp: false, forged: false, remote }
 }
 
-fn payload(direction: Direction, strict: bool, remote: Option<u32>, facts: Facts) -> Verdict {
+fn payload(direction: Direction, strict: bool, remote: Option<u32>, facts: impl Known) -> Verdict {
     guard(&passage(direction, Kind::TcpPayload, strict, remote), &facts)
 }
 
@@ -152,12 +177,17 @@ fn plaintext_begins_with_the_outside_only_and_by_a_strict_pod_itself() {
     for strict in [true, false] {
         for remote in [WORKLOAD, SERVICE] {
             for direction in BOTH {
-                assert_eq!(begins_plain(direction, strict, remote), None);
+                assert_eq!(begins_plain(direction, strict, remote, &Unasked), None);
             }
         }
-        assert_eq!(begins_plain(Out, strict, None), Some(Plain::Opened));
+        assert_eq!(begins_plain(Out, strict, None, &Unasked), Some(Plain::Opened));
         let accepted = (!strict).then_some(Plain::Accepted);
-        assert_eq!(begins_plain(In, strict, None), accepted);
+        let from_outside =
+            |sender| begins_plain(In, strict, None, &Sent(Owner::Nobody, None, sender));
+        assert_eq!(from_outside(Sender::Anybody), accepted);
+        assert_eq!(from_outside(Sender::NotProber), accepted);
+        let probe = if strict { Plain::Probe } else { Plain::Accepted };
+        assert_eq!(from_outside(Sender::Prober), Some(probe));
     }
 }
 
@@ -208,4 +238,21 @@ fn the_agents_own_connection_with_somebody_outside_counts_as_plaintext() {
     assert_eq!(agents(Party::workload(1)), (Event::GuardAgent, Column::Mtls));
     let outside = Party::class(crate::ledger::Class::Private);
     assert_eq!(agents(outside), (Event::GuardOutside, Column::Plain));
+}
+
+#[test]
+fn at_a_probe_port_of_a_strict_pod_the_prober_is_heard_and_nobody_else() {
+    for owner in [Owner::Pod, Owner::Nobody] {
+        for began in [Some(Plain::Probe), None] {
+            let from_outside = |sender| payload(In, true, None, Sent(owner, began, sender));
+            assert_eq!(from_outside(Sender::Prober), Pass(Event::GuardProbe));
+            assert_eq!(from_outside(Sender::NotProber), Refuse(Event::GuardPlaintext));
+        }
+        let meshs = payload(In, true, WORKLOAD, Sent(owner, Some(Plain::Probe), Sender::Prober));
+        assert_eq!(meshs, Refuse(Event::GuardPlaintext), "the prober is not of the mesh");
+        let answer = Sent(owner, Some(Plain::Opened), Sender::NotProber);
+        assert_eq!(payload(In, true, None, answer), Pass(Event::GuardOwn));
+    }
+    let no_more_declared = Sent(Owner::Pod, Some(Plain::Probe), Sender::Anybody);
+    assert_eq!(payload(In, true, None, no_more_declared), Refuse(Event::GuardPlaintext));
 }

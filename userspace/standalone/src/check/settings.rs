@@ -20,6 +20,10 @@ const OFF: &str = "off";
 pub(super) fn settings(node: &Node, found: &mut Findings) -> Option<Settings> {
     let name = text::label(&node.name, found);
     let cgroup = optional(&node.cgroup, found, text::path);
+    let prober = match node.prober.as_ref() {
+        None => Some(None),
+        Some(prober) => text::path(&prober.cgroup, found).map(Some),
+    };
     let pin = or_default(&node.pin, found, text::path, || Places::default().pin);
     let state = or_default(&node.state, found, text::path, || Places::default().state);
     let socket = or_default(&node.socket, found, text::socket_path, || Places::default().socket);
@@ -28,6 +32,7 @@ pub(super) fn settings(node: &Node, found: &mut Findings) -> Option<Settings> {
     Some(Settings {
         name: name?,
         cgroup: cgroup?,
+        prober: prober?,
         pin: pin?,
         state: state?,
         socket: socket?,

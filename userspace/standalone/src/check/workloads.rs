@@ -6,7 +6,7 @@ use martlet_model::{Label, Mode, SpiffeId, TrustDomain, Udp, Workload, WorkloadN
 
 use super::{Findings, Seen, text};
 use crate::{
-    file,
+    file, limits,
     mark::{At, Mark, Texts},
     node_file::{LocalWorkload, NetnsSource},
     problem::Fault,
@@ -31,6 +31,7 @@ struct Entry {
     netns: Option<At<Option<NetnsSource>>>,
     mode: Mode,
     udp: Udp,
+    probes: Vec<u16>,
 }
 
 type Addresses = Vec<(IpAddr, Option<Mark>)>;
@@ -73,7 +74,7 @@ impl Workloads {
         own_node: Option<&Label>,
         found: &mut Findings,
     ) {
-        let Entry { mark, name, account, node, addresses, netns, mode, udp } = entry;
+        let Entry { mark, name, account, node, addresses, netns, mode, udp, probes } = entry;
         let (Some(domain), Some(name), Some(service_account), Some(node)) =
             (trust_domain, name, account, node)
         else {
@@ -89,7 +90,7 @@ impl Workloads {
         let workload = Arc::new(workload);
         self.all.push(workload.clone());
         if let (true, Some(netns)) = (is_local, netns.and_then(|netns| netns.value)) {
-            self.local.push(LocalWorkload { workload, netns, udp });
+            self.local.push(LocalWorkload { workload, netns, udp, probes });
         }
     }
 }
@@ -115,7 +116,22 @@ fn read(
         netns: netns.map(|At { value, mark }| At { value: source(value, found), mark: *mark }),
         mode: mode(entry.mode.as_ref()),
         udp: udp(entry.udp.as_ref()),
+        probes: entry.probes.as_ref().map(|ports| probes(ports, found)).unwrap_or_default(),
     }
+}
+
+fn probes(ports: &Texts, found: &mut Findings) -> Vec<u16> {
+    found.refuse_empty("probes", ports, "leave it out if nobody probes in plaintext");
+    if ports.value.len() > limits::MAX_PROBES {
+        found.note(ports.mark, Fault::ManyProbes(ports.value.len()));
+    }
+    let (mut seen, mut all) = (Seen::new(), Vec::new());
+    for entry in &ports.value {
+        let Some(port) = text::port(entry, found) else { continue };
+        seen.once(port, || format!("port {port}"), entry.mark, found);
+        all.push(port);
+    }
+    all
 }
 
 /// At most one of each family: the kernel gives a connection of a pod the pod's own address, and

@@ -61,6 +61,7 @@ impl ByLane {
 
 impl ByDirection {
     pub(super) const INBOUND: Self = Self { direction: "inbound" };
+    pub(super) const PROBE: Self = Self { direction: "probe" };
     pub(super) const OUTBOUND: Self = Self { direction: "outbound" };
 }
 

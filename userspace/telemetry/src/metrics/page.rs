@@ -27,7 +27,7 @@ const LABELS: &[(&str, &str)] = &[
     ),
     (
         "direction",
-        "`inbound`: let in by a permissive workload; `outbound`: to an endpoint outside the mesh",
+        "`inbound`: let in by a permissive workload; `outbound`: to an endpoint outside the mesh; `probe`: let in by a strict workload",
     ),
     (
         "hook",
