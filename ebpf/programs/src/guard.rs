@@ -363,7 +363,9 @@ impl Conversation<'_> {
     fn is_from_agent(&self) -> bool {
         // SAFETY: a plain field of the context.
         let sender = unsafe { (*self.skb).__bindgen_anon_2.sk };
-        Socket::new(sender).is_some_and(|socket| self.belongs(socket))
+        let Some(socket) = Socket::new(sender) else { return false };
+        // The pod may have turned around what the agent gives to its application.
+        socket.has_ends_of(self.connection) && self.belongs(socket)
     }
 
     /// Whether a connected socket is the agent's; what the ledger needs is kept.

@@ -1,16 +1,28 @@
-//! Storage on sockets, from every kind of program.
+//! Storage and ends of sockets, from every kind of program.
 //!
 //! aya's own methods take the context of one kind of program; the helper takes any socket.
 
-use core::ptr;
+use core::{mem::offset_of, ptr};
 
 use aya_ebpf::{
-    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     btf_maps::SkStorage,
     helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
 };
 
-use crate::maps::InheritedSkStorage;
+use martlet_ebpf_shared::Connection;
+
+use crate::{
+    context::{load, load_v6},
+    maps::InheritedSkStorage,
+};
+
+const LOCAL_PORT: usize = offset_of!(bpf_sock, src_port);
+const REMOTE_PORT: usize = offset_of!(bpf_sock, dst_port);
+const LOCAL_V4: usize = offset_of!(bpf_sock, src_ip4);
+const REMOTE_V4: usize = offset_of!(bpf_sock, dst_ip4);
+const LOCAL_V6: usize = offset_of!(bpf_sock, src_ip6);
+const REMOTE_V6: usize = offset_of!(bpf_sock, dst_ip6);
 
 /// A socket that the verifier knows to be there.
 #[derive(Clone, Copy)]
@@ -26,6 +38,23 @@ impl Socket {
         match socket.is_null() {
             true => None,
             false => Some(Self(socket.cast())),
+        }
+    }
+
+    /// Whether it is bound and connected to a connection's addresses and ports.
+    #[inline(always)]
+    pub fn has_ends_of(self, connection: &Connection) -> bool {
+        let Connection { local, remote, local_port, remote_port, .. } = *connection;
+        // In the host's order, and in the network's in the lower half of the word.
+        let ports = (load!(self.0, LOCAL_PORT) as u16, load!(self.0, REMOTE_PORT) as u16);
+        if ports != (local_port, remote_port.to_be()) {
+            return false;
+        }
+        match (local.as_v4(), remote.as_v4()) {
+            (Some(local), Some(remote)) => {
+                (load!(self.0, LOCAL_V4), load!(self.0, REMOTE_V4)) == (local, remote)
+            }
+            _ => load_v6!(self.0, LOCAL_V6) == local && load_v6!(self.0, REMOTE_V6) == remote,
         }
     }
 

@@ -25,10 +25,15 @@ const KEYS: &str = "tests/kernel/tests/keys.rs";
 const LIFE: &str = "tests/kernel/tests/life.rs";
 const PRIVILEGES: &str = "tests/kernel/tests/privileges.rs";
 const PROBES: &str = "tests/kernel/tests/probes.rs";
+const QUOTAS: &str = "tests/kernel/tests/quotas.rs";
 const REDECLARED: &str = "tests/kernel/tests/redeclared.rs";
 const REFUSALS: &str = "tests/kernel/tests/refusals.rs";
+const REWRITTEN: &str = "tests/kernel/tests/rewritten.rs";
 const STEERING: &str = "tests/kernel/tests/steering.rs";
+const STRICT: &str = "tests/kernel/tests/strict.rs";
+const TAMPERING: &str = "tests/kernel/tests/tampering.rs";
 const UNDECIDED: &str = "tests/kernel/tests/undecided.rs";
+const UNINSTALL: &str = "tests/kernel/tests/uninstall.rs";
 const WIRE: &str = "tests/kernel/tests/wire.rs";
 
 pub const PROMISES: &[Promise] = &[
@@ -116,6 +121,10 @@ pub const PROMISES: &[Promise] = &[
             Test(ESCAPE, "sockets_that_avoid_steering_reach_no_strict_pod"),
             Test(DETOURS, "sockets_that_come_from_elsewhere_reach_no_strict_pod"),
             Test(DETOURS, "what_is_built_inside_a_pod_reaches_no_strict_pod"),
+            Test(
+                REWRITTEN,
+                "what_the_agent_gives_an_application_leaves_its_pod_for_no_enrolled_pod",
+            ),
             Test(CONNECTIONS, "every_kind_of_connect_is_carried"),
             Test(CONNECTIONS, "a_client_with_mptcp_is_carried_but_sees_the_agent_as_its_peer"),
             Test(STEERING, "a_socket_bound_to_a_second_address_is_steered"),
@@ -326,9 +335,19 @@ pub const PROMISES: &[Promise] = &[
             Test(BOUNDS, "bulk_over_many_connections_leaves_its_neighbor_alone"),
             Test(BOUNDS, "silent_callers_leave_other_callers_of_the_same_server_alone"),
             Test(BOUNDS, "tiny_frames_leave_their_neighbor_alone"),
+            Test(
+                QUOTAS,
+                "connections_in_flight_over_the_quota_are_refused_and_a_neighbors_are_not",
+            ),
+            Test(
+                QUOTAS,
+                "dials_to_an_application_over_the_quota_are_refused_and_a_neighbors_are_not",
+            ),
+            Test(QUOTAS, "ports_over_the_quota_are_not_reached_and_a_neighbors_are"),
+            Test(QUOTAS, "a_flood_of_syns_makes_the_guard_forget_nothing_about_a_neighbor"),
         ],
         missing: "that p99 is at most doubled; connections opened and closed in a hurry; 50,000 \
-                  half-open connections.",
+                  half-open connections",
     },
     Promise {
         number: 18,
@@ -350,8 +369,20 @@ pub const PROMISES: &[Promise] = &[
         tests: &[
             Test(GUARD, "a_guard_that_somebody_detached_is_put_back"),
             Test(ADOPTION, "a_link_to_another_cgroup_is_replaced"),
+            Test(
+                TAMPERING,
+                "links_that_are_detached_replaced_or_unpinned_are_put_back_and_nothing_is_plain_meanwhile",
+            ),
+            Test(TAMPERING, "a_guard_that_is_detached_replaced_unpinned_or_overtaken_is_put_back"),
+            Test(TAMPERING, "a_guard_that_is_a_filter_is_put_back_too"),
+            Test(TAMPERING, "maps_that_are_unpinned_or_replaced_are_pinned_again"),
+            Test(TAMPERING, "entries_that_are_removed_altered_or_added_are_put_right"),
+            Test(TAMPERING, "members_that_are_removed_are_members_again"),
+            Test(TAMPERING, "a_sysctl_a_listener_and_its_mark_are_put_back"),
+            Test(TAMPERING, "a_pod_whose_listener_is_closed_is_enrolled_again"),
         ],
-        missing: "all but the guard while the agent runs",
+        missing: "entries of the maps that the programs write themselves, which nobody else can \
+                  tell from right ones",
     },
     Promise {
         number: 20,
@@ -363,8 +394,22 @@ pub const PROMISES: &[Promise] = &[
                 LIFE,
                 "what_is_open_goes_on_when_its_pods_are_enrolled_unless_strict_and_when_they_are_withdrawn",
             ),
+            Test(
+                STRICT,
+                "a_pod_that_becomes_strict_keeps_what_it_opened_to_the_outside_and_has_inside",
+            ),
+            Test(
+                STRICT,
+                "a_strict_pods_connections_end_when_their_peer_joins_the_mesh_and_no_others",
+            ),
+            Test(STRICT, "the_agents_own_connections_are_never_closed"),
+            Test(STRICT, "a_thousand_connections_are_closed_within_a_second"),
+            Test(
+                STRICT,
+                "when_the_node_file_says_strict_old_plaintext_ends_within_a_second_and_is_recorded",
+            ),
         ],
-        missing: "they are stopped, not closed; the time",
+        missing: "",
     },
     Promise {
         number: 21,
@@ -377,8 +422,14 @@ pub const PROMISES: &[Promise] = &[
         number: 22,
         promise: "Uninstalling leaves the node as it was found.",
         bar: "no difference",
-        tests: &[],
-        missing: "a withdrawn pod is as it was, a node is not shown yet",
+        tests: &[
+            Test(UNINSTALL, "after_uninstall_the_diff_is_empty_and_live_plaintext_goes_on"),
+            Test(UNINSTALL, "a_crashed_agent_that_used_filters_leaves_nothing_after_uninstall"),
+            Test(UNINSTALL, "a_qdisc_that_was_there_before_stays"),
+            Test(UNINSTALL, "uninstall_works_when_half_is_gone_and_when_a_pod_is"),
+            Test(UNINSTALL, "uninstall_can_stop_the_agent_first"),
+        ],
+        missing: "",
     },
     Promise {
         number: 23,
