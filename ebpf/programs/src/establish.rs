@@ -25,7 +25,10 @@ use martlet_ebpf_shared::{
 use crate::{
     context::{load, load_v6},
     log::tell,
-    maps::{DIALS, IF_MISSING, LISTENING, ORIGINS, PEERS, PUBLISHED, USED, WORKLOADS, add, number},
+    maps::{
+        DESERTED, DIALS, IF_MISSING, LISTENING, ORIGINS, PEERS, PUBLISHED, USED, WORKLOADS, add,
+        number,
+    },
     socket::Socket,
 };
 
@@ -217,6 +220,7 @@ fn unlisten(raw: *mut bpf_sock_ops) {
     let Some(key) = listener(raw) else { return };
     let Some(sockets) = LISTENING.get_ptr_mut(&key) else { return };
     add(sockets, -1);
+    let mut event = Event::ListenEnded;
     if number(sockets) as i64 <= 0 {
         if LISTENING.remove(&key).is_ok()
             && let Some(used) = USED.get_ptr_mut(&key.netns)
@@ -227,9 +231,11 @@ fn unlisten(raw: *mut bpf_sock_ops) {
         // A socket that began to listen meanwhile has counted itself in what is removed now.
         if number(sockets) as i64 > 0 {
             list(&key);
+        } else if DESERTED.output(key, 0).is_err() {
+            event = Event::ListenEndUntold;
         }
     }
-    tell(Event::ListenEnded, &Address::UNSPECIFIED, &key.bound, key.port as u16);
+    tell(event, &Address::UNSPECIFIED, &key.bound, key.port as u16);
 }
 
 /// Asks to be told of the socket's end.

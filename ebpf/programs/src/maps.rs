@@ -4,7 +4,7 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
-    btf_maps::{HashMap, HashOfMaps, LruHashMap, PerCpuArray, SkStorage, SockHash},
+    btf_maps::{HashMap, HashOfMaps, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash},
     macros::btf_map,
 };
 use martlet_ebpf_shared::{
@@ -60,6 +60,12 @@ pub static LISTENERS: SockHash<ListenerKey, 16_384> = SockHash::new();
 /// Missing here and in `FOUND`: nobody listens, and an enrolled caller is refused.
 #[btf_map]
 pub static LISTENING: HashMap<ListeningKey, u64, ALL_PORTS, GROWING> = HashMap::new();
+
+/// Ports of `LISTENING` whose last socket has just ended. Written by `establish`, read by the agent
+/// that has loaded it; not pinned, since an agent wants no old news. 1,638 fit.
+/// Full: counted, and idle lanes stand at the port until their callers close them.
+#[btf_map]
+pub static DESERTED: RingBuf<ListeningKey, 65_536> = RingBuf::new();
 
 /// Ports on which applications listened before `establish` watched them. Written by the agent
 /// alone, from the kernel's table of sockets, as many for each workload as its quota. The end of such a socket is not seen: then the agent

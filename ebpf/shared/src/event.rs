@@ -42,6 +42,7 @@ events! {
     AttachFailed = "establish" / "attach_failed";
     ListenSeen = "establish" / "listen_seen";
     ListenEnded = "establish" / "listen_ended";
+    ListenEndUntold = "establish" / "listen_end_untold";
     ListenLost = "establish" / "listen_lost";
     ListenQuota = "establish" / "listen_quota";
     LookupOutbound = "lookup" / "to_outbound";

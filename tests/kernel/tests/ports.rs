@@ -6,8 +6,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
 
-use anyhow::Result;
-use martlet_kernel::{Listeners, Node, Pod};
+use anyhow::{Context, Result};
+use martlet_kernel::{Desertion, Listeners, Node, Pod};
 use martlet_tests_kernel::{Lab, Place, leave_outside, members};
 use socket2::{Domain, Socket, Type};
 
@@ -28,6 +28,12 @@ fn listen_shared(place: &Place, at: IpAddr, only_v6: bool) -> Result<TcpListener
         Ok::<_, io::Error>(socket)
     })?;
     Ok(socket.into())
+}
+
+fn untold(node: &Node) -> Result<u64> {
+    let counters = node.counters()?;
+    let untold = counters.iter().find(|counter| counter.verdict == "listen_end_untold");
+    Ok(untold.context("the counter exists")?.count)
 }
 
 /// A pod that others call; nobody serves its agent's listeners, so a connection that reaches them
@@ -190,6 +196,49 @@ async fn an_application_can_listen_again_while_lanes_are_open() -> Result<()> {
     let _caller = called.caller.connect(to).await?;
     let (_lane, _) = listeners.inbound[0].accept().await?;
     drop(listener);
+    // Who does not set it depends on the agent, which has not heard of it here.
+    let bare = called.callee.netns.run(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&to.into())
+    });
+    assert_eq!(bare.map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
     called.callee.listen(to)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_listening_is_told_once_for_each_port_and_counted_if_it_cannot_be() -> Result<()>
+{
+    let lab = Lab::new()?;
+    let mut called = Called::new(&lab)?;
+    let _enrolled = called.enroll()?;
+    let v4 = called.callee.v4;
+    let at = |port| SocketAddr::new(v4, port);
+    let end = |ports: std::ops::Range<u16>| -> Result<()> {
+        ports.into_iter().try_for_each(|port| Ok(drop(called.callee.listen(at(port))?)))
+    };
+    end(8000..8002)?;
+    let first = listen_shared(&called.callee, v4, false)?;
+    let second = listen_shared(&called.callee, v4, false)?;
+    drop(first);
+    let stays = called.callee.listen(at(8001))?;
+    assert_eq!(untold(&called.node)?, 0);
+    let mut ends = called.node.take_desertions()?.expect("not taken before");
+    let told = ends.next().await?;
+    let mut ports: Vec<_> = told.iter().map(Desertion::port).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, [8000, 8001], "not {PORT}, where the second socket listens");
+    for port in &told {
+        // Where somebody listens again, and at other ports and addresses, nobody has to leave.
+        let is_deserted = |ip, port_at| called.node.is_deserted(port, SocketAddr::new(ip, port_at));
+        assert_eq!(is_deserted(v4, port.port())?, port.port() == 8000);
+        assert!(!is_deserted(v4, PORT)? && !is_deserted(called.caller.v4, port.port())?);
+    }
+    drop((second, stays));
+    // Nobody reads any more.
+    end(10_000..12_000)?;
+    let lost = untold(&called.node)?;
+    assert!(lost > 0, "2,002 ends do not fit");
+    assert!(lost < 1000, "{lost}: most do");
     Ok(())
 }

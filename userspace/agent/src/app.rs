@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     configuration::{Loaded, Reloader},
-    coverage,
+    coverage, deserted,
     issuer::Issuer,
     limits::DRAIN_TIMEOUT,
     reports::{Answers, InUse, Shared},
@@ -123,7 +123,12 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         if let Some(log) = node.take_log() {
             saying.tasks.spawn(kernel_log(log, saying.shutdown.clone()));
         }
+        let desertions = node.take_desertions()?;
         let node = Arc::new(node);
+        if let Some(desertions) = desertions {
+            let (node, plane, stop) = (node.clone(), dataplane.clone(), steering.shutdown.clone());
+            steering.tasks.spawn(deserted::run(desertions, node, plane, stop));
+        }
         let _ = shared.node.set(node.clone());
         let mut workloads =
             Workloads::new(node, dataplane.clone(), view, issuer, shared.clone(), metrics);

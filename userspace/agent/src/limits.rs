@@ -23,6 +23,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 pub const SETTLE: Duration = Duration::from_millis(100);
 /// The pause after `accept` failed, usually for want of file descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause between two looks at ports on which nobody listens any more.
+pub const DESERTION_PAUSE: Duration = Duration::from_millis(1);
 /// A clock may be set back by so much before certificates are renewed for it: they are backdated by
 /// as much, and are still valid then.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);

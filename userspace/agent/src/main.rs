@@ -8,6 +8,7 @@ mod check;
 mod closing;
 mod configuration;
 mod coverage;
+mod deserted;
 mod issuer;
 mod limits;
 mod outside;

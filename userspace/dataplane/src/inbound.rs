@@ -4,13 +4,14 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use martlet_identity::terminate;
 use martlet_model::{Closed, Party, Reporter};
 use martlet_policy::{Permit, Request};
 use tokio::{net::TcpStream, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Dataplane, Local,
@@ -18,8 +19,8 @@ use crate::{
     dial,
     frame::{Frame, Open},
     hands::Party as Turns,
-    lane::{Lane, MutualLane, NotOpened},
-    limits::{FIRST_OPEN, IDLE_OPEN},
+    lane::{Lane, MutualLane, NotOpened, Violation},
+    limits::{FAREWELL_TIMEOUT, FIRST_OPEN, IDLE_OPEN},
     live::{Grounds, distrusted},
     outbound::{Refusal, part},
     record::{Draft, party},
@@ -28,6 +29,15 @@ use crate::{
     socket::Socket,
     stats::count,
 };
+
+/// What comes next on a lane that carries nothing.
+enum Next {
+    Open(Result<Open, Violation>),
+    /// The lane ends as it may.
+    Ended,
+    /// We want it to end, and wait so long for the caller to close it.
+    Leave(Closed, Duration),
+}
 
 /// From accept to the end of the lane. `draft` is used if the lane never carries a connection.
 pub async fn carry(
@@ -38,6 +48,7 @@ pub async fn carry(
     destination: SocketAddr,
     draft: Draft,
 ) {
+    let stand = dataplane.standing.stand(destination);
     let transport = Socket::over_network(transport);
     let mut lane = match Box::pin(shake_hands(dataplane, &local, transport, source.ip())).await {
         Ok(lane) => lane,
@@ -53,10 +64,12 @@ pub async fn carry(
     let mut draft = Some(draft);
     loop {
         let patience = if draft.is_some() { FIRST_OPEN } else { IDLE_OPEN };
-        let opened = match timeout(patience, next_open(dataplane, &local, &mut lane)).await {
-            Ok(Some(opened)) => opened,
-            // An idle lane ends without a word: only its end is to be seen.
-            Ok(None) => return,
+        let next = next_open(dataplane, &local, &mut lane, &stand.deserted);
+        let opened = match timeout(patience, next).await {
+            Ok(Next::Open(opened)) => opened,
+            // An idle lane ends without a record: only its end is to be seen.
+            Ok(Next::Ended) => return,
+            Ok(Next::Leave(why, patience)) => return Box::pin(leave(lane, why, patience)).await,
             Err(_) => return silent(dataplane, &local, &lane, draft),
         };
         // A lane that was refused before it carried anything keeps the time of its accept.
@@ -106,7 +119,7 @@ async fn unwelcome(
     draft.record.source.identity = Some(lane.stream.peer().identity().clone());
     dataplane.refused(draft, local, bound.into());
     let last = Frame::Refused { reason: Closed::LimitReached, text: String::new() };
-    if Box::pin(lane.farewell(Waiting::default(), &last)).await.is_err() {
+    if Box::pin(lane.farewell(Side::Callee, Waiting::default(), &last)).await.is_err() {
         lane.stream.get_ref().reset_on_close();
     }
 }
@@ -133,27 +146,41 @@ async fn shake_hands(
     }
 }
 
-/// The next connection; `None` when the lane ends as it may.
+/// What the caller has said already comes first.
 async fn next_open(
     dataplane: &Dataplane,
     local: &Local,
     lane: &mut MutualLane,
-) -> Option<Result<Open, crate::lane::Violation>> {
+    deserted: &CancellationToken,
+) -> Next {
+    let draining = Next::Leave(Closed::Draining, FAREWELL_TIMEOUT);
     let next = tokio::select! {
         biased;
         next = lane.next_open() => next,
-        () = dataplane.draining.cancelled() => return None,
-        () = local.retired.cancelled() => return None,
+        () = dataplane.draining.cancelled() => return draining,
+        () = local.retired.cancelled() => return draining,
+        // A caller whose application reads slowly hears it late.
+        () = deserted.cancelled() => return Next::Leave(Closed::ApplicationRefused, IDLE_OPEN),
     };
     match next {
-        Ok(open) => Some(Ok(open)),
-        Err(NotOpened::Violation(violation)) => Some(Err(violation)),
+        Ok(open) => Next::Open(Ok(open)),
+        Err(NotOpened::Violation(violation)) => Next::Open(Err(violation)),
         Err(NotOpened::Ended(end)) => {
             let workload = &local.workload.name;
             tracing::trace!(%workload, ?end, "a lane ended");
-            None
+            Next::Ended
         }
     }
+}
+
+/// Asks the caller to close a lane that carries nothing, and waits until it has. To reset it would be
+/// faster, but the caller's application may not have read yet what the lane carried last. An OPEN
+/// that crosses this is answered by it.
+async fn leave(mut lane: Box<MutualLane>, reason: Closed, patience: Duration) {
+    let last = Frame::Reset(reason);
+    let leaving = lane.take_leave(Side::Callee, Waiting::default(), &last);
+    let left = timeout(patience, leaving).await;
+    tracing::trace!(%reason, ?left, "an idle lane was left");
 }
 
 /// A name only where the directory and the certificate agree.
@@ -190,7 +217,7 @@ async fn connection(
                 false => Frame::Reset(refusal.closed),
             };
             dataplane.refused(draft, local, refusal);
-            if Box::pin(lane.farewell(Waiting::default(), &last)).await.is_err() {
+            if Box::pin(lane.farewell(Side::Callee, Waiting::default(), &last)).await.is_err() {
                 lane.stream.get_ref().reset_on_close();
             }
             return None;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::{
     frame::{Decoder, Frame, FrameError, Open, Part},
+    inward::Side,
     limits::{FAREWELL_BYTES, FAREWELL_TIMEOUT},
     scratch::{self, Waiting},
     socket::Socket,
@@ -125,25 +126,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     }
 
     /// Says one last thing and ends the lane. `unsent` is the rest of frames that were begun.
-    pub async fn farewell(&mut self, unsent: Waiting, last: &Frame) -> io::Result<()> {
-        let say = async {
-            self.stream.write_all(unsent.bytes()).await?;
-            self.stream.write_all(&last.to_bytes()).await?;
-            self.stream.shutdown().await?;
-            // Closing with unread bytes would send a RST, which may overtake what was just said.
-            let stream = tokio::io::AsyncReadExt::take(&mut self.stream, FAREWELL_BYTES);
-            let mut stream = tokio::io::BufReader::with_capacity(16 * 1024, stream);
-            tokio::io::copy_buf(&mut stream, &mut tokio::io::sink()).await
-        };
-        match tokio::time::timeout(FAREWELL_TIMEOUT, say).await {
+    pub async fn farewell(&mut self, side: Side, unsent: Waiting, last: &Frame) -> io::Result<()> {
+        match tokio::time::timeout(FAREWELL_TIMEOUT, self.take_leave(side, unsent, last)).await {
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
-            Ok(result) => result.map(|_| ()),
+            Ok(left) => left,
         }
     }
 
-    /// Whether the far side has said nothing since the last connection.
-    fn is_silent(&mut self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
+    /// The same, however long the far side takes to close.
+    ///
+    /// The called side lets the caller close first: who does keeps its port for a minute (TIME-WAIT,
+    /// RFC 9293 section 3.6.1), and here that is the application's.
+    pub async fn take_leave(
+        &mut self,
+        side: Side,
+        unsent: Waiting,
+        last: &Frame,
+    ) -> io::Result<()> {
+        self.stream.write_all(unsent.bytes()).await?;
+        self.stream.write_all(&last.to_bytes()).await?;
+        match side {
+            Side::Caller => self.stream.shutdown().await?,
+            Side::Callee => self.stream.flush().await?,
+        }
+        // Closing with unread bytes would send a RST, which may overtake what was just said.
+        let stream = tokio::io::AsyncReadExt::take(&mut self.stream, FAREWELL_BYTES);
+        let mut stream = tokio::io::BufReader::with_capacity(16 * 1024, stream);
+        tokio::io::copy_buf(&mut stream, &mut tokio::io::sink()).await.map(|_| ())
+    }
+
+    /// Whether the far side has said nothing since the last connection; if not, `waker` is woken
+    /// when it does.
+    pub fn is_silent(&mut self, waker: &Waker) -> bool {
+        let mut context = Context::from_waker(waker);
         self.unread.is_empty()
             && self.decoder.is_between_frames()
             && scratch::with(|buffer| self.poll_fill(&mut context, buffer)).is_pending()
@@ -152,12 +167,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
 
 impl MutualLane {
     /// Whether an idle lane can carry another connection: made with the credentials of today, to a
-    /// peer whose certificate is good, and with nothing said on it, not even goodbye.
-    pub fn is_usable(&mut self, generation: u64, now: SystemTime) -> bool {
+    /// peer whose certificate is good, and with nothing said on it, not even goodbye; when something
+    /// is said, `waker` is woken.
+    pub fn is_usable(&mut self, generation: u64, now: SystemTime, waker: &Waker) -> bool {
         self.stream.generation() == generation
             && self.stream.peer().not_after() > now
             && self.stream.get_ref().is_quiet()
-            && self.is_silent()
+            && self.is_silent(waker)
     }
 }
 

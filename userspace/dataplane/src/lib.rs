@@ -30,6 +30,7 @@ mod review;
 mod scratch;
 mod share;
 mod socket;
+mod standing;
 mod stats;
 mod warnings;
 
@@ -46,7 +47,7 @@ use martlet_model::{
     AccessRecord, Closed, Directory, Party, Protection, Reporter, report::ConnectionReport,
 };
 use martlet_policy::PolicySet;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::coop::unconstrained};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -79,6 +80,7 @@ pub struct Dataplane {
     stats: Arc<Stats>,
     pool: pool::Pool<pool::Parked>,
     registry: live::Registry,
+    standing: Arc<standing::Standing>,
     places: Arc<Places>,
     hands: Hands,
     fairness: Fairness,
@@ -97,12 +99,14 @@ impl Dataplane {
     /// connection; what does not fit is dropped and counted, so that a slow reader of records never
     /// holds up connections. Needs a tokio runtime.
     pub fn within(view: Arc<ArcSwap<View>>, records: RecordSink, open_files: u64) -> Arc<Self> {
+        let (pool, stirred) = pool::Pool::new();
         let dataplane = Arc::new(Self {
             view,
             records,
             stats: Arc::default(),
-            pool: pool::Pool::default(),
+            pool,
             registry: live::Registry::default(),
+            standing: Arc::default(),
             places: Arc::new(Places::within(open_files)),
             hands: Hands::new(),
             fairness: Fairness::new(tokio::runtime::Handle::current().metrics().num_workers()),
@@ -110,7 +114,8 @@ impl Dataplane {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         });
-        tokio::spawn(review::run(Arc::downgrade(&dataplane)));
+        tokio::spawn(unconstrained(review::run(Arc::downgrade(&dataplane))));
+        tokio::spawn(pool::watch(Arc::downgrade(&dataplane), stirred));
         tokio::spawn(fair::run(Arc::downgrade(&dataplane)));
         dataplane
     }
@@ -194,6 +199,17 @@ impl Dataplane {
     /// Lanes that wait for their next connection.
     pub fn idle_lanes(&self) -> usize {
         self.pool.len()
+    }
+
+    /// Where lanes stand that arrived at a port.
+    pub fn standing_at(&self, port: u16) -> Vec<SocketAddr> {
+        self.standing.at(port)
+    }
+
+    /// Nobody listens any more where lanes stand: they are left, those that are busy when they have
+    /// carried what they carry.
+    pub fn desert(&self, at: SocketAddr) {
+        self.standing.desert(at);
     }
 
     pub fn stats(&self) -> &Arc<Stats> {

@@ -26,6 +26,9 @@ pub const IDLE_OPEN: Duration = Duration::from_secs(600);
 pub const IDLE_LANES_PER_PAIR: usize = 256;
 /// Idle lanes in all.
 pub const IDLE_LANES: usize = 4096;
+/// Idle lanes to which something has happened, and which wait to be looked at; those that do not fit
+/// are looked at by the next sweep.
+pub const STIRRED_LANES: usize = 1024;
 /// A peer that is gone without a word is noticed after 15 + 3 * 5 seconds.
 pub const KEEPALIVE_TIME: Duration = Duration::from_secs(15);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);

@@ -16,7 +16,7 @@ use crate::{
     lane::{Lane, MutualLane},
     live::Grounds,
     plain::plain,
-    pool::{Key, Parked},
+    pool::Key,
     record::{Draft, party},
     relay::{End, Ended, Side, relay},
     resolve::{Route, resolve},
@@ -102,7 +102,7 @@ pub async fn carry(
             }
             drop(application);
             if dataplane.lane_closed(draft, &ended.end, side) {
-                dataplane.pool.put(*key, Parked { lane, local });
+                dataplane.pool.park(*key, lane, local);
             } else {
                 Box::pin(part(lane, side, ended)).await;
             }
@@ -114,7 +114,7 @@ pub async fn carry(
 /// lane.
 pub async fn part(mut lane: Box<MutualLane>, side: Side, ended: Ended) {
     let said = match ended.end.farewell(side) {
-        Some(last) => Box::pin(lane.farewell(ended.unsent, &last)).await.is_ok(),
+        Some(last) => Box::pin(lane.farewell(side, ended.unsent, &last)).await.is_ok(),
         None => matches!(ended.end, End::ResetThere(_) | End::Refused { .. }),
     };
     if !said {

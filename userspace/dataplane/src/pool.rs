@@ -3,16 +3,18 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Wake, Waker},
     time::{Instant, SystemTime},
 };
 
 use martlet_model::{SpiffeId, WorkloadName};
+use tokio::{sync::mpsc, task::coop::unconstrained};
 
 use crate::{
-    Local,
+    Dataplane, Local,
     lane::MutualLane,
-    limits::{IDLE_LANE, IDLE_LANES, IDLE_LANES_PER_PAIR},
+    limits::{IDLE_LANE, IDLE_LANES, IDLE_LANES_PER_PAIR, STIRRED_LANES},
 };
 
 /// Whose lane it is, where it goes, and who must be there. Who follows at an address with the same
@@ -33,22 +35,55 @@ pub trait Kept {
 /// An idle lane, and the workload of ours that it belongs to.
 pub struct Parked {
     pub lane: Box<MutualLane>,
-    pub local: Arc<Local>,
+    local: Arc<Local>,
+    /// Woken when the far side says something, or is gone.
+    waker: Waker,
+}
+
+/// Tells that something has happened to an idle lane to a destination. What is not told because
+/// there is too much of it is found by the next sweep.
+struct Stirred {
+    destination: SocketAddr,
+    told: mpsc::Sender<SocketAddr>,
+}
+
+impl Wake for Stirred {
+    fn wake(self: Arc<Self>) {
+        let _ = self.told.try_send(self.destination);
+    }
+}
+
+/// Closes lanes that the far side has said goodbye on, as soon as it has: it may wait for that. Runs
+/// until the data plane is gone.
+///
+/// Unconstrained, since a lane that is asked when the task's budget is used up says that it has
+/// something to tell.
+pub async fn watch(dataplane: Weak<Dataplane>, mut stirred: mpsc::Receiver<SocketAddr>) {
+    let watching = async {
+        while let Some(destination) = stirred.recv().await {
+            let Some(dataplane) = dataplane.upgrade() else { return };
+            dataplane.pool.sweep_where(|key| key.destination == destination);
+            drop(dataplane);
+            tokio::task::yield_now().await;
+        }
+    };
+    unconstrained(watching).await;
 }
 
 impl Kept for Parked {
     fn is_usable(&mut self, now: SystemTime) -> bool {
-        let Self { lane, local } = self;
+        let Self { lane, local, waker } = self;
         let own = local.credentials.current();
         !local.is_retired()
             && own.is_some_and(|own| own.not_after() > now)
-            && lane.is_usable(local.credentials.generation(), now)
+            && lane.is_usable(local.credentials.generation(), now, waker)
     }
 }
 
 /// Last in, first out: a pair that needs few lanes lets the others grow old.
 pub struct Pool<L> {
     idle: Mutex<Idle<L>>,
+    stirred: mpsc::Sender<SocketAddr>,
 }
 
 struct Idle<L> {
@@ -68,13 +103,30 @@ impl<L> Idle<L> {
     }
 }
 
-impl<L> Default for Pool<L> {
+impl<L> Default for Idle<L> {
     fn default() -> Self {
-        Self { idle: Mutex::new(Idle { lanes: HashMap::new(), count: 0, closed: false }) }
+        Self { lanes: HashMap::new(), count: 0, closed: false }
+    }
+}
+
+impl Pool<Parked> {
+    /// Keeps a lane that has carried a connection to its end, and watches it.
+    pub fn park(&self, key: Key, mut lane: Box<MutualLane>, local: Arc<Local>) {
+        let stirred = Stirred { destination: key.destination, told: self.stirred.clone() };
+        let waker = Arc::new(stirred).into();
+        if lane.is_silent(&waker) {
+            self.put(key, Parked { lane, local, waker });
+        }
     }
 }
 
 impl<L: Kept> Pool<L> {
+    /// And where it is told that [`watch`] must look.
+    pub fn new() -> (Self, mpsc::Receiver<SocketAddr>) {
+        let (stirred, told) = mpsc::channel(STIRRED_LANES);
+        (Self { idle: Mutex::default(), stirred }, told)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Idle<L>> {
         // Every change below is complete before anything that could panic.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
@@ -126,9 +178,14 @@ impl<L: Kept> Pool<L> {
 
     /// Closes what nobody has used for long, and what cannot be used any more.
     pub fn sweep(&self) {
+        self.sweep_where(|_| true);
+    }
+
+    fn sweep_where(&self, is_asked: impl Fn(&Key) -> bool) {
         let (now, clock) = (Instant::now(), SystemTime::now());
         let good = |lane: &mut (Instant, L)| now - lane.0 < IDLE_LANE && lane.1.is_usable(clock);
-        let keys: Vec<Key> = self.lock().lanes.keys().cloned().collect();
+        let keys: Vec<Key> =
+            self.lock().lanes.keys().filter(|key| is_asked(key)).cloned().collect();
         // One pair at a time: to ask thousands of sockets takes a while, and others need the pool.
         for key in keys {
             let mut idle = self.lock();
@@ -206,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_last_lane_is_taken_first_and_only_by_its_pair() {
-        let pool = Pool::default();
+        let (pool, _told) = Pool::new();
         pool.put(key("cart", 80), lane(1));
         pool.put(key("cart", 80), lane(2));
         assert!(pool.take(&key("cart", 81)).is_none());
@@ -219,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_lane_to_who_was_at_an_address_is_not_given_for_who_follows() {
-        let pool = Pool::default();
+        let (pool, _told) = Pool::new();
         pool.put(key("cart", 80), lane(1));
         assert!(pool.take(&Key { callee: name("web-1"), ..key("cart", 80) }).is_none());
         assert!(pool.take(&key("cart", 80)).is_some());
@@ -227,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_lane_that_is_not_good_is_never_given() {
-        let pool = Pool::default();
+        let (pool, _told) = Pool::new();
         pool.put(key("cart", 80), lane(1));
         pool.put(key("cart", 80), Fake { good: false, ..lane(2) });
         assert_eq!(pool.take(&key("cart", 80)).unwrap().number, 1);
@@ -236,7 +293,7 @@ mod tests {
 
     #[test]
     fn both_bounds_hold_and_the_oldest_goes_first() {
-        let pool = Pool::default();
+        let (pool, _told) = Pool::new();
         for number in 0..IDLE_LANES_PER_PAIR + 10 {
             pool.put(key("cart", 80), lane(number));
         }
@@ -252,7 +309,7 @@ mod tests {
 
     #[test]
     fn lanes_that_others_need_the_files_of_are_closed() {
-        let pool = Pool::default();
+        let (pool, _told) = Pool::new();
         for number in 0..100 {
             pool.put(key("cart", 1 + number % 4), lane(number.into()));
         }
@@ -268,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_sweep_closes_what_is_dead_and_a_closed_pool_keeps_nothing() {
-        let pool = Pool::default();
+        let (pool, _told) = Pool::new();
         pool.put(key("cart", 80), Fake { good: false, ..lane(1) });
         pool.put(key("cart", 80), lane(2));
         pool.put(key("web", 80), Fake { good: false, ..lane(3) });

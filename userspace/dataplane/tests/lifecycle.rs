@@ -177,6 +177,36 @@ async fn an_idle_lane_that_the_far_side_closes_is_not_used() {
 }
 
 #[tokio::test]
+async fn idle_lanes_leave_a_deserted_port_and_the_next_call_gets_a_new_one() {
+    let mut world = world().await;
+    let at = "10.0.0.3:8080".parse().unwrap();
+    for round in 1..=3 {
+        warm(&mut world).await;
+        assert_eq!(world.there.standing_at(8080), [at]);
+        world.there.desert(at);
+        assert!(world.there.standing_at(8080).is_empty());
+        until("the lane has left", || world.here.idle_lanes() == 0).await;
+        let made = world.here.stats().handshakes_originated.load(Ordering::Relaxed);
+        assert_eq!(made, round, "none is used again");
+    }
+}
+
+#[tokio::test]
+async fn a_busy_lane_at_a_deserted_port_carries_what_it_carries_to_its_end() {
+    let mut world = world().await;
+    let (mut caller, mut callee) = world.open().await;
+    greet(&mut caller, &mut callee).await;
+    world.there.desert("10.0.0.3:8080".parse().unwrap());
+    greet(&mut caller, &mut callee).await;
+    caller.shutdown().await.unwrap();
+    callee.write_all(b"bye").await.unwrap();
+    drop(callee);
+    assert_eq!(read_all(&mut caller).await.unwrap(), b"bye");
+    let (here, there) = world.records().await;
+    assert_eq!((here.closed, there.closed), (Closed::Finished, Closed::Finished));
+}
+
+#[tokio::test]
 async fn a_workload_that_leaves_takes_its_lanes_along() {
     let mut world = world().await;
     warm(&mut world).await;

@@ -9,6 +9,7 @@ mod bpf;
 mod changes;
 mod closing;
 mod confine;
+mod deserted;
 mod error;
 mod feature;
 mod guard;
@@ -38,6 +39,7 @@ mod uninstall;
 
 pub use closing::{Closing, Ended};
 pub use confine::{Confinement, NEEDED, Places, confine};
+pub use deserted::{Desertion, Desertions};
 pub use error::KernelError;
 pub use feature::{Feature, Missing, missing_features};
 pub use log::KernelLog;

@@ -25,7 +25,7 @@ use crate::{
     repair::{self, Finding},
 };
 
-/// The names of all maps; each is pinned under its own.
+/// The names of the maps that outlive an agent; each is pinned under its own.
 pub const NAMES: &[&str] = &[
     "WORKLOADS",
     "OUTSIDE",
@@ -157,6 +157,10 @@ impl Maps {
         self.receivers.remove(&address)
     }
 
+    pub fn receiver(&self, address: &Address) -> Option<Receiver> {
+        self.receivers.wanted(address)
+    }
+
     pub fn receivers(&self) -> Vec<(Address, Receiver)> {
         self.receivers.filtered(|_, _| true)
     }
@@ -183,6 +187,27 @@ impl Maps {
     /// Where `establish` has seen sockets of a namespace begin to listen.
     pub fn listening(&self, netns: u64) -> Result<HashSet<ListeningKey>, KernelError> {
         keys_of(&lock(&self.listening), netns).map_err(KernelError::map("LISTENING"))
+    }
+
+    /// Whether `establish` knows of a socket that takes connections to an address and port.
+    pub fn is_listened_to(
+        &self,
+        netns: u64,
+        address: Address,
+        port: u16,
+    ) -> Result<bool, KernelError> {
+        // As in `ebpf/programs/src/lookup.rs`: a socket bound to `::` may take IPv4 too.
+        let any4 = address.as_v4().map(|_| Address::UNSPECIFIED_V4);
+        let bounds = [Some(Address::UNSPECIFIED), any4, Some(address)];
+        let map = lock(&self.listening);
+        for bound in bounds.into_iter().flatten() {
+            match map.get(&ListeningKey::new(netns, bound, port), 0) {
+                Ok(_) => return Ok(true),
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(KernelError::map("LISTENING")(error)),
+            }
+        }
+        Ok(false)
     }
 
     /// Where sockets of a namespace were found by reading the kernel's table.

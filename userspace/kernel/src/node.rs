@@ -24,6 +24,7 @@ use martlet_model::report::{Counter, Hook, RepairKind};
 use crate::{
     Feature, Finding, KernelError, KernelLog, Netns, Pod, Terms,
     changes::Changes,
+    deserted,
     feature::has_feature,
     guard,
     hooks::{self, Hooks},
@@ -74,6 +75,7 @@ pub struct Node {
     map_pins: MapPins,
     pins: Pins,
     log: Option<KernelLog>,
+    pub(crate) desertions: Option<deserted::Ring>,
 }
 
 /// What pods use of the node.
@@ -131,6 +133,7 @@ impl Node {
         let numbers = of_pods.map(|name| Ok((name, hooks::number(&ebpf, name)?)));
         let numbers = numbers.collect::<Result<_, KernelError>>()?;
         let log = settings.verbose.then(|| KernelLog::open(&mut ebpf)).transpose()?;
+        let desertions = Some(deserted::ring(&mut ebpf)?);
         for pair in [Pair::OTHERS, Pair::GONE] {
             maps.open_ledger(pair)?;
         }
@@ -143,7 +146,7 @@ impl Node {
         let shared =
             Shared { maps, links, notes, host, tcx, destroys, numbers, changes, generation, ebpf };
         let shared = Arc::new(shared);
-        Ok(Self { shared, hooks, map_pins, pins, log })
+        Ok(Self { shared, hooks, map_pins, pins, log, desertions })
     }
 
     /// The lines of the programs, to be taken once; `None` if they write none.

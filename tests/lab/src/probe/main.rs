@@ -11,6 +11,7 @@ mod insist;
 mod latency;
 mod patrol;
 mod pattern;
+mod reopen;
 mod row;
 mod serve;
 
@@ -28,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Listens, and does the same exchange on every connection.
     Serve(serve::Serve),
+    /// Listens without SO_REUSEADDR, for one connection after another.
+    Reopen(reopen::Reopen),
     /// Connects once and does one exchange.
     Connect(exchange::Connect),
     /// Holds many connections open at once to an echo server.
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
     facts::raise_file_limit()?;
     match arguments.command {
         Command::Serve(serve) => serve.run(),
+        Command::Reopen(reopen) => reopen.run(),
         Command::Connect(connect) => connect.run(),
         Command::Crowd(crowd) => crowd.run(),
         Command::Row(row) => row.run(),
