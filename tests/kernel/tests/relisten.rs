@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use martlet_lab::{PORT, Pod, Running, Stage, assert_exchanged, assert_refused, wait_for};
+use martlet_lab::{Agent, PORT, Pod, Running, Stage, assert_exchanged, assert_refused, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -86,6 +86,18 @@ fn call(
     Ok(())
 }
 
+/// Every thread of it: they stop one after the other.
+fn is_stopped(agent: &Agent) -> Result<bool> {
+    let tasks = format!("/proc/{}/task", agent.pid().context("the agent runs")?);
+    for task in fs::read_dir(tasks)? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        if !status.contains("State:\tT") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// What to listen on, and where that is called.
 fn cases(pod: &Pod) -> Vec<(SocketAddr, SocketAddr)> {
     let [v4, v6] = pod.addresses();
@@ -129,6 +141,7 @@ fn while_the_agent_does_not_hear_of_it_the_port_stays_taken() -> Result<()> {
     call(&stage, &stage.far, at, &mut first, 1)?;
     one_idle_lane(&stage.far, PORT)?;
     stage.two.signal(Signal::SIGSTOP)?;
+    wait_for("the agent to be stopped", SOON, || Ok(is_stopped(&stage.two)?.then_some(())))?;
     first.kill()?;
     let failed = listen(&stage.far, at, &[]).map(|_| ());
     stage.two.signal(Signal::SIGCONT)?;
