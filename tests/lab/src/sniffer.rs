@@ -134,9 +134,10 @@ fn watch(
     let mut buffer = vec![0; limits::FRAME];
     let mut streams = BTreeMap::<StreamKey, Stream>::new();
     loop {
-        // Read before the socket: what was sent before `stop` is in the socket by now.
+        // Read before the socket: what was sent before `stop` is in the socket by now. There may
+        // never be a quiet moment on the wire, so it is not waited for.
         let is_stopping = stop.load(Ordering::Acquire);
-        match socket.receive(&mut buffer)? {
+        match socket.receive(&mut buffer, !is_stopping)? {
             Some(arrival) if arrival.is_loopback => {}
             Some(arrival) => {
                 let frame = &buffer[..arrival.length];

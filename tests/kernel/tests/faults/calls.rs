@@ -52,7 +52,11 @@ pub fn failing(trial: &mut Trial) -> Result<Struck> {
     let mut ended = now();
     drop(crowd);
     bitten.and(held)?;
-    if !trial.agent(victim).is_running() {
+    let is_gone = wait_for("service, or the agent's end", PATIENCE, || {
+        let is_gone = !trial.agent(victim).is_running();
+        Ok((is_gone || trial.served(ended)?.is_some()).then_some(is_gone))
+    })?;
+    if is_gone {
         // It ends rather than go on in a wrong namespace; then whoever watches over it starts it.
         trial.agent(victim).launch()?;
         ended = now();

@@ -15,9 +15,11 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A second is promised, for 99 of 100; a busy machine may look later.
 const RESET: Duration = Duration::from_secs(5);
+/// The same for service after a start.
+pub const BACK: Duration = Duration::from_secs(5);
 /// How long agents stay dead.
 const DEAD: Duration = Duration::from_millis(150);
-/// Within this an agent is somewhere between its first instruction and being ready.
+/// Within this an agent is somewhere between its first instruction and its first connections.
 const START: Duration = Duration::from_millis(250);
 
 /// Either agent, or both, or one that is started while the other one is still dead; some are
@@ -33,12 +35,16 @@ pub fn kill(trial: &mut Trial) -> Result<Struck> {
     let dead = now();
     trial.hold(DEAD)?;
     connections_were_reset(trial, first, killed)?;
+    nothing_passed(trial, first, dead, now())?;
     if trial.rng.random_ratio(1, 3) {
         trial.agent(first).launch()?;
         trial.hold(START)?;
+        // Of what passed until here nothing can be said: it may have been ready.
         trial.agent(first).kill()?;
+        let dead = now();
+        trial.hold(DEAD)?;
+        nothing_passed(trial, first, dead, now())?;
     }
-    nothing_passed(trial, first, dead, now())?;
     for victim in [Some(first), second].into_iter().flatten() {
         trial.agent(victim).launch()?;
     }

@@ -15,13 +15,13 @@ mod wire;
 
 use anyhow::Result;
 
-use self::series::Series;
+use self::{series::Series, trial::UNCONCERNED};
 
 #[test]
 fn killed_agents_leak_nothing_reset_what_was_open_and_serve_when_started_again() -> Result<()> {
     let name = "killed_agents_leak_nothing_reset_what_was_open_and_serve_when_started_again";
     let series = Series::new(name, deaths::kill);
-    Series { same_agents: false, ..series }.run()
+    Series { same_agents: false, serves_within: deaths::BACK, ..series }.run()
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn agents_with_different_roots_refuse_each_other_until_they_agree() -> Result<()
 #[test]
 fn a_bad_node_file_is_refused_and_interrupts_nothing() -> Result<()> {
     let name = "a_bad_node_file_is_refused_and_interrupts_nothing";
-    Series::new(name, files::bad_node_file).run()
+    Series { patience: UNCONCERNED, ..Series::new(name, files::bad_node_file) }.run()
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //!   stranger, caller → outside       controls: canaries that the same sniffer has to find
 //! ```
 //!
-//! The sniffer is replaced after each fault, the next one before the last one ends.
+//! The sniffer is there before the traffic, and is replaced after each fault, the next one before
+//! the last one ends.
 
 use std::{
     collections::BTreeMap,
@@ -26,10 +27,12 @@ use rand::{Rng as _, rngs::StdRng};
 const REFUSALS: [&str; 7] =
     ["ECONNREFUSED", "ECONNRESET", "EPIPE", "EHOSTUNREACH", "ETIMEDOUT", "TimedOut", "EAGAIN"];
 /// How long one asking may take: longer than most faults, so that waiting is seen, too.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The same where no answer at all would be the fault's: between the pods of one node, and outside
-/// of the mesh.
-const UNCONCERNED: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(1);
+/// The same where no answer at all would be the fault's, and a late one the machine's: between the
+/// pods of one node, outside of the mesh, and where nothing may be interrupted.
+pub const UNCONCERNED: Duration = Duration::from_secs(5);
+/// An agent that was started is ready by then, or has said why not.
+pub const SERVICE: Duration = Duration::from_secs(20);
 const CANARIES: usize = 32;
 /// How many canaries travel between enrolled pods.
 pub const SECRETS: usize = 5 * CANARIES;
@@ -64,15 +67,17 @@ pub struct Trial {
     /// Why connections failed for the applications.
     pub errors: BTreeMap<String, u64>,
     servers: Vec<Server>,
-    sniffer: Option<Sniffer>,
+    sniffer: Sniffer,
     canaries: Canaries,
     pub stage: Stage,
 }
 
 impl Trial {
-    /// Of a stage whose agents run, or would if there were any.
-    pub fn begin(stage: Stage, rng: StdRng) -> Result<Trial> {
+    /// Of a stage whose agents run, or would if there were any. `patience` is that between nodes.
+    pub fn begin(stage: Stage, rng: StdRng, patience: Duration) -> Result<Trial> {
         let [secrets, controls] = [Canaries::random(SECRETS), Canaries::random(2 * CANARIES)];
+        let canaries = secrets.and(&controls);
+        let sniffer = sniff(&stage, &canaries)?;
         let directory = stage.lab.directory().to_owned();
         let files = ["caller.asks", "far.asks", "caller.replies", "far.replies", "near.replies"];
         write(&directory, &files, &secrets)?;
@@ -100,18 +105,17 @@ impl Trial {
             [&stage.caller, &stage.outside].map(|pod| SocketAddr::new(pod.v4(), PORT));
         let to_near = SocketAddr::new(stage.near.v6(), PORT);
         let across = vec![
-            patrol(&stage.caller, far[0].to, "caller.asks", "far.replies", PATIENCE)?,
+            patrol(&stage.caller, far[0].to, "caller.asks", "far.replies", patience)?,
             // By IPv6, and by a service if there is one.
-            patrol(&stage.caller, far[3].to, "caller.asks", "far.replies", PATIENCE)?,
-            patrol(&stage.far, to_caller, "far.asks", "caller.replies", PATIENCE)?,
+            patrol(&stage.caller, far[3].to, "caller.asks", "far.replies", patience)?,
+            patrol(&stage.far, to_caller, "far.asks", "caller.replies", patience)?,
         ];
         let near = patrol(&stage.caller, to_near, "caller.asks", "near.replies", UNCONCERNED)?;
         let outside = vec![
             patrol(&stage.stranger, to_outside, "outside.asks", "outside.replies", UNCONCERNED)?,
             patrol(&stage.caller, to_outside, "outside.asks", "outside.replies", UNCONCERNED)?,
         ];
-        let canaries = secrets.and(&controls);
-        let mut trial = Trial {
+        Ok(Trial {
             rng,
             across,
             near,
@@ -119,18 +123,10 @@ impl Trial {
             servers,
             stage,
             canaries,
-            sniffer: None,
+            sniffer,
             measured: BTreeMap::new(),
             errors: BTreeMap::new(),
-        };
-        trial.sniffer = Some(trial.sniff()?);
-        Ok(trial)
-    }
-
-    fn sniff(&self) -> Result<Sniffer> {
-        let stage = &self.stage;
-        let namespaces = [stage.lab.wire(), stage.one.node().netns(), stage.two.node().netns()];
-        Sniffer::start(namespaces, &self.canaries)
+        })
     }
 
     pub fn agent(&mut self, victim: Victim) -> &mut Agent {
@@ -168,19 +164,37 @@ impl Trial {
         self.measured.entry(what).or_default().push(duration);
     }
 
-    /// Both kinds of traffic of every pair of enrolled pods have had an answer since then.
-    pub fn wait_for_service(&mut self, since: u64) -> Result<Duration> {
+    /// How long it took until both kinds of traffic of every pair of enrolled pods had an answer to
+    /// what they asked since then; none if one has not yet.
+    pub fn served(&mut self, since: u64) -> Result<Option<Duration>> {
         let mut latest = since;
         for patrol in self.across.iter_mut().chain([&mut self.near]) {
-            let new = patrol.wait_for("service over new connections", since, |outcome| {
-                !outcome.stays_open && outcome.is_success()
-            })?;
-            let open = patrol.wait_for("service over the open connection", since, |outcome| {
-                outcome.stays_open && outcome.is_success()
-            })?;
-            latest = latest.max(new.ended).max(open.ended);
+            let outcomes = patrol.outcomes()?;
+            for stays_open in [false, true] {
+                let Some(answered) = outcomes.iter().find(|outcome| {
+                    outcome.began >= since
+                        && outcome.stays_open == stays_open
+                        && outcome.is_success()
+                }) else {
+                    return Ok(None);
+                };
+                latest = latest.max(answered.ended);
+            }
         }
-        Ok(Duration::from_micros(latest - since))
+        Ok(Some(Duration::from_micros(latest - since)))
+    }
+
+    pub fn wait_for_service(&mut self, since: u64) -> Result<Duration> {
+        let served = wait_for("service", SERVICE, || self.served(since));
+        served.with_context(|| {
+            let latest = |patrol: &mut Patrol| {
+                let outcomes = patrol.outcomes().unwrap_or_default();
+                let latest: Vec<_> = outcomes.iter().rev().take(4).cloned().collect();
+                format!("{}, latest first: {latest:?}", patrol.name())
+            };
+            let all = self.across.iter_mut().chain([&mut self.near]).map(latest);
+            format!("since {since}; {}", all.collect::<Vec<_>>().join("\n"))
+        })
     }
 
     /// What has to be true after each fault; gives how long it took until service was back.
@@ -219,9 +233,8 @@ impl Trial {
 
     /// How many secrets were seen in plaintext; fails if the sniffer could not have seen them.
     pub fn secrets_seen(&mut self) -> Result<usize> {
-        let next = self.sniff()?;
-        let watching = self.sniffer.replace(next).context("a sniffer is watching")?;
-        let capture = watching.stop()?;
+        let next = sniff(&self.stage, &self.canaries)?;
+        let capture = std::mem::replace(&mut self.sniffer, next).stop()?;
         let is_control = |index: &&usize| **index >= SECRETS;
         let controls = capture.found().iter().filter(is_control).count();
         ensure!(controls > 0, "the sniffer sees nothing of what is outside of the mesh");
@@ -237,6 +250,11 @@ impl Trial {
     pub fn resources(&self) -> Result<[Resources; 2]> {
         Ok([self.stage.one.resources()?, self.stage.two.resources()?])
     }
+}
+
+fn sniff(stage: &Stage, canaries: &Canaries) -> Result<Sniffer> {
+    let namespaces = [stage.lab.wire(), stage.one.node().netns(), stage.two.node().netns()];
+    Sniffer::start(namespaces, canaries)
 }
 
 /// A part of the canaries for each file.

@@ -47,9 +47,9 @@ impl PacketSocket {
         Ok(PacketSocket { socket })
     }
 
-    /// `None` when nothing has come for a while.
+    /// `None` when nothing has come for a while, or without waiting when nothing is there.
     #[allow(unsafe_code)]
-    pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<Arrival>> {
+    pub fn receive(&self, buffer: &mut [u8], waits: bool) -> Result<Option<Arrival>> {
         let mut storage = SockAddrStorage::zeroed();
         let mut size = storage.size_of();
         // SAFETY: buffer and address are valid for the lengths given, and outlive the call.
@@ -58,7 +58,7 @@ impl PacketSocket {
                 self.socket.as_raw_fd(),
                 buffer.as_mut_ptr().cast(),
                 buffer.len(),
-                0,
+                if waits { 0 } else { libc::MSG_DONTWAIT },
                 (&raw mut storage).cast(),
                 &raw mut size,
             )
