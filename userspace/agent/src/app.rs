@@ -24,7 +24,7 @@ use crate::{
     issuer::Issuer,
     limits::DRAIN_TIMEOUT,
     reports::{Answers, InUse, Shared},
-    workloads::{Workloads, chain},
+    workloads::{Workloads, addresses, chain},
 };
 
 /// What the command line says beside the node file.
@@ -119,7 +119,8 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     let reloader = Reloader::new(options.path, shared.clone(), metrics.clone(), to_workloads);
     let asked = reloader.asked.clone();
     if can_steer {
-        let mut node = Node::start(&kernel).context("attaching the kernel programs")?;
+        let mut node = Node::start_among(&kernel, addresses(&loaded.file.directory))
+            .context("attaching the kernel programs")?;
         if let Some(log) = node.take_log() {
             saying.tasks.spawn(kernel_log(log, saying.shutdown.clone()));
         }

@@ -469,7 +469,7 @@ fn own_addresses(workloads: &[LocalWorkload]) -> impl Iterator<Item = IpAddr> {
 }
 
 /// Every address of the mesh: workloads' and services'.
-fn addresses(directory: &Directory) -> impl Iterator<Item = (IpAddr, Membership)> {
+pub fn addresses(directory: &Directory) -> impl Iterator<Item = (IpAddr, Membership)> {
     let workloads = directory
         .workload_addresses()
         .map(|(ip, workload)| (ip, Membership::workload(party(&workload.name))));

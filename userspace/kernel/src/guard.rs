@@ -21,7 +21,7 @@ use crate::{
     Finding, KernelError, Netns, bpf,
     changes::Changes,
     interfaces::{Interface, Interfaces},
-    link::{self, Target},
+    link::Target,
     node::{Look, Shared},
     qdisc,
 };
@@ -89,8 +89,8 @@ pub fn keep(
     write(shared, pod, seen)?;
     let mut findings = Vec::new();
     let wrong = in_host(shared, || Ok(wrong(shared, pod.netns, seen, look, is_changed)))?;
-    for (end, name, direction, what) in wrong? {
-        let repaired = attach(shared, name, direction, pod.netns, &end, Place::Anew);
+    for Wrong { end, name, direction, place, what } in wrong? {
+        let repaired = attach(shared, name, direction, pod.netns, &end, place);
         match known.contains(&end) {
             true => {
                 let what = format!("{name} at {} {what}", end.name);
@@ -150,7 +150,13 @@ fn write(shared: &Shared, pod: Guarded, seen: &Seen) -> Result<(), KernelError> 
     seen.ends.iter().try_for_each(write)
 }
 
-type Wrong = (End, &'static str, TcAttachType, &'static str);
+struct Wrong {
+    end: End,
+    name: &'static str,
+    direction: TcAttachType,
+    place: Place,
+    what: &'static str,
+}
 
 /// Where the guard is not the first program, with our program. Filters are looked at only after a
 /// change: the kernel tells of theirs.
@@ -177,16 +183,18 @@ fn wrong(
                     .map(|found| found.first().map(|first| first.program.unwrap_or_default())),
             };
             let is_pinned = !shared.tcx || look.is_pinned(&link_name(name, cookie, end.index));
+            let mut note = |place, what| {
+                all.push(Wrong { end: end.clone(), name, direction, place, what });
+            };
             match first {
                 Ok(Some(number)) if number == shared.number(name) && is_pinned => {}
                 Ok(Some(number)) if number == shared.number(name) => {
-                    all.push((end.clone(), name, direction, "has lost its pin"));
+                    note(Place::Adopted, "has lost its pin");
                 }
                 Ok(Some(_)) => {
-                    let what = "had another program before it, or in its place";
-                    all.push((end.clone(), name, direction, what));
+                    note(Place::Anew, "had another program before it, or in its place");
                 }
-                Ok(None) => all.push((end.clone(), name, direction, "was detached")),
+                Ok(None) => note(Place::Anew, "was detached"),
                 // It is gone; the kernel will tell.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
                 Err(source) => {
@@ -231,7 +239,7 @@ fn detach_at(
     index: u32,
 ) -> Result<(), KernelError> {
     match shared.tcx {
-        true => link::unpin(&path(shared, name, cookie, index)),
+        true => shared.links.unpin(&path(shared, name, cookie, index)),
         false => detach_filter(shared, name, direction, index),
     }
 }
@@ -278,7 +286,7 @@ fn attach_tcx(
     let failed = || KernelError::program(name);
     let (path, target) = (path(shared, name, cookie, end.index), Target::Interface(end.index));
     let fd = program.fd().map_err(failed())?.as_fd();
-    if place == Place::Adopted && link::adopt(&path, fd, target)? {
+    if place == Place::Adopted && shared.links.adopt(&path, fd, target)? {
         return Ok(());
     }
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -286,7 +294,7 @@ fn attach_tcx(
     let id = in_host(shared, attach)?.map_err(failed())?;
     let attached = program.take_link(id).map_err(failed())?;
     let attached = FdLink::try_from(attached).map_err(|_| KernelError::Absent("tcx link"))?;
-    link::pin(attached, &path)
+    shared.links.pin(attached, &path)
 }
 
 fn attach_filter(
@@ -340,7 +348,7 @@ fn in_host<T>(shared: &Shared, work: impl FnOnce() -> io::Result<T>) -> Result<T
 }
 
 fn path(shared: &Shared, name: &str, cookie: u64, index: u32) -> PathBuf {
-    shared.links.join(link_name(name, cookie, index))
+    shared.directory.join(link_name(name, cookie, index))
 }
 
 fn link_name(name: &str, cookie: u64, index: u32) -> String {

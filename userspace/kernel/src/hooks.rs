@@ -14,7 +14,7 @@ use martlet_model::report::{Hook, RepairKind};
 
 use crate::{
     KernelError,
-    link::{self, Target},
+    link::{self, Links, Target},
     process,
     repair::Finding,
 };
@@ -31,7 +31,7 @@ const HOOKS: [&str; 5] = [
 pub struct Hooks {
     cgroup: File,
     target: Target,
-    links: PathBuf,
+    directory: PathBuf,
     hooks: Vec<Attached>,
 }
 
@@ -44,19 +44,24 @@ struct Attached {
 
 impl Hooks {
     /// Loads and attaches, or adopts.
-    pub fn start(ebpf: &mut Ebpf, cgroup: &Path, links: &Path) -> Result<Self, KernelError> {
+    pub fn start(
+        ebpf: &mut Ebpf,
+        cgroup: &Path,
+        directory: &Path,
+        links: &Links,
+    ) -> Result<Self, KernelError> {
         let failed = |source| KernelError::Cgroup { path: cgroup.to_owned(), source };
         let file = File::open(cgroup).map_err(failed)?;
         let inode = file.metadata().map_err(failed)?.ino();
         if process::is_below_cgroup(inode).map_err(failed)? == Some(false) {
             return Err(KernelError::AgentOutside { path: cgroup.to_owned() });
         }
-        let (target, links) = (Target::Cgroup(inode), links.to_owned());
-        let mut hooks = Self { cgroup: file, target, links, hooks: Vec::new() };
+        let (target, directory) = (Target::Cgroup(inode), directory.to_owned());
+        let mut hooks = Self { cgroup: file, target, directory, hooks: Vec::new() };
         for name in HOOKS {
             load(ebpf, name)?;
             let program = number(ebpf, name)?;
-            let adopted = hooks.attach(ebpf, name)?;
+            let adopted = hooks.attach(ebpf, name, links)?;
             hooks.hooks.push(Attached { name, program, adopted });
         }
         Ok(hooks)
@@ -65,23 +70,23 @@ impl Hooks {
     /// Whether the kernel says that they are attached, and with our programs.
     pub fn report(&self) -> Vec<Hook> {
         let hook = |hook: &Attached| {
-            let path = self.links.join(hook.name);
+            let path = self.directory.join(hook.name);
             let attached = link::is_attached(&path, self.target, hook.program).unwrap_or(false);
             Hook { name: hook.name.to_owned(), attached, adopted: hook.adopted }
         };
         self.hooks.iter().map(hook).collect()
     }
 
-    pub fn repair(&self, ebpf: &mut Ebpf) -> Result<Vec<Finding>, KernelError> {
+    pub fn repair(&self, ebpf: &mut Ebpf, links: &Links) -> Result<Vec<Finding>, KernelError> {
         let mut findings = Vec::new();
         for hook in &self.hooks {
-            let wrong = link::wrong(&self.links.join(hook.name), self.target, hook.program)?;
+            let wrong = link::wrong(&self.directory.join(hook.name), self.target, hook.program)?;
             if let Some(kind) = wrong {
                 let what = match kind {
                     RepairKind::Program => format!("{} was replaced by another program", hook.name),
-                    _ => format!("{} was detached", hook.name),
+                    _ => format!("{} was detached or has lost its pin", hook.name),
                 };
-                let repaired = self.attach(ebpf, hook.name).map(drop);
+                let repaired = self.attach(ebpf, hook.name, links).map(drop);
                 findings.push(Finding::new(kind, what, repaired));
             }
         }
@@ -89,12 +94,17 @@ impl Hooks {
     }
 
     /// Adopts the pinned link, or attaches the program to the cgroup and pins its link.
-    fn attach(&self, ebpf: &mut Ebpf, name: &'static str) -> Result<bool, KernelError> {
+    fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        name: &'static str,
+        links: &Links,
+    ) -> Result<bool, KernelError> {
         let failed = || KernelError::program(name);
         let program = ebpf.program_mut(name).ok_or(KernelError::Absent(name))?;
-        let path = self.links.join(name);
+        let path = self.directory.join(name);
         let fd = program.fd().map_err(failed())?.as_fd();
-        if link::adopt(&path, fd, self.target)? {
+        if links.adopt(&path, fd, self.target)? {
             return Ok(true);
         }
         // A `bpf_link` lets other programs on the cgroup run too, whatever this mode is called.
@@ -113,7 +123,7 @@ impl Hooks {
             }
             _ => return Err(KernelError::Absent(name)),
         };
-        link::pin(attached, &path).map(|()| false)
+        links.pin(attached, &path).map(|()| false)
     }
 }
 

@@ -141,6 +141,10 @@ impl Maps {
         self.workloads.filtered(|_, _| true).into_iter().map(|(cookie, _)| cookie).collect()
     }
 
+    pub fn has_members(&self) -> bool {
+        !self.members.filtered(|_, _| true).is_empty()
+    }
+
     /// Makes the members exactly these. New ones are added before old ones are removed.
     pub fn set_members(
         &self,

@@ -28,7 +28,7 @@ use crate::{
     feature::has_feature,
     guard,
     hooks::{self, Hooks},
-    link::{self, Target},
+    link::{self, Links, Target},
     maps::{self, Maps},
     object::object,
     pins::{MapPins, Pins},
@@ -81,7 +81,9 @@ pub struct Node {
 /// What pods use of the node.
 pub(crate) struct Shared {
     pub maps: Maps,
-    pub links: PathBuf,
+    /// Where the links are pinned.
+    pub directory: PathBuf,
+    pub links: Links,
     pub notes: PathBuf,
     pub host: Netns,
     /// Whether the guard is attached by tcx, and by clsact otherwise.
@@ -117,14 +119,27 @@ impl Node {
     /// Loads and attaches, or adopts. Order: maps, `getpeername`, `sock_ops`, then `connect`, so
     /// that nothing is steered before the rest is in place.
     pub fn start(settings: &Settings) -> Result<Self, KernelError> {
+        Self::start_among(settings, std::iter::empty())
+    }
+
+    /// The same. Where an earlier agent's links are adopted and its maps are gone, because somebody
+    /// has removed their pins, these are members before anything else: no pod is known yet, so what
+    /// connects to them is refused. To maps without members they would all be outside the mesh.
+    pub fn start_among(
+        settings: &Settings,
+        members: impl Iterator<Item = (IpAddr, Membership)>,
+    ) -> Result<Self, KernelError> {
         let pins = Pins::open(&settings.pin)?;
-        let links = pins.links();
+        let (directory, links) = (pins.links(), Links::default());
         let mut ebpf = load(&pins.maps(), settings)?;
         let map_pins = MapPins::open(pins.maps(), maps::NAMES)?;
         let maps = Maps::take(&mut ebpf)?;
         let host = Netns::open(&settings.host)?;
         maps.outside.set(host.cookie(), 1)?;
-        let hooks = Hooks::start(&mut ebpf, &settings.cgroup, &links)?;
+        if !maps.has_members() && link::are_any(&directory)? {
+            maps.set_members(members.map(|(ip, member)| (maps::address(ip), member)).collect())?;
+        }
+        let hooks = Hooks::start(&mut ebpf, &settings.cgroup, &directory, &links)?;
         for name in [LOOKUP, LOOKUP_STRICT] {
             lookup(&mut ebpf, name)?.load().map_err(KernelError::program(name))?;
         }
@@ -143,8 +158,19 @@ impl Node {
         let changes =
             Changes::open(&host).map_err(KernelError::in_netns(&host, "watching interfaces"))?;
         let (generation, ebpf) = (AtomicU64::new(0), Mutex::new(ebpf));
-        let shared =
-            Shared { maps, links, notes, host, tcx, destroys, numbers, changes, generation, ebpf };
+        let shared = Shared {
+            maps,
+            directory,
+            links,
+            notes,
+            host,
+            tcx,
+            destroys,
+            numbers,
+            changes,
+            generation,
+            ebpf,
+        };
         let shared = Arc::new(shared);
         Ok(Self { shared, hooks, map_pins, pins, log, desertions })
     }
@@ -215,7 +241,7 @@ impl Node {
             maps.remove_receiver(address)?;
         }
         maps.retain_ports(&kept)?;
-        link::unpin_others(&self.shared.links, &kept)?;
+        self.shared.links.unpin_others(&self.shared.directory, &kept)?;
         self.pins.retire_other_versions()
     }
 
@@ -227,7 +253,8 @@ impl Node {
     /// Compares what belongs to the node, and all that the maps should hold, with the kernel, and
     /// puts back what is not there. Pods are repaired afterwards, by [`Pod::repair`].
     pub fn repair(&self) -> Vec<Finding> {
-        let mut findings = or_unknown(self.hooks.repair(&mut self.shared.programs()));
+        let mut findings =
+            or_unknown(self.hooks.repair(&mut self.shared.programs(), &self.shared.links));
         findings.extend(or_unknown(self.map_pins.repair()));
         findings.extend(self.shared.maps.repair());
         findings
@@ -250,8 +277,8 @@ impl Node {
 
 impl Shared {
     pub fn look(&self) -> Result<Look, KernelError> {
-        let failed = |source| KernelError::Pin { path: self.links.clone(), source };
-        let names = fs::read_dir(&self.links).map_err(failed)?;
+        let failed = |source| KernelError::Pin { path: self.directory.clone(), source };
+        let names = fs::read_dir(&self.directory).map_err(failed)?;
         let pinned = names.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>();
         Ok(Look {
             generation: self.generation(),
@@ -271,7 +298,7 @@ impl Shared {
     }
 
     pub fn lookup_link(&self, cookie: u64) -> PathBuf {
-        self.links.join(format!("{LOOKUP}-{cookie}"))
+        self.directory.join(format!("{LOOKUP}-{cookie}"))
     }
 
     /// Attaches the `sk_lookup` program to a network namespace, or puts it behind the link there.
@@ -282,12 +309,12 @@ impl Shared {
         let program = lookup(&mut ebpf, name)?;
         let path = self.lookup_link(netns.cookie());
         let target = target(netns)?;
-        if link::adopt(&path, program.fd().map_err(failed())?.as_fd(), target)? {
+        if self.links.adopt(&path, program.fd().map_err(failed())?.as_fd(), target)? {
             return Ok(());
         }
         let id = program.attach(netns).map_err(failed())?;
         let attached = program.take_link(id).map_err(failed())?;
-        link::pin(FdLink::from(attached), &path)
+        self.links.pin(FdLink::from(attached), &path)
     }
 
     /// What is wrong with the link of a pod's `sk_lookup` program.
@@ -306,7 +333,7 @@ impl Shared {
     }
 
     pub fn detach_lookup(&self, cookie: u64) -> Result<(), KernelError> {
-        link::unpin(&self.lookup_link(cookie))
+        self.links.unpin(&self.lookup_link(cookie))
     }
 }
 

@@ -118,22 +118,11 @@ impl MapPins {
                 }
                 Err(source) => return Err(failed(source)),
             };
-            let repaired = pin_map(map, &path).map_err(failed);
+            let repaired = link::put(&path, |beside| bpf::pin(map.as_fd(), beside)).map_err(failed);
             findings.push(Finding::new(RepairKind::Pin, what, repaired));
         }
         Ok(findings)
     }
-}
-
-/// In the place of what is pinned there.
-fn pin_map(map: &OwnedFd, path: &Path) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    let beside = link::beside(path);
-    link::remove(&beside)?;
-    bpf::pin(map.as_fd(), &beside)?;
-    fs::rename(&beside, path)
 }
 
 /// Holds the directory against agents; `None` if there is none.
