@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use martlet_lab::wait_for;
+use martlet_lab::{Agent, wait_for};
 use nix::sys::signal::Signal;
 use rand::Rng as _;
 
@@ -58,20 +58,34 @@ pub fn kill(trial: &mut Trial) -> Result<Struck> {
 /// Asked to end, and asked again while it waits for what is open.
 pub fn terminate(trial: &mut Trial) -> Result<Struck> {
     let victim = trial.any();
-    trial.agent(victim).signal(Signal::SIGTERM)?;
+    ask_to_end(trial.agent(victim))?;
     trial.hold(DEAD)?;
-    // It may have found nothing open.
-    if trial.agent(victim).is_running() {
-        trial.agent(victim).signal(Signal::SIGTERM)?;
-    }
-    trial.agent(victim).wait_for_end()?.success()?;
-    let ended = now();
+    let ended = end_at_once(trial.agent(victim))?;
     trial.hold(DEAD)?;
     nothing_passed(trial, victim, ended, now())?;
     trial.agent(victim).launch()?;
     let launched = now();
     trial.agent(victim).wait_until_ready()?;
     Ok(Struck { ended: launched, spared_near: victim == Victim::Callee })
+}
+
+/// It drains from then on.
+pub fn ask_to_end(agent: &mut Agent) -> Result<()> {
+    agent.signal(Signal::SIGTERM)?;
+    // Two signals of a kind at once are one (signal(7)).
+    wait_for("the agent to begin to stop", PATIENCE, || {
+        Ok((!agent.is_running() || agent.log().contains("stopping;")).then_some(()))
+    })
+}
+
+/// Of one that was asked before; gives the time.
+pub fn end_at_once(agent: &mut Agent) -> Result<u64> {
+    // It may have found nothing open.
+    if agent.is_running() {
+        agent.signal(Signal::SIGTERM)?;
+    }
+    agent.wait_for_end()?.success()?;
+    Ok(now())
 }
 
 /// Some for longer than applications wait.
@@ -140,7 +154,7 @@ fn connections_were_reset(trial: &mut Trial, victim: Victim, killed: u64) -> Res
 }
 
 /// Nobody was answered between two points in time.
-fn nothing_passed(trial: &mut Trial, victim: Victim, since: u64, until: u64) -> Result<()> {
+pub fn nothing_passed(trial: &mut Trial, victim: Victim, since: u64, until: u64) -> Result<()> {
     for patrol in trial.patrols_of(victim) {
         let name = patrol.name().to_owned();
         let passed = patrol.outcomes()?.iter().find(|outcome| {

@@ -156,7 +156,7 @@ pub fn bad_node_file(trial: &mut Trial) -> Result<Struck> {
     Ok(Struck { ended: began, spared_near: true })
 }
 
-fn nothing_was_interrupted(trial: &mut Trial) -> Result<()> {
+pub fn nothing_was_interrupted(trial: &mut Trial) -> Result<()> {
     for patrol in trial.patrols_of(Victim::Caller) {
         let name = patrol.name().to_owned();
         let failed = patrol.outcomes()?.iter().find(|outcome| outcome.error.is_some());

@@ -9,8 +9,10 @@ mod deaths;
 mod files;
 mod limits;
 mod memory;
+mod pins;
 mod series;
 mod trial;
+mod upgrade;
 mod wire;
 
 use anyhow::Result;
@@ -96,4 +98,19 @@ fn a_bad_node_file_is_refused_and_interrupts_nothing() -> Result<()> {
 fn a_clock_that_jumps_leaks_nothing_and_service_is_back_when_it_is_right() -> Result<()> {
     let name = "a_clock_that_jumps_leaks_nothing_and_service_is_back_when_it_is_right";
     Series { prepare: clock::with_own_clocks, ..Series::new(name, clock::jump) }.run()
+}
+
+#[test]
+fn pins_that_are_removed_are_put_back_and_nothing_is_plain_meanwhile() -> Result<()> {
+    let name = "pins_that_are_removed_are_put_back_and_nothing_is_plain_meanwhile";
+    let series = Series::new(name, pins::removed);
+    Series { same_agents: false, patience: UNCONCERNED, ..series }.run()
+}
+
+#[test]
+fn an_agent_that_is_replaced_by_another_leaks_nothing_and_never_runs_beside_it() -> Result<()> {
+    let name = "an_agent_that_is_replaced_by_another_leaks_nothing_and_never_runs_beside_it";
+    let series =
+        Series { prepare: upgrade::with_successors, ..Series::new(name, upgrade::replace) };
+    Series { same_agents: false, patience: UNCONCERNED, ..series }.run()
 }

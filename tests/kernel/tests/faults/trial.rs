@@ -24,8 +24,17 @@ use martlet_lab::{
 use rand::{Rng as _, rngs::StdRng};
 
 /// What an application may see of a connection that is refused, broken, or waits too long.
-const REFUSALS: [&str; 7] =
-    ["ECONNREFUSED", "ECONNRESET", "EPIPE", "EHOSTUNREACH", "ETIMEDOUT", "TimedOut", "EAGAIN"];
+/// The last one while nothing is decided about its pod yet.
+const REFUSALS: [&str; 8] = [
+    "ECONNREFUSED",
+    "ECONNRESET",
+    "EPIPE",
+    "EHOSTUNREACH",
+    "ETIMEDOUT",
+    "TimedOut",
+    "EAGAIN",
+    "EPERM",
+];
 /// How long one asking may take: longer than most faults, so that waiting is seen, too.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// The same where no answer at all would be the fault's, and a late one the machine's: between the

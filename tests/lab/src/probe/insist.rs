@@ -36,9 +36,9 @@ impl Insist {
     pub fn run(self) -> Result<()> {
         let begun = Instant::now();
         let mut errors = BTreeMap::<String, u32>::new();
-        let (mut first, mut answered) = (None, false);
+        let (mut first, mut answered, mut said) = (None, false, 0_u32);
         while !answered && begun.elapsed() < Duration::from_millis(self.patience_ms) {
-            let outcome = self.attempt();
+            let outcome = self.attempt(&mut said);
             answered = outcome.is_ok();
             if let Err(error) = outcome {
                 let name = facts::name(&error);
@@ -49,6 +49,7 @@ impl Insist {
         }
         crate::print(&json!({
             "answered": answered,
+            "said": said,
             "first": first,
             "errors": errors,
             "duration_us": facts::micros(begun.elapsed()),
@@ -56,11 +57,13 @@ impl Insist {
         Ok(())
     }
 
-    fn attempt(&self) -> io::Result<()> {
+    /// Counts in `said` how often all was handed to the kernel.
+    fn attempt(&self, said: &mut u32) -> io::Result<()> {
         let timeout = Duration::from_millis(self.timeout_ms);
         let mut stream = TcpStream::connect_timeout(&self.to, timeout)?;
         stream.set_read_timeout(Some(timeout))?;
         stream.write_all(self.say.as_bytes())?;
+        *said += 1;
         let mut answer = vec![0; self.say.len()];
         stream.read_exact(&mut answer)?;
         match answer == self.say.as_bytes() {
