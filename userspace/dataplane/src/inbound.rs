@@ -281,5 +281,5 @@ async fn admit(
     let permit = permit
         .map_err(|denied| Refusal { policy: Some(denied.policy), ..Closed::Denied.into() })?;
     let application = dial::application(&*local.dial, destination, caller).await?;
-    Ok((Socket::of_application(application), permit))
+    Ok((Socket::to_application(application), permit))
 }

@@ -121,7 +121,7 @@ impl Dataplane {
     }
 
     /// Carries a connection that a workload of this node has opened. `origin` is where it wanted
-    /// to go, if it was steered here.
+    /// to go, if it was steered here. The stream resets on close (SO_LINGER with zero seconds).
     pub fn outbound(
         self: &Arc<Self>,
         local: Arc<Local>,

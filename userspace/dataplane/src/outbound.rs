@@ -62,7 +62,7 @@ pub async fn carry(
     origin: Option<SocketAddr>,
     mut draft: Draft,
 ) {
-    let mut application = Socket::of_application(stream);
+    let mut application = Socket::from_application(stream);
     // The application may give up before there is anything to relay.
     let gone = application.clone().failed();
     let way = tokio::select! {
@@ -161,7 +161,7 @@ async fn open(
             draft.record.protection = Protection::Internal;
             let source = draft.record.source.address.unwrap_or(address);
             let stream = dial::application(&*local.dial, address, source).await?;
-            Ok(Way::Plain { endpoint: Socket::of_application(stream), permit })
+            Ok(Way::Plain { endpoint: Socket::to_application(stream), permit })
         }
         Route::Outside { address } => {
             let permit = view.policies.authorize_outside(own);

@@ -27,14 +27,22 @@ use crate::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, KEEPALIVE_TIME};
 pub struct Socket(Arc<TcpStream>);
 
 impl Socket {
-    /// To or from an application on this node: when it dies, the kernel says so.
+    /// To an application on this node, dialed: when it dies, the kernel says so.
     ///
     /// The other way around as well: until [`Socket::end_in_order`], the application sees a reset
     /// when the socket is closed, also by the kernel because this process was killed. An orderly
     /// end would make it take a part for the whole.
-    pub fn of_application(stream: TcpStream) -> Self {
+    pub fn to_application(stream: TcpStream) -> Self {
         let socket = Self(Arc::new(undelayed(stream)));
         socket.reset_on_close();
+        socket
+    }
+
+    /// From an application on this node. The same holds, by what the socket has inherited from its
+    /// listener, so that there is no moment without it.
+    pub fn from_application(stream: TcpStream) -> Self {
+        let socket = Self(Arc::new(undelayed(stream)));
+        debug_assert_eq!(SockRef::from(&*socket.0).linger().ok().flatten(), Some(Duration::ZERO));
         socket
     }
 
@@ -187,11 +195,23 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    async fn pair() -> (Socket, Socket) {
+    async fn streams() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // As the kernel crate does with listeners for applications.
+        SockRef::from(&listener).set_linger(Some(Duration::ZERO)).unwrap();
         let connecting = TcpStream::connect(listener.local_addr().unwrap());
-        let (here, there) = tokio::join!(connecting, listener.accept());
-        (Socket::of_application(here.unwrap()), Socket::over_network(there.unwrap().0))
+        let (dialed, accepted) = tokio::join!(connecting, listener.accept());
+        (dialed.unwrap(), accepted.unwrap().0)
+    }
+
+    async fn pair() -> (Socket, Socket) {
+        let (here, there) = streams().await;
+        (Socket::to_application(here), Socket::over_network(there))
+    }
+
+    async fn pair_from_application() -> (Socket, Socket) {
+        let (there, here) = streams().await;
+        (Socket::from_application(here), Socket::over_network(there))
     }
 
     #[tokio::test]
@@ -218,8 +238,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_application_sees_an_orderly_end_only_if_there_was_one() {
-        for in_order in [false, true] {
-            let (here, mut there) = pair().await;
+        for (dialed, in_order) in [(true, false), (true, true), (false, false), (false, true)] {
+            let pair = if dialed { pair().await } else { pair_from_application().await };
+            let (here, mut there) = pair;
             if in_order {
                 here.end_in_order();
             }

@@ -6,6 +6,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use martlet_ebpf_shared::{
@@ -403,8 +404,9 @@ fn listen(
         netns.run(|| owns(*ip)).map_err(|_| KernelError::AddressAbsent(*ip))?;
         for role in [Role::Outbound, Role::Inbound] {
             let failed = KernelError::in_netns(netns, "listening");
-            let socket =
-                netns.run(|| listener(*ip)).map_err(KernelError::in_netns(netns, "listening"))?;
+            let socket = netns
+                .run(|| listener(*ip, role))
+                .map_err(KernelError::in_netns(netns, "listening"))?;
             let key = ListenerKey { address: maps::address(*ip), role: role as u32 };
             maps.set_dial(&socket, None)?;
             maps.set_listener(key, &socket)?;
@@ -425,7 +427,7 @@ fn owns(ip: IpAddr) -> io::Result<()> {
 }
 
 /// Bound to the loopback address, so that only `sk_lookup` leads anybody from outside here.
-fn listener(ip: IpAddr) -> io::Result<Socket> {
+fn listener(ip: IpAddr, role: Role) -> io::Result<Socket> {
     let loopback = match ip {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -437,7 +439,31 @@ fn listener(ip: IpAddr) -> io::Result<Socket> {
     if ip.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    if role == Role::Outbound {
+        // Inherited by what it accepts: an application sees an orderly end only if there was one,
+        // also when this process is killed.
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
     socket.bind(&SocketAddr::new(loopback, 0).into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_from_applications_inherits_that_it_resets_on_close_and_lanes_do_not() {
+        for (role, linger) in [(Role::Outbound, Some(Duration::ZERO)), (Role::Inbound, None)] {
+            let listener = listener(Ipv4Addr::LOCALHOST.into(), role).expect("a listener");
+            let at = listener.local_addr().ok().and_then(|at| at.as_socket()).expect("its address");
+            let _dialed = TcpStream::connect(at).expect("a connection");
+            listener.set_nonblocking(false).expect("a socket that waits");
+            let (accepted, _) = listener.accept().expect("a connection");
+            assert_eq!(accepted.linger().expect("its option"), linger, "{role:?}");
+        }
+    }
 }
