@@ -23,7 +23,7 @@ use martlet_ebpf_shared::{
 
 use crate::{
     context::{load, load_v6, store, store_v6},
-    ledger,
+    failure, ledger,
     log::tell,
     maps::{DIALS, OUTSIDE, PEERS, RECEIVERS, USED, WORKLOADS, count},
     socket::Socket,
@@ -155,7 +155,8 @@ fn verdict(
         // SAFETY: entries are replaced as a whole and freed after a grace period.
         receiver.is_some_and(|receiver| unsafe { (*receiver).netns } == attempt.netns)
     };
-    match decide::connect(&attempt.workload, bound, destination, member.member(), owned) {
+    let opens = |own: &Address| failure::fails_open(own, destination);
+    match decide::connect(&attempt.workload, bound, destination, member.member(), owned, opens) {
         Connect::Pass(event) => {
             // The socket may have been steered before and is now connected to somewhere else.
             attempt.socket.forget(&PEERS);

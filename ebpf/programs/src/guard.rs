@@ -31,7 +31,7 @@ use martlet_ebpf_shared::{
 
 use crate::{
     context::{load, load_pointer},
-    ledger,
+    failure, ledger,
     log::tell,
     maps::{ASKING, DIALS, GUARDED, PLAIN, PROBES, RECEIVERS, REFUSED, count},
     socket::Socket,
@@ -149,7 +149,7 @@ fn verdict(
     let refuses_udp = guarded.refuses_udp != 0;
     let passage =
         Passage { direction, kind: packet.kind, strict, refuses_udp, forged, remote: member };
-    let verdict = guard::guard(&passage, &known);
+    let mut verdict = guard::guard(&passage, &known);
     if known.owner.get() == Some(Owner::Agent) && verdict == Verdict::Pass(Event::GuardAgent) {
         return known.count_lane(direction, packet);
     }
@@ -157,6 +157,9 @@ fn verdict(
     let mut units = 1;
     if packet.kind == Kind::TcpSyn && !forged {
         let began = guard::begins_plain(direction, strict, member, &known);
+        if began.is_some() && member.is_some() {
+            verdict = Verdict::Pass(Event::GuardFailedOpen);
+        }
         if begin(&connection, began, packet.sequence) {
             column = Some(Column::Plain);
         }
@@ -327,6 +330,11 @@ impl Known for Conversation<'_> {
             },
             None => Sender::Anybody,
         }
+    }
+
+    #[inline(always)]
+    fn fails_open(&self) -> bool {
+        failure::fails_open(&self.connection.local, &self.connection.remote)
     }
 }
 

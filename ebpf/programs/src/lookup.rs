@@ -16,7 +16,7 @@ use martlet_ebpf_shared::{
 
 use crate::{
     context::{load, load_v6},
-    ledger,
+    failure, ledger,
     log::tell,
     maps::{ASKING, FOUND, LISTENERS, LISTENING, PLAIN, PUBLISHED, RECEIVERS},
 };
@@ -174,7 +174,8 @@ fn listens(netns: u64, local: &Address, port: u16) -> bool {
         || bound_to(*local)
 }
 
-/// Hands the SYN to the agent; without an agent there is no socket to hand it to.
+/// Hands the SYN to the agent; without an agent there is no socket to hand it to, and it is refused
+/// or, if the node fails open, the application's. What a pod opens itself was decided in `connect`.
 #[inline(always)]
 fn assign(
     context: &SkLookupContext,
@@ -188,6 +189,9 @@ fn assign(
     let (event, answer) = match (LISTENERS.redirect_sk_lookup(context, key, 0), role) {
         (Ok(()), Role::Outbound) => (Event::LookupOutbound, PASS),
         (Ok(()), Role::Inbound) => (Event::LookupInbound, PASS),
+        (Err(_), Role::Inbound) if failure::fails_open(&local, &remote) => {
+            (Event::LookupFailedOpen, PASS)
+        }
         (Err(_), _) => {
             refused(remote, local, source_port, port);
             (Event::LookupRefusedNoAgent, DROP)

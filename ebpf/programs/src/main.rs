@@ -13,6 +13,7 @@
 mod connect;
 mod context;
 mod establish;
+mod failure;
 mod guard;
 mod ledger;
 mod log;

@@ -146,6 +146,18 @@ pub static ASKING: PerCpuArray<u32, 1> = PerCpuArray::new();
 #[btf_map]
 pub static PROBES: HashMap<Endpoint, u64, 65_536, GROWING> = HashMap::new();
 
+/// What is said of the node's failing, by the keys in `Failure`. Written by the agent, whose last
+/// word holds while there is none.
+/// Missing: without an agent all that is the agent's is refused.
+#[btf_map]
+pub static FAILURE: HashMap<u32, u64, 3, GROWING> = HashMap::new();
+
+/// At 0, a socket of the agent's that is made for nothing else. Written by the agent; the kernel
+/// removes it when its process ends, however it ends.
+/// Missing: no agent lives.
+#[btf_map]
+pub static ALIVE: SockHash<u32, 1> = SockHash::new();
+
 /// One number for each `Event`, per CPU.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Event::COUNT as usize }> = PerCpuArray::new();

@@ -3,8 +3,8 @@
 //! For enrolled workloads the answer to anything unknown is a refusal.
 
 use crate::{
-    Address, Enrollment, Event, Member, Published, STEER_PORT_COUNT, STEER_PORT_FIRST,
-    is_steer_port,
+    Address, Enrollment, Event, Member, Membership, Published, Receiver, STEER_PORT_COUNT,
+    STEER_PORT_FIRST, is_steer_port,
 };
 
 /// What `connect` does with a TCP connection of an enrolled workload, or of nobody known.
@@ -20,7 +20,8 @@ pub enum Connect {
 /// decided yet: that one is like a workload that is not steered.
 ///
 /// `bound` is what the socket is bound to, and `owned` says whether the workload has an address;
-/// `member` is what the directory says of the destination.
+/// `member` is what the directory says of the destination. `opens` says whether a connection from an
+/// address of the workload passes since no agent is there to steer it to.
 #[inline(always)]
 pub fn connect(
     workload: &Enrollment,
@@ -28,6 +29,7 @@ pub fn connect(
     destination: &Address,
     member: Option<u32>,
     owned: impl Fn(&Address) -> bool,
+    opens: impl FnOnce(&Address) -> bool,
 ) -> Connect {
     if member.is_none() {
         return Connect::Pass(Event::ConnectOutside);
@@ -39,15 +41,29 @@ pub fn connect(
         return Connect::Pass(Event::ConnectOwn);
     }
     let is_v4 = destination.as_v4().is_some();
-    // From an address to the same one: only then does the connection stay inside the pod.
-    if !bound.is_unspecified() && bound.as_v4().is_some() == is_v4 && owned(bound) {
-        return Connect::Steer(*bound);
+    let is_bound = !bound.is_unspecified() && bound.as_v4().is_some() == is_v4 && owned(bound);
+    let own = match (is_bound, is_v4) {
+        // From an address to the same one: only then does the connection stay inside the pod.
+        (true, _) => *bound,
+        (false, true) => workload.v4,
+        (false, false) => workload.v6,
+    };
+    if own.is_unspecified() {
+        return Connect::Refuse(Event::ConnectNoFamily);
     }
-    let own = if is_v4 { workload.v4 } else { workload.v6 };
-    match own.is_unspecified() {
-        true => Connect::Refuse(Event::ConnectNoFamily),
+    match opens(&own) {
+        true => Connect::Pass(Event::ConnectFailedOpen),
         false => Connect::Steer(own),
     }
+}
+
+/// Whether a connection that is the agent's to carry passes in plaintext, on a node that fails open:
+/// only without an agent, and only if neither side is strict. `own` is the workload of this node at
+/// the connection's near end, whichever end opens it.
+#[inline(always)]
+pub fn fails_open(own: Option<&Receiver>, remote: &Membership, agent_lives: bool) -> bool {
+    let is_permissive = matches!(own, Some(own) if own.strict == 0) && remote.strict == 0;
+    is_permissive && remote.kind != 0 && !agent_lives
 }
 
 /// The port that a steered connection gets: one of a fixed set, but never the socket's own source
@@ -140,6 +156,7 @@ fn own(arrival: &Arrival) -> Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Party;
 
     fn v4(octets: [u8; 4]) -> Address {
         Address::v4(u32::from_ne_bytes(octets))
@@ -155,17 +172,21 @@ mod tests {
     /// The decision for a socket that is not bound, of a pod whose only address is 10.0.0.1.
     fn unbound(workload: &Enrollment, destination: &Address, member: Option<u32>) -> Connect {
         let owned = |address: &Address| *address == workload.v4;
-        connect(workload, &Address::UNSPECIFIED_V4, destination, member, owned)
+        connect(workload, &Address::UNSPECIFIED_V4, destination, member, owned, |_| false)
+    }
+
+    fn closed(bound: &Address, to: &Address, owned: impl Fn(&Address) -> bool) -> Connect {
+        connect(&pod(), bound, to, WORKLOAD, owned, |_| false)
     }
 
     #[test]
     fn a_bound_socket_is_steered_to_the_address_that_it_is_bound_to() {
         let second = v4([10, 0, 0, 8]);
         let owned = |address: &Address| [pod().v4, second].contains(address);
-        let to = |bound: &Address| connect(&pod(), bound, &v4([10, 0, 0, 2]), WORKLOAD, owned);
+        let to = |bound: &Address| closed(bound, &v4([10, 0, 0, 2]), owned);
         assert_eq!(to(&second), Connect::Steer(second));
         assert_eq!(to(&v4([10, 0, 0, 9])), Connect::Steer(pod().v4));
-        let to_second = connect(&pod(), &pod().v4, &second, WORKLOAD, owned);
+        let to_second = closed(&pod().v4, &second, owned);
         assert_eq!(to_second, Connect::Pass(Event::ConnectOwn));
     }
 
@@ -202,6 +223,35 @@ mod tests {
         octets[0] = 0xfd;
         let refused = unbound(&pod(), &Address::from_octets(octets), WORKLOAD);
         assert_eq!(refused, Connect::Refuse(Event::ConnectNoFamily));
+    }
+
+    #[test]
+    fn only_what_would_be_steered_passes_because_no_agent_is_there() {
+        let owned = |address: &Address| *address == pod().v4;
+        let to = |workload: &Enrollment, to: &Address, member| {
+            connect(workload, &Address::UNSPECIFIED_V4, to, member, owned, |own| *own == pod().v4)
+        };
+        let mesh = v4([10, 0, 0, 2]);
+        for member in [WORKLOAD, SERVICE] {
+            assert_eq!(to(&pod(), &mesh, member), Connect::Pass(Event::ConnectFailedOpen));
+        }
+        assert_eq!(to(&pod(), &mesh, None), Connect::Pass(Event::ConnectOutside));
+        assert_eq!(to(&pod(), &pod().v4, WORKLOAD), Connect::Pass(Event::ConnectOwn));
+        let undecided = to(&Enrollment::UNDECIDED, &mesh, WORKLOAD);
+        assert_eq!(undecided, Connect::Refuse(Event::ConnectUndecided));
+    }
+
+    #[test]
+    fn a_node_fails_open_only_between_permissive_ends_and_only_without_an_agent() {
+        let own = |strict: u32| Receiver { strict, ..Receiver::default() };
+        let remote = Membership::workload(Party::default());
+        assert!(fails_open(Some(&own(0)), &remote, false));
+        assert!(fails_open(Some(&own(0)), &Membership::service(), false));
+        assert!(!fails_open(Some(&own(0)), &remote, true));
+        assert!(!fails_open(Some(&own(1)), &remote, false));
+        assert!(!fails_open(Some(&own(0)), &remote.with_strict(true), false));
+        assert!(!fails_open(None, &remote, false), "nobody of this node");
+        assert!(!fails_open(Some(&own(0)), &Membership::default(), false), "not in the mesh");
     }
 
     #[test]

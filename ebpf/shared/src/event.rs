@@ -27,6 +27,7 @@ events! {
     ConnectOutside = "connect" / "passed_outside_mesh";
     ConnectOwn = "connect" / "passed_own_address";
     ConnectAgent = "connect" / "passed_agent";
+    ConnectFailedOpen = "connect" / "passed_failed_open";
     ConnectUndecided = "connect" / "refused_undecided";
     ConnectNoFamily = "connect" / "refused_address_family";
     ConnectDevice = "connect" / "refused_bound_to_device";
@@ -50,6 +51,7 @@ events! {
     LookupOwn = "lookup" / "passed_own";
     LookupPlaintext = "lookup" / "passed_plaintext";
     LookupProbe = "lookup" / "passed_probe";
+    LookupFailedOpen = "lookup" / "passed_failed_open";
     LookupRefusedPlaintext = "lookup" / "refused_plaintext";
     LookupRefusedAddress = "lookup" / "refused_undeclared_address";
     LookupRefusedNoOrigin = "lookup" / "refused_no_origin";
@@ -63,6 +65,7 @@ events! {
     GuardOlder = "guard" / "passed_older_connection";
     GuardEnded = "guard" / "passed_ended_connection";
     GuardProbe = "guard" / "passed_probe";
+    GuardFailedOpen = "guard" / "passed_failed_open";
     GuardUdp = "guard" / "passed_udp";
     GuardControl = "guard" / "passed_control";
     GuardOther = "guard" / "passed_other_protocol";

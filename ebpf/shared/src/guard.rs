@@ -63,6 +63,8 @@ pub trait Known {
     fn began(&self) -> Option<Plain>;
     /// Who sends this packet; asked for what arrives only.
     fn sender(&self) -> Sender;
+    /// Whether a new one passes in plaintext, since no agent is there to carry it.
+    fn fails_open(&self) -> bool;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,7 +158,8 @@ pub fn column(kind: Kind, verdict: Verdict, is_mesh: bool) -> Option<Column> {
 }
 
 /// How a new connection begins, if it is one in plaintext that is allowed: with somebody outside
-/// the mesh, who is not the one to open it if the pod is strict, unless it is the prober.
+/// the mesh, who is not the one to open it if the pod is strict, unless it is the prober; and of a
+/// permissive pod with the mesh, while the node fails open.
 #[inline(always)]
 pub fn begins_plain(
     direction: Direction,
@@ -165,7 +168,7 @@ pub fn begins_plain(
     known: &impl Known,
 ) -> Option<Plain> {
     match direction {
-        _ if is_mesh(remote) => None,
+        _ if is_mesh(remote) && (strict || !known.fails_open()) => None,
         Direction::Out => Some(Plain::Opened),
         Direction::In if strict => (known.sender() == Sender::Prober).then_some(Plain::Probe),
         Direction::In => Some(Plain::Accepted),

@@ -50,18 +50,24 @@ pub enum Member {
 pub struct Membership {
     /// A [`Member`].
     pub kind: u32,
-    pub padding: u32,
+    /// 1: a strict workload, or a service with one behind it: nothing in plaintext is for it, or
+    /// from it.
+    pub strict: u32,
     /// As the ledger knows it.
     pub party: Party,
 }
 
 impl Membership {
     pub const fn workload(party: Party) -> Self {
-        Self { kind: Member::Workload as u32, padding: 0, party }
+        Self { kind: Member::Workload as u32, strict: 0, party }
     }
 
     pub const fn service() -> Self {
-        Self { kind: Member::Service as u32, padding: 0, party: Party::class(Class::Service) }
+        Self { kind: Member::Service as u32, strict: 0, party: Party::class(Class::Service) }
+    }
+
+    pub const fn with_strict(self, strict: bool) -> Self {
+        Self { strict: strict as u32, ..self }
     }
 
     /// What the directory says of the address; `None` for [`Membership::default`], which stands for
@@ -200,6 +206,18 @@ pub struct Guarded {
     pub padding: u32,
     /// As the ledger knows it.
     pub party: Party,
+}
+
+/// The keys of `FAILURE`.
+pub struct Failure;
+
+impl Failure {
+    /// There, whatever its value: the node fails open.
+    pub const OPEN: u32 = 0;
+    /// How many connections that went in plaintext without an agent have been reported: those that
+    /// pods opened, and those that they accepted.
+    pub const OPENED_REPORTED: u32 = 1;
+    pub const ACCEPTED_REPORTED: u32 = 2;
 }
 
 /// How a connection in plaintext that was allowed began.

@@ -18,8 +18,8 @@ pub mod packet;
 pub use address::{Address, Endpoint};
 pub use event::Event;
 pub use layout::{
-    ALL_OUTSIDE, Begun, Connection, Dial, Enrollment, Flow, Guarded, ListenerKey, ListeningKey,
-    Member, Membership, Plain, Published, Receiver, Role, Used,
+    ALL_OUTSIDE, Begun, Connection, Dial, Enrollment, Failure, Flow, Guarded, ListenerKey,
+    ListeningKey, Member, Membership, Plain, Published, Receiver, Role, Used,
 };
 
 /// Part of the pin directory's name, since a pinned map is reused without a check of its layout.

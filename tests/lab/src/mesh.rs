@@ -18,6 +18,8 @@ pub struct Mesh {
     policies: Vec<Value>,
     /// Names of pods, with the ports at which they are probed.
     probes: Vec<(String, Vec<u16>)>,
+    /// What nodes do without an agent; nothing is said by default.
+    failure: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +53,7 @@ impl Mesh {
             services: Vec::new(),
             policies: Vec::new(),
             probes: Vec::new(),
+            failure: None,
         }
     }
 
@@ -91,6 +94,11 @@ impl Mesh {
         if !ports.is_empty() {
             self.probes.push((pod.name().to_owned(), ports.to_vec()));
         }
+    }
+
+    /// What becomes of connections without an agent: `open` or `closed`.
+    pub fn failure(&mut self, failure: &str) {
+        self.failure = Some(failure.to_owned());
     }
 
     /// Nothing is said about the pod any more: it is undecided.
@@ -154,6 +162,9 @@ impl Mesh {
         });
         if !self.probes.is_empty() {
             file["node"]["prober"] = json!({ "cgroup": node.prober() });
+        }
+        if let Some(failure) = &self.failure {
+            file["node"]["failure"] = json!(failure);
         }
         Ok(file)
     }

@@ -150,7 +150,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
 
     signals.until_asked_to_stop(&asked, &reopen).await;
 
-    info!(patience = ?DRAIN_TIMEOUT, "stopping; enrolled workloads are refused until an agent is back");
+    info!(patience = ?DRAIN_TIMEOUT, "stopping; nothing is carried until an agent is back");
     tell_systemd(&[NotifyState::Stopping]);
     steering.stop().await;
     tokio::select! {

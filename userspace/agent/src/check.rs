@@ -7,6 +7,8 @@ use martlet_model::report::{
     CertificateReport, Check, CheckCategory, CheckReport, CheckResult, LeafReport,
 };
 
+use martlet_standalone::Failure;
+
 use crate::{renewal::unix_seconds, reports::Shared};
 
 /// An issuer's or a root's certificate that expires within this many seconds is worth a warning.
@@ -87,7 +89,22 @@ fn configuration(shared: &Shared) -> CheckCategory {
     let hint = "see `martlet workloads`";
     let waiting = (!not_enrolled.is_empty()).then(|| not_enrolled.join("; "));
     checks.push(check("every workload of this node is enrolled".to_owned(), waiting, hint));
+    checks.push(fails_closed(shared));
     CheckCategory { category_name: "configuration".to_owned(), checks }
+}
+
+fn fails_closed(shared: &Shared) -> Check {
+    let description = "without an agent nothing goes in plaintext".to_owned();
+    match shared.configuration().file.settings.failure {
+        Failure::Closed => check(description, None, ""),
+        Failure::Open => {
+            let why =
+                "permissive workloads do, past every policy: the node file says `failure: open`";
+            let hint = "write `failure: closed` when the first days are over; see docs/failure.md";
+            let made = check(description, Some(why.to_owned()), hint);
+            Check { result: CheckResult::Warning, ..made }
+        }
+    }
 }
 
 fn identity(shared: &Shared, now: u64) -> CheckCategory {

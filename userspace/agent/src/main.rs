@@ -9,6 +9,7 @@ mod closing;
 mod configuration;
 mod coverage;
 mod deserted;
+mod failing;
 mod issuer;
 mod limits;
 mod outside;

@@ -21,7 +21,7 @@ use martlet_model::{
         Status, WorkloadReport, Workloads,
     },
 };
-use martlet_standalone::NodeFile;
+use martlet_standalone::{Failure, NodeFile};
 use martlet_telemetry::{Metrics, Reports, Totals};
 
 use crate::{
@@ -268,6 +268,7 @@ impl Reports for Answers {
             configuration: digest,
             configuration_error: error,
             unconfined: shared.confinement.get().map(Confinement::shortfalls).unwrap_or_default(),
+            fails_open: file.settings.failure == Failure::Open,
             workloads: file.local.len(),
             connections: shared.dataplane.open(),
             idle_lanes: shared.dataplane.idle_lanes(),
@@ -323,11 +324,16 @@ impl Reports for Answers {
 #[cfg(test)]
 mod tests {
     use martlet_ebpf_shared::Event;
-    use martlet_telemetry::PLAINTEXT_LET_IN;
+    use martlet_telemetry::{FAILED_OPEN_INBOUND, FAILED_OPEN_OUTBOUND, PLAINTEXT_LET_IN};
 
     #[test]
     fn plaintext_is_counted_under_the_name_that_metrics_look_for() {
-        let event = Event::LookupPlaintext;
-        assert_eq!((event.hook(), event.verdict()), PLAINTEXT_LET_IN);
+        for (event, name) in [
+            (Event::LookupPlaintext, PLAINTEXT_LET_IN),
+            (Event::ConnectFailedOpen, FAILED_OPEN_OUTBOUND),
+            (Event::LookupFailedOpen, FAILED_OPEN_INBOUND),
+        ] {
+            assert_eq!((event.hook(), event.verdict()), name);
+        }
     }
 }

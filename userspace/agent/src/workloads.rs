@@ -27,7 +27,7 @@ use arc_swap::ArcSwap;
 use martlet_dataplane::{Dataplane, Local, View};
 use martlet_identity::Credentials;
 use martlet_kernel::{Finding, KernelError, Membership, Netns, Node, Pod};
-use martlet_model::{Directory, WorkloadName};
+use martlet_model::{Directory, Mode, WorkloadName};
 use martlet_standalone::{LocalWorkload, NetnsSource, NodeFile};
 use martlet_telemetry::{Metrics, Outcome};
 use tokio::{
@@ -42,6 +42,7 @@ use crate::{
     closing::Plaintext,
     configuration::Loaded,
     coverage::{party, terms},
+    failing::Failing,
     issuer::Issuer,
     limits::LOOK_INTERVAL,
     outside::Decided,
@@ -72,6 +73,7 @@ pub struct Workloads {
     /// Whether the kernel still has to be told who is in the mesh.
     members_due: bool,
     probing: Probing,
+    failing: Failing,
     accepting: TaskTracker,
 }
 
@@ -111,6 +113,7 @@ impl Workloads {
             outside: Decided::new(),
             members_due: false,
             probing: Probing::default(),
+            failing: Failing::default(),
             accepting: TaskTracker::new(),
         }
     }
@@ -132,6 +135,7 @@ impl Workloads {
         }
         self.accepting.close();
         self.accepting.wait().await;
+        self.node.stop_living();
     }
 
     /// Takes over a new node file.
@@ -169,6 +173,7 @@ impl Workloads {
     /// Order: who leaves is steered to no more before anything else; who comes is steered to only
     /// when its listeners are up.
     pub fn apply(&mut self, file: &NodeFile) -> Result<()> {
+        let failing = self.failing.declare(file.settings.failure, &self.node);
         let new = &file.directory;
         let old = self.view.load_full();
         let known: HashSet<_> = addresses(&old.directory).map(|(ip, _)| ip).collect();
@@ -203,7 +208,8 @@ impl Workloads {
         self.close_plaintext();
         self.forget_leftovers();
         self.report();
-        told.context("telling the kernel who is in the mesh")
+        told.context("telling the kernel who is in the mesh")?;
+        failing.context("telling the kernel how the node fails")
     }
 
     /// Who is outside comes first: it may be in touch with what is enrolled now. What was outside
@@ -470,10 +476,13 @@ fn own_addresses(workloads: &[LocalWorkload]) -> impl Iterator<Item = IpAddr> {
 
 /// Every address of the mesh: workloads' and services'.
 pub fn addresses(directory: &Directory) -> impl Iterator<Item = (IpAddr, Membership)> {
-    let workloads = directory
-        .workload_addresses()
-        .map(|(ip, workload)| (ip, Membership::workload(party(&workload.name))));
-    workloads.chain(directory.virtual_addresses().map(|ip| (ip, Membership::service())))
+    let workloads = directory.workload_addresses().map(|(ip, workload)| {
+        let is_strict = workload.mode == Mode::Strict;
+        (ip, Membership::workload(party(&workload.name)).with_strict(is_strict))
+    });
+    let strict = directory.strict_virtual_addresses();
+    let service = move |ip| (ip, Membership::service().with_strict(strict.contains(&ip)));
+    workloads.chain(directory.virtual_addresses().map(service))
 }
 
 /// An error with all its causes.

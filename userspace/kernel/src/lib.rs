@@ -11,6 +11,7 @@ mod closing;
 mod confine;
 mod deserted;
 mod error;
+mod failure;
 mod feature;
 mod guard;
 mod hooks;
@@ -41,6 +42,7 @@ pub use closing::{Closing, Ended};
 pub use confine::{Confinement, NEEDED, Places, confine};
 pub use deserted::{Desertion, Desertions};
 pub use error::KernelError;
+pub use failure::FailedOpen;
 pub use feature::{Feature, Missing, missing_features};
 pub use log::KernelLog;
 pub use martlet_ebpf_shared::{

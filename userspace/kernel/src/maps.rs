@@ -20,6 +20,7 @@ use martlet_model::report::Counter;
 
 use crate::{
     KernelError,
+    failure::Life,
     kept::{Kept, gone},
     quotas::{IF_MISSING, existing},
     repair::{self, Finding},
@@ -46,6 +47,8 @@ pub const NAMES: &[&str] = &[
     "REFUSED",
     "ASKING",
     "PROBES",
+    "FAILURE",
+    "ALIVE",
     "COUNTERS",
 ];
 
@@ -68,6 +71,8 @@ pub struct Maps {
     host: Mutex<HashMap<MapData, Address, u32>>,
     ledger: Mutex<HashMap<MapData, Pair, Tally>>,
     pub(crate) probes: Kept<Endpoint, u64>,
+    pub(crate) failure: Kept<u32, u64>,
+    pub(crate) life: Life,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -107,6 +112,8 @@ impl Maps {
             host: Mutex::new(take!("HOST")),
             ledger: Mutex::new(take!("LEDGER")),
             probes: Kept::take(ebpf, "PROBES")?,
+            failure: Kept::take(ebpf, "FAILURE")?,
+            life: Life::begin(ebpf)?,
             counters: take!("COUNTERS"),
         })
     }
@@ -121,6 +128,8 @@ impl Maps {
             self.found.repair(),
             self.guarded.repair(),
             self.probes.repair(),
+            self.failure.repair(),
+            self.life.repair(),
         ];
         repaired.into_iter().flat_map(repair::or_unknown).collect()
     }
@@ -337,15 +346,16 @@ impl Maps {
 
     pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {
         let read = |event: &Event| {
-            let values = self.counters.get(&(*event as u32), 0)?;
-            Ok(Counter {
-                hook: event.hook().to_owned(),
-                verdict: event.verdict().to_owned(),
-                count: values.iter().sum(),
-            })
+            let (hook, verdict) = (event.hook().to_owned(), event.verdict().to_owned());
+            Ok(Counter { hook, verdict, count: self.counter(*event)? })
         };
-        let counters: Result<_, _> = Event::ALL.iter().map(read).collect();
-        counters.map_err(KernelError::map("COUNTERS"))
+        Event::ALL.iter().map(read).collect()
+    }
+
+    /// How often the programs have reached a verdict.
+    pub fn counter(&self, event: Event) -> Result<u64, KernelError> {
+        let values = self.counters.get(&(event as u32), 0).map_err(KernelError::map("COUNTERS"))?;
+        Ok(values.iter().sum())
     }
 }
 

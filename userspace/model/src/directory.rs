@@ -1,14 +1,14 @@
 //! The directory: an immutable snapshot of all workloads and services that an agent knows.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use thiserror::Error;
 
-use crate::{Label, Workload, WorkloadName};
+use crate::{Label, Mode, Workload, WorkloadName};
 
 /// A virtual address and port, and the endpoints behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Directory {
         services: impl IntoIterator<Item = Arc<Service>>,
     ) -> Result<Self, DirectoryError> {
         let mut directory = Self::default();
-        let mut names = std::collections::HashSet::new();
+        let mut names = HashSet::new();
         for workload in workloads {
             if !names.insert(workload.name.clone()) {
                 return Err(DirectoryError::WorkloadTwice(workload.name.clone()));
@@ -131,6 +131,15 @@ impl Directory {
         self.virtual_addresses.keys().copied()
     }
 
+    /// The virtual addresses behind any of whose ports there is a strict workload.
+    pub fn strict_virtual_addresses(&self) -> HashSet<IpAddr> {
+        let is_strict = |endpoint: &SocketAddr| {
+            self.workload_at(endpoint.ip()).is_some_and(|workload| workload.mode == Mode::Strict)
+        };
+        let strict = self.services.iter().filter(|(_, s)| s.endpoints.iter().any(is_strict));
+        strict.map(|(address, _)| address.ip()).collect()
+    }
+
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
     }
@@ -143,7 +152,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Mode, SpiffeId};
+    use crate::SpiffeId;
 
     fn workload(name: &str, address: &str) -> Arc<Workload> {
         Arc::new(Workload {
@@ -163,6 +172,26 @@ mod tests {
             address: address.parse().unwrap(),
             endpoints: vec![],
         })
+    }
+
+    #[test]
+    fn a_virtual_address_is_strict_if_a_strict_workload_is_behind_one_of_its_ports() {
+        let permissive =
+            Workload { mode: Mode::Permissive, ..(*workload("cart", "10.0.0.2")).clone() };
+        let leads = |address: &str, to: &str| {
+            let endpoints = vec![to.parse().unwrap()];
+            Arc::new(Service { endpoints, ..(*service(address)).clone() })
+        };
+        let services = [
+            leads("10.9.0.1:80", "10.0.0.2:8080"),
+            leads("10.9.0.1:81", "10.0.0.1:8080"),
+            leads("10.9.0.2:80", "10.0.0.2:8080"),
+            leads("10.9.0.3:80", "192.0.2.1:80"),
+            service("10.9.0.4:80"),
+        ];
+        let workloads = [workload("web", "10.0.0.1"), Arc::new(permissive)];
+        let directory = Directory::new(workloads, services).unwrap();
+        assert_eq!(directory.strict_virtual_addresses(), ["10.9.0.1".parse().unwrap()].into());
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub struct Status {
     /// What of the agent's confinement is not in place, and why; empty when all is.
     #[serde(default)]
     pub unconfined: Vec<String>,
+    /// Whether permissive workloads of this node connect in plaintext while no agent lives.
+    #[serde(default)]
+    pub fails_open: bool,
     pub workloads: usize,
     pub connections: usize,
     pub idle_lanes: usize,

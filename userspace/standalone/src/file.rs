@@ -92,6 +92,10 @@ pub(crate) struct Node {
     #[serde(default)]
     #[schemars(extend("default" = "stdout"))]
     pub(crate) access_log: Given<At<String>>,
+    /// What becomes of connections between permissive workloads while no agent lives on this node.
+    #[serde(default)]
+    #[schemars(extend("default" = "closed"))]
+    pub(crate) failure: Given<Failure>,
 }
 
 /// The one whose connections to declared probe ports pass in plaintext, as kubelet's do.
@@ -147,6 +151,15 @@ pub(crate) enum Mode {
     Permissive,
     /// Whatever is not mutual TLS from an enrolled caller is refused.
     Strict,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Failure {
+    /// They are refused.
+    Closed,
+    /// They pass in plaintext and are counted, past every policy.
+    Open,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -17,6 +17,7 @@ mod yaml;
 pub use limits::MAX_FILE_BYTES;
 pub use mark::Mark;
 pub use node_file::{
-    AccessLog, LocalWorkload, NetnsSource, NodeFile, Outside, Places, Settings, parse, schema,
+    AccessLog, Failure, LocalWorkload, NetnsSource, NodeFile, Outside, Places, Settings, parse,
+    schema,
 };
 pub use problem::{Fault, NodeFileError, Problem};

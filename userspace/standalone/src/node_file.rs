@@ -45,6 +45,17 @@ pub struct Settings {
     /// `None`: off.
     pub metrics: Option<SocketAddr>,
     pub access_log: AccessLog,
+    pub failure: Failure,
+}
+
+/// What becomes of connections between permissive workloads while no agent lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Failure {
+    /// They are refused, as those of strict ones are in any case.
+    #[default]
+    Closed,
+    /// They pass in plaintext, and are counted.
+    Open,
 }
 
 /// Where an agent keeps what outlives it.

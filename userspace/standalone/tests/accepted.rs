@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use martlet_model::{Mode, Place, SpiffeId, Udp};
 use martlet_policy::Request;
-use martlet_standalone::{AccessLog, NetnsSource, NodeFile, Outside, parse};
+use martlet_standalone::{AccessLog, Failure, NetnsSource, NodeFile, Outside, parse};
 
 const HEAD: &str =
     "trustDomain: demo.martlet.dev\nauthority: { directory: /etc/martlet/authority }\n";
@@ -41,6 +41,7 @@ fn what_is_left_out_gets_its_default() {
     assert_eq!(settings.socket, PathBuf::from("/run/martlet/agent.sock"));
     assert_eq!(settings.metrics, Some(socket("127.0.0.1:15020")));
     assert_eq!(settings.access_log, AccessLog::Stdout);
+    assert_eq!(settings.failure, Failure::Closed);
     assert!(file.local.is_empty());
     assert_eq!(file.directory.workload_addresses().count(), 0);
 }
@@ -57,6 +58,9 @@ fn every_setting_can_be_given() {
     assert_eq!(settings.socket, PathBuf::from("/run/martlet-one/agent.sock"));
     assert_eq!(settings.metrics, Some(socket("[::1]:9100")));
     assert_eq!(settings.access_log, AccessLog::File(PathBuf::from("/var/log/martlet/access.log")));
+    assert_eq!(settings.failure, Failure::Open);
+    let closed = with_node("node: { name: one, failure: closed }\n");
+    assert_eq!(closed.settings.failure, Failure::Closed);
 }
 
 #[test]
@@ -201,13 +205,15 @@ fn a_file_with_many_workloads_is_accepted() {
 }
 
 #[test]
-fn a_reload_may_change_workloads_services_and_policies() {
+fn a_reload_may_change_workloads_services_policies_and_how_the_node_fails() {
     let old = with_node("node: { name: one }\n");
     let new = with_node(
         "node: { name: one }\nworkloads: [{ namespace: a, name: b, serviceAccount: c, \
          addresses: [10.0.0.1], netns: { pid: 7 } }]\n",
     );
     assert_eq!(old.needs_restart(&new), None);
+    let failing_open = with_node("node: { name: one, failure: open }\n");
+    assert_eq!(old.needs_restart(&failing_open), None);
 }
 
 #[test]

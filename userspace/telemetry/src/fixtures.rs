@@ -72,6 +72,7 @@ pub fn status() -> Status {
         configuration: "ab".repeat(32),
         configuration_error: None,
         unconfined: Vec::new(),
+        fails_open: false,
         workloads: 2,
         connections: 3,
         idle_lanes: 1,

@@ -16,5 +16,8 @@ mod records;
 
 pub use admin::{Admin, AdminError, AdminSocket, Reports, bind_socket, bind_tcp};
 pub use logs::Format;
-pub use metrics::{Metrics, Outcome, PLAINTEXT_LET_IN, RecordLoss, Totals};
+pub use metrics::{
+    FAILED_OPEN_INBOUND, FAILED_OPEN_OUTBOUND, Metrics, Outcome, PLAINTEXT_LET_IN, RecordLoss,
+    Totals,
+};
 pub use records::{Recent, RecordOutput, RecordWriter, RecordsError, queue};

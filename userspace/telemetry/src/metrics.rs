@@ -37,6 +37,12 @@ pub const PLAINTEXT_LET_IN: (&str, &str) = ("lookup", "passed_plaintext");
 /// Hook and verdict by which the kernel counts plaintext probes of strict workloads.
 pub const PROBE_LET_IN: (&str, &str) = ("lookup", "passed_probe");
 
+/// Hook and verdict by which the kernel counts what workloads open in plaintext without an agent.
+pub const FAILED_OPEN_OUTBOUND: (&str, &str) = ("connect", "passed_failed_open");
+
+/// Hook and verdict by which the kernel counts what they accept then.
+pub const FAILED_OPEN_INBOUND: (&str, &str) = ("lookup", "passed_failed_open");
+
 /// How something ended that can only succeed or fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -80,6 +86,8 @@ pub struct Metrics {
     received: Family<ByTraffic, Counter>,
     durations: Family<ByReporter, Histogram, fn() -> Histogram>,
     plaintext: Family<ByDirection, Counter>,
+    fails_open: Gauge,
+    failed_open: Family<ByDirection, Counter>,
     handshakes: Family<BySide, Counter>,
     handshake_failures: Counter,
     lanes: Family<ByLane, Counter>,
@@ -118,6 +126,8 @@ impl Metrics {
             received: Family::default(),
             durations: Family::new_with_constructor(connection_buckets),
             plaintext: Family::default(),
+            fails_open: Gauge::default(),
+            failed_open: Family::default(),
             handshakes: Family::default(),
             handshake_failures: Counter::default(),
             lanes: Family::default(),
@@ -177,6 +187,16 @@ impl Metrics {
             "plaintext_connections",
             "Connections without mTLS: inbound ones that a permissive workload let in, probes that a strict one let in, outbound ones to endpoints outside the mesh",
             self.plaintext.clone(),
+        );
+        r.register(
+            "fails_open",
+            "Whether permissive workloads of this node connect in plaintext while no agent lives (`failure: open`): 1 or 0",
+            self.fails_open.clone(),
+        );
+        r.register(
+            "failed_open_connections",
+            "Connections between permissive workloads that went in plaintext while no agent lived, opened (outbound) or accepted (inbound) by one of this node",
+            self.failed_open.clone(),
         );
         r.register(
             "handshakes",
@@ -253,6 +273,8 @@ impl Metrics {
         self.plaintext.get_or_create(&ByDirection::INBOUND).inc_by(0);
         self.plaintext.get_or_create(&ByDirection::OUTBOUND).inc_by(0);
         self.plaintext.get_or_create(&ByDirection::PROBE).inc_by(0);
+        self.failed_open.get_or_create(&ByDirection::INBOUND).inc_by(0);
+        self.failed_open.get_or_create(&ByDirection::OUTBOUND).inc_by(0);
         for warm in [true, false] {
             self.lanes.get_or_create(&ByLane::warm(warm)).inc_by(0);
         }
@@ -336,6 +358,7 @@ impl Metrics {
 
     fn take_status(&self, status: &Status) {
         self.ready.set(status.ready.into());
+        self.fails_open.set(status.fails_open.into());
         self.workloads.set(gauge(status.workloads));
         self.live.set(gauge(status.connections));
         self.idle_lanes.set(gauge(status.idle_lanes));
@@ -347,12 +370,14 @@ impl Metrics {
         for counter in &status.counters {
             let labels = ByVerdict { hook: counter.hook.clone(), verdict: counter.verdict.clone() };
             raise_to(&self.verdicts.get_or_create(&labels), counter.count);
-            if (counter.hook.as_str(), counter.verdict.as_str()) == PLAINTEXT_LET_IN {
-                raise_to(&self.plaintext.get_or_create(&ByDirection::INBOUND), counter.count);
-            }
-            if (counter.hook.as_str(), counter.verdict.as_str()) == PROBE_LET_IN {
-                raise_to(&self.plaintext.get_or_create(&ByDirection::PROBE), counter.count);
-            }
+            let (family, direction) = match (counter.hook.as_str(), counter.verdict.as_str()) {
+                PLAINTEXT_LET_IN => (&self.plaintext, ByDirection::INBOUND),
+                PROBE_LET_IN => (&self.plaintext, ByDirection::PROBE),
+                FAILED_OPEN_OUTBOUND => (&self.failed_open, ByDirection::OUTBOUND),
+                FAILED_OPEN_INBOUND => (&self.failed_open, ByDirection::INBOUND),
+                _ => continue,
+            };
+            raise_to(&family.get_or_create(&direction), counter.count);
         }
     }
 

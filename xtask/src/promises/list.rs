@@ -17,6 +17,7 @@ const DETOURS: &str = "tests/kernel/tests/detours.rs";
 const ENTRANCES: &str = "tests/kernel/tests/entrances.rs";
 const BOUNDS: &str = "tests/kernel/tests/bounds.rs";
 const ESCAPE: &str = "tests/kernel/tests/escape.rs";
+const FAILING_OPEN: &str = "tests/kernel/tests/failing_open.rs";
 const FAULTS: &str = "tests/kernel/tests/faults/main.rs";
 const FAULT_CLAIMS: &str = "tests/kernel/tests/faults/claims.rs";
 const FIRST: &str = "tests/kernel/tests/first.rs";
@@ -182,6 +183,7 @@ pub const PROMISES: &[Promise] = &[
                 "an_agent_that_is_told_to_end_leaks_nothing_and_serves_when_started_again",
             ),
             Test(FAULTS, "an_agent_that_is_killed_for_its_memory_leaks_nothing"),
+            Test(FAILING_OPEN, "a_strict_pod_is_closed_both_ways_on_nodes_that_fail_open"),
         ],
         missing: "",
     },

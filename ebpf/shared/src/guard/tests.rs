@@ -25,6 +25,10 @@ impl Known for Sent {
     fn sender(&self) -> Sender {
         self.2
     }
+
+    fn fails_open(&self) -> bool {
+        false
+    }
 }
 
 impl Known for Facts {
@@ -38,6 +42,10 @@ impl Known for Facts {
 
     fn sender(&self) -> Sender {
         Sender::Anybody
+    }
+
+    fn fails_open(&self) -> bool {
+        false
     }
 }
 
@@ -55,6 +63,10 @@ impl Known for Unasked {
 
     fn sender(&self) -> Sender {
         panic!("the sender was asked for")
+    }
+
+    fn fails_open(&self) -> bool {
+        panic!("whether the node fails open was asked for")
     }
 }
 
@@ -177,7 +189,8 @@ fn plaintext_begins_with_the_outside_only_and_by_a_strict_pod_itself() {
     for strict in [true, false] {
         for remote in [WORKLOAD, SERVICE] {
             for direction in BOTH {
-                assert_eq!(begins_plain(direction, strict, remote, &Unasked), None);
+                let closed = Facts(Owner::Nobody, None);
+                assert_eq!(begins_plain(direction, strict, remote, &closed), None);
             }
         }
         assert_eq!(begins_plain(Out, strict, None, &Unasked), Some(Plain::Opened));
@@ -188,6 +201,40 @@ fn plaintext_begins_with_the_outside_only_and_by_a_strict_pod_itself() {
         assert_eq!(from_outside(Sender::NotProber), accepted);
         let probe = if strict { Plain::Probe } else { Plain::Accepted };
         assert_eq!(from_outside(Sender::Prober), Some(probe));
+    }
+}
+
+#[test]
+fn while_the_node_fails_open_plaintext_begins_with_the_mesh_but_never_of_a_strict_pod() {
+    struct Open;
+
+    impl Known for Open {
+        fn owner(&self) -> Owner {
+            Owner::Nobody
+        }
+
+        fn began(&self) -> Option<Plain> {
+            None
+        }
+
+        fn sender(&self) -> Sender {
+            Sender::Anybody
+        }
+
+        fn fails_open(&self) -> bool {
+            true
+        }
+    }
+
+    for remote in [WORKLOAD, SERVICE] {
+        assert_eq!(begins_plain(Out, false, remote, &Open), Some(Plain::Opened));
+        assert_eq!(begins_plain(In, false, remote, &Open), Some(Plain::Accepted));
+        assert!(BOTH.map(|direction| begins_plain(direction, true, remote, &Open)) == [None; 2]);
+        // What did not begin so is refused as ever.
+        for direction in BOTH {
+            let verdict = payload(direction, false, remote, Open);
+            assert_eq!(verdict, Refuse(Event::GuardPlaintext));
+        }
     }
 }
 

@@ -20,6 +20,10 @@ pub fn page(status: &Status, now: SystemTime) -> String {
         let warning = format!("‼ the newest node file was not taken over: {error}");
         page.push_str(&format!("\n{}\n", paint(&warning, Tone::Warning)));
     }
+    if status.fails_open {
+        let warning = "‼ failure: open: without an agent permissive workloads connect in plaintext";
+        page.push_str(&format!("\n{}\n", paint(warning, Tone::Warning)));
+    }
     for shortfall in &status.unconfined {
         let warning = format!("‼ the agent is less confined than it could be: {shortfall}");
         page.push_str(&format!("\n{}\n", paint(&warning, Tone::Warning)));

@@ -60,6 +60,7 @@ pub fn status() -> Status {
         configuration: "3f2a9c".repeat(10) + "abcd",
         configuration_error: None,
         unconfined: Vec::new(),
+        fails_open: false,
         workloads: 3,
         connections: 12,
         idle_lanes: 4,
@@ -84,6 +85,7 @@ pub fn not_ready() -> Status {
     ];
     status.configuration_error = Some("line 7, column 3: unknown field `mood`".to_owned());
     status.unconfined = vec!["landlock: this kernel has none".to_owned()];
+    status.fails_open = true;
     status.hooks[1].attached = false;
     let repair = |kind, what: &str, count, error: Option<&str>| Repair {
         kind,

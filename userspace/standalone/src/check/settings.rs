@@ -7,9 +7,9 @@ use std::{
 
 use super::{Findings, text};
 use crate::{
-    file::Node,
+    file::{self, Node},
     mark::{At, Given},
-    node_file::{AccessLog, Places, Settings},
+    node_file::{AccessLog, Failure, Places, Settings},
 };
 
 /// Of this machine alone: metrics name workloads and identities.
@@ -38,6 +38,10 @@ pub(super) fn settings(node: &Node, found: &mut Findings) -> Option<Settings> {
         socket: socket?,
         metrics: metrics?,
         access_log: access_log?,
+        failure: match node.failure.as_ref() {
+            None | Some(file::Failure::Closed) => Failure::Closed,
+            Some(file::Failure::Open) => Failure::Open,
+        },
     })
 }
 

@@ -27,7 +27,7 @@ const LABELS: &[(&str, &str)] = &[
     ),
     (
         "direction",
-        "`inbound`: let in by a permissive workload; `outbound`: to an endpoint outside the mesh; `probe`: let in by a strict workload",
+        "`inbound`: let in by a permissive workload; `outbound`: to an endpoint outside the mesh, or in `failed_open` to a permissive workload; `probe`: let in by a strict workload",
     ),
     (
         "hook",

@@ -40,6 +40,8 @@ fn the_names_are_these() {
         "martlet_sent_bytes_total",
         "martlet_received_bytes_total",
         "martlet_plaintext_connections_total",
+        "martlet_fails_open",
+        "martlet_failed_open_connections_total",
         "martlet_handshakes_total",
         "martlet_handshake_failures_total",
         "martlet_lanes_taken_total",
@@ -72,6 +74,8 @@ fn counters_that_alerts_watch_exist_from_the_start() {
     for line in [
         "martlet_plaintext_connections_total{direction=\"inbound\"} 0",
         "martlet_plaintext_connections_total{direction=\"outbound\"} 0",
+        "martlet_failed_open_connections_total{direction=\"inbound\"} 0",
+        "martlet_failed_open_connections_total{direction=\"outbound\"} 0",
         "martlet_certificate_renewals_total{result=\"success\"} 0",
         "martlet_certificate_renewals_total{result=\"failure\"} 0",
         "martlet_configuration_reloads_total{result=\"success\"} 0",
@@ -110,6 +114,21 @@ fn plaintext_is_counted_in_both_directions() {
     let page = scrape(&metrics);
     shows(&page, "martlet_plaintext_connections_total{direction=\"outbound\"} 1");
     shows(&page, "martlet_plaintext_connections_total{direction=\"inbound\"} 5");
+}
+
+#[test]
+fn what_went_in_plaintext_without_an_agent_is_counted_in_both_directions() {
+    let metrics = Metrics::default();
+    shows(&scrape(&metrics), "martlet_fails_open 0");
+    let mut open = Status { fails_open: true, ..status() };
+    open.counters.extend(
+        [("connect", 3), ("lookup", 2), ("guard", 7)]
+            .map(|(hook, count)| counter(hook, "passed_failed_open", count)),
+    );
+    let page = metrics.scrape(&open, &certificates(), &Totals::default()).unwrap();
+    shows(&page, "martlet_fails_open 1");
+    shows(&page, "martlet_failed_open_connections_total{direction=\"outbound\"} 3");
+    shows(&page, "martlet_failed_open_connections_total{direction=\"inbound\"} 2");
 }
 
 #[test]
