@@ -230,8 +230,8 @@ pub const PROMISES: &[Promise] = &[
             Test(STEERING, "what_a_dead_agent_left_for_other_pods_is_forgotten"),
             Test(LAPSES, "a_workload_that_becomes_somebody_else_loses_its_open_connections"),
         ],
-        missing: "the full number of reuses, which only `cargo xtask test --long` makes: 70 \
-                  otherwise",
+        missing: "the full number of reuses, which only `cargo xtask test --long` makes, and \
+                  which has not been run to its end yet: 70 otherwise",
     },
     Promise {
         number: 9,
