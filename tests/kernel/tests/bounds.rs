@@ -6,7 +6,8 @@
 //!
 //! The neighbor is measured alone and beside the aggressor in turns, so that the machine's moods hit
 //! both alike. Nothing that it does may fail; how much slower it is is a figure and no verdict, since
-//! the machine is shared.
+//! the machine is shared. The aggressor's own programs run only when nobody else wants to, as a
+//! limit of their pods' would make them: what is left is what is done for them elsewhere.
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -51,6 +52,7 @@ impl Street {
         stage.two.wait_until_ready()?;
         let echo = ["--then", "echo", "--quiet"];
         let servers = [stage.far.serve(&echo)?, sink.serve(&echo)?];
+        servers[1].be_last()?;
         Ok(Street { bad, sink, _servers: servers, stage })
     }
 
@@ -133,6 +135,7 @@ fn flood(from: &Pod, to: &Pod, kind: &str, connections: usize) -> Result<Running
     let mut running = from.probe(&arguments)?.spawn()?;
     let is_up = |text: &str| text.contains('\n').then_some(());
     running.wait_for_stdout("the flood to be up", PATIENCE, is_up)?;
+    running.be_last()?;
     Ok(running)
 }
 
@@ -149,6 +152,14 @@ fn bulk_over_many_connections_leaves_its_neighbor_alone() -> Result<()> {
 fn tiny_frames_leave_their_neighbor_alone() -> Result<()> {
     let street = Street::new()?;
     street.compare("tiny_frames_leave_their_neighbor_alone", || street.flood("tiny", 64))
+}
+
+#[test]
+fn connections_in_a_hurry_leave_their_neighbor_alone() -> Result<()> {
+    let street = Street::new()?;
+    street.compare("connections_in_a_hurry_leave_their_neighbor_alone", || {
+        street.flood("open", 64)
+    })
 }
 
 #[test]

@@ -31,6 +31,9 @@ use serde_json::Value;
 
 use crate::{cgroup, limits, netns::Netns, site::Site, wait::wait_for};
 
+/// The lowest priority, as `nice` counts.
+const LAST: i32 = 19;
+
 static NEXT_LOG: AtomicU32 = AtomicU32::new(0);
 
 /// What is to be started.
@@ -210,6 +213,17 @@ impl Running {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);
         nix::sys::signal::kill(pid, signal)
             .with_context(|| format!("sending {signal} to {}", self.name))
+    }
+
+    /// All of its threads run only when nobody else wants to.
+    #[allow(unsafe_code)]
+    pub fn be_last(&self) -> Result<()> {
+        // SAFETY: a system call on numbers. The program leads a process group of its own.
+        let failed = unsafe { libc::setpriority(libc::PRIO_PGRP, self.child.id(), LAST) };
+        match failed {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()).context("setting a priority"),
+        }
     }
 
     pub fn close_input(&mut self) {

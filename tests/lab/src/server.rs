@@ -34,6 +34,10 @@ impl Server {
         self.running.pid()
     }
 
+    pub fn be_last(&self) -> Result<()> {
+        self.running.be_last()
+    }
+
     /// What it saw of the connections that have ended so far.
     pub fn seen(&self) -> Vec<Value> {
         self.running.json_lines().into_iter().skip(1).collect()
