@@ -156,10 +156,13 @@ impl Mesh {
                 "accessLog": directory.join("access.log"),
             },
             "workloads": self.members.iter().map(|member| self.entry(member, node)).collect::<Vec<_>>(),
-            "outside": outside,
             "services": self.services,
             "policies": self.policies,
         });
+        // Builds from before a key was there can be measured too.
+        if !outside.is_empty() {
+            file["outside"] = json!(outside);
+        }
         if !self.probes.is_empty() {
             file["node"]["prober"] = json!({ "cgroup": node.prober() });
         }
