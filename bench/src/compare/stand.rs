@@ -36,8 +36,6 @@ pub struct Agents {
     pub far: Agent,
 }
 
-const TRUST_DOMAIN: &str = "bench.martlet.dev";
-
 impl Stand {
     /// `earlier` is the program of the other build's agent.
     pub fn build(lab: &Lab, subjects: &[Subject], earlier: Option<&Path>) -> Result<Stand> {
@@ -146,7 +144,7 @@ impl Stand {
 
     fn enroll(&mut self, lab: &Lab, subject: Subject, program: Option<&Path>) -> Result<Agents> {
         let pair = self.plain_pair(subject)?;
-        let mut mesh = Mesh::new(lab, TRUST_DOMAIN)?;
+        let mut mesh = Mesh::new(lab, trust_domain_of(subject))?;
         mesh.enroll(pair.client(), "bench", "client", "strict");
         mesh.enroll(pair.server(), "bench", "server", "strict");
         self.pairs.insert(subject, pair);
@@ -190,6 +188,15 @@ fn nodes_of(subject: Subject) -> [&'static str; 2] {
         Subject::Direct | Subject::Haproxy => ["plain-one", "plain-two"],
         Subject::Martlet | Subject::Outside => ["one", "two"],
         Subject::Earlier => ["earlier-one", "earlier-two"],
+    }
+}
+
+/// Each pair of agents has an authority of its own; the names have one length, and so have the
+/// certificates.
+fn trust_domain_of(subject: Subject) -> &'static str {
+    match subject {
+        Subject::Earlier => "earlier.martlet.dev",
+        _ => "present.martlet.dev",
     }
 }
 

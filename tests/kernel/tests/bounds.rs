@@ -157,9 +157,7 @@ fn tiny_frames_leave_their_neighbor_alone() -> Result<()> {
 #[test]
 fn connections_in_a_hurry_leave_their_neighbor_alone() -> Result<()> {
     let street = Street::new()?;
-    street.compare("connections_in_a_hurry_leave_their_neighbor_alone", || {
-        street.flood("open", 64)
-    })
+    street.compare("connections_in_a_hurry_leave_their_neighbor_alone", || street.flood("open", 64))
 }
 
 #[test]
