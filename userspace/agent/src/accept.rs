@@ -37,7 +37,8 @@ pub fn serve(
             let origin = dialer.origin(&stream);
             to_plane.outbound(to_local.clone(), stream, from, origin);
         };
-        let accepting = accept(listener, name.to_string(), take);
+        let in_turns = in_turns(local, Reporter::Source);
+        let accepting = accept(listener, name.to_string(), take, in_turns);
         tasks.spawn(until(stop.clone(), turns(whose, Reporter::Source, accepting)));
     }
     for listener in listeners.inbound {
@@ -49,7 +50,8 @@ pub fn serve(
             // The connection is gone already.
             Err(error) => tracing::debug!(%error, "an accepted connection has no address"),
         };
-        let accepting = accept(listener, name.to_string(), take);
+        let in_turns = in_turns(local, Reporter::Destination);
+        let accepting = accept(listener, name.to_string(), take, in_turns);
         tasks.spawn(until(stop.clone(), turns(whose, Reporter::Destination, accepting)));
     }
 }
@@ -63,6 +65,11 @@ async fn turns(
     dataplane.in_turns(&local, reporter, accepting).await;
 }
 
+fn in_turns(local: &Arc<Local>, reporter: Reporter) -> impl Fn() -> bool + use<> {
+    let local = local.clone();
+    move || Dataplane::takes_turns(&local, reporter)
+}
+
 async fn until(stop: CancellationToken, accepting: impl Future<Output = ()>) {
     stop.run_until_cancelled(accepting).await;
 }
@@ -72,6 +79,7 @@ async fn accept(
     listener: Arc<TcpListener>,
     workload: String,
     take: impl Fn(TcpStream, SocketAddr),
+    in_turns: impl Fn() -> bool,
 ) {
     let mut failing = false;
     loop {
@@ -81,8 +89,10 @@ async fn accept(
                     info!(workload, "connections are accepted again");
                 }
                 take(stream, from);
-                // One in each turn.
-                tokio::task::yield_now().await;
+                // One in each turn. To yield wakes another thread, which costs all that have time.
+                if in_turns() {
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {

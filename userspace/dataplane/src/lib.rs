@@ -175,11 +175,12 @@ impl Dataplane {
         reporter: Reporter,
         work: impl Future<Output = T>,
     ) -> T {
-        let side = match reporter {
-            Reporter::Source => Side::Caller,
-            Reporter::Destination => Side::Callee,
-        };
-        self.steps(local, side).of(pin!(work)).await
+        self.steps(local, side_of(reporter)).of(pin!(work)).await
+    }
+
+    /// Whether the workload does such work in turns now.
+    pub fn takes_turns(local: &Local, reporter: Reporter) -> bool {
+        local.account(side_of(reporter)).is_busy()
     }
 
     fn steps(&self, local: &Local, side: Side) -> Steps {
@@ -341,6 +342,13 @@ impl Dataplane {
 
     fn closed(&self, draft: Draft, closed: Closed) {
         draft.close(closed, &self.records, &self.stats);
+    }
+}
+
+fn side_of(reporter: Reporter) -> Side {
+    match reporter {
+        Reporter::Source => Side::Caller,
+        Reporter::Destination => Side::Callee,
     }
 }
 
