@@ -123,13 +123,20 @@ impl Stage {
         vec![family(0), family(1)]
     }
 
-    /// The records of one connection: the caller's agent's, and the called one's.
+    /// The records of one connection: the caller's agent's, and the called one's. A source port may
+    /// have been used before for somebody else, or by way of another address.
     pub fn records(&self, client: &Value, callee: &Pod) -> Result<[Value; 2]> {
         let from = address(&client["local"]).context("the client has no address")?;
+        // With MPTCP it is the agent, at the caller's own address.
+        let asked = address(&client["peer"]).filter(|peer| peer.ip() != from.ip());
         let of = |agent: &Agent, reporter: &str| {
             agent.wait_for_record(&format!("the {reporter} of {from}"), |record| {
+                let origin = address(&record["origin"]);
+                let called = &record["destination"]["workload"]["name"];
                 record["reporter"] == reporter
                     && address(&record["source"]["address"]) == Some(from)
+                    && (called.is_null() || called == callee.name())
+                    && (origin.is_none() || asked.is_none() || origin == asked)
             })
         };
         Ok([of(self.agent(&self.caller), "source")?, of(self.agent(callee), "destination")?])
