@@ -6,28 +6,17 @@
 
 /// Reads a 32-bit field.
 macro_rules! load {
-    ($context:expr, $offset:expr) => {{
-        let value: u64;
-        // SAFETY: the context pointer is valid while the program runs, and the verifier has checked
-        // the offset.
-        unsafe {
-            core::arch::asm!(
-                "{value} = *(u32 *)({context} + {offset})",
-                value = out(reg) value,
-                context = in(reg) $context,
-                offset = const $offset,
-                options(nostack, readonly, preserves_flags)
-            )
-        };
-        value as u32
-    }};
+    ($context:expr, $offset:expr) => {
+        $crate::context::load_pointer!($context, $offset) as u32
+    };
 }
 
-/// Reads a field that is declared as 32 bits and is a pointer to the program.
+/// Reads a field that is declared as 32 bits, and may be a pointer to the program.
 macro_rules! load_pointer {
     ($context:expr, $offset:expr) => {{
         let value: u64;
-        // SAFETY: as in `load`; the verifier knows what the field points to.
+        // SAFETY: the context pointer is valid while the program runs, and the verifier has checked
+        // the offset and knows what the field is.
         unsafe {
             core::arch::asm!(
                 "{value} = *(u32 *)({context} + {offset})",

@@ -8,12 +8,22 @@ const WORKLOAD: Option<u32> = Some(Member::Workload as u32);
 const SERVICE: Option<u32> = Some(Member::Service as u32);
 const BOTH: [Direction; 2] = [In, Out];
 
-struct Facts(Owner, Option<Plain>);
+/// What is known, in the order of the questions.
+struct Facts(Owner, Option<Plain>, Sender, bool);
 
-/// The same, with the sender.
-struct Sent(Owner, Option<Plain>, Sender);
+fn facts(owner: Owner, began: Option<Plain>) -> Facts {
+    sent(owner, began, Sender::Anybody)
+}
 
-impl Known for Sent {
+fn sent(owner: Owner, began: Option<Plain>, sender: Sender) -> Facts {
+    Facts(owner, began, sender, false)
+}
+
+fn open() -> Facts {
+    Facts(Owner::Nobody, None, Sender::Anybody, true)
+}
+
+impl Known for Facts {
     fn owner(&self) -> Owner {
         self.0
     }
@@ -27,25 +37,7 @@ impl Known for Sent {
     }
 
     fn fails_open(&self) -> bool {
-        false
-    }
-}
-
-impl Known for Facts {
-    fn owner(&self) -> Owner {
-        self.0
-    }
-
-    fn began(&self) -> Option<Plain> {
-        self.1
-    }
-
-    fn sender(&self) -> Sender {
-        Sender::Anybody
-    }
-
-    fn fails_open(&self) -> bool {
-        false
+        self.3
     }
 }
 
@@ -83,11 +75,11 @@ fn between_enrolled_workloads_payload_passes_in_the_agents_connections_only() {
     for (direction, remote) in BOTH.into_iter().zip([WORKLOAD, SERVICE, Some(99)]) {
         for strict in [true, false] {
             for plain in [Some(Plain::Opened), None] {
-                let agents = payload(direction, strict, remote, Facts(Owner::Agent, plain));
+                let agents = payload(direction, strict, remote, facts(Owner::Agent, plain));
                 assert_eq!(agents, Pass(Event::GuardAgent));
             }
             for owner in [Owner::Pod, Owner::Nobody] {
-                let verdict = payload(direction, strict, remote, Facts(owner, None));
+                let verdict = payload(direction, strict, remote, facts(owner, None));
                 assert_eq!(verdict, Refuse(Event::GuardPlaintext), "{direction:?} {owner:?}");
             }
         }
@@ -99,7 +91,7 @@ fn a_connection_that_began_in_plaintext_goes_on_while_the_pod_is_permissive() {
     for direction in BOTH {
         for owner in [Owner::Pod, Owner::Nobody] {
             for began in [Plain::Opened, Plain::Accepted] {
-                let with = |strict| payload(direction, strict, WORKLOAD, Facts(owner, Some(began)));
+                let with = |strict| payload(direction, strict, WORKLOAD, facts(owner, Some(began)));
                 assert_eq!(with(false), Pass(Event::GuardOlder));
                 assert_eq!(with(true), Refuse(Event::GuardPlaintext));
             }
@@ -110,11 +102,11 @@ fn a_connection_that_began_in_plaintext_goes_on_while_the_pod_is_permissive() {
 #[test]
 fn what_arrives_for_a_socket_that_has_ended_is_answered_and_nothing_leaves_for_it() {
     for (strict, remote) in [(true, WORKLOAD), (false, WORKLOAD), (true, None)] {
-        let arriving = payload(In, strict, remote, Facts(Owner::Ended, None));
+        let arriving = payload(In, strict, remote, facts(Owner::Ended, None));
         assert_eq!(arriving, Pass(Event::GuardEnded));
     }
     for strict in [true, false] {
-        let leaving = payload(Out, strict, WORKLOAD, Facts(Owner::Ended, None));
+        let leaving = payload(Out, strict, WORKLOAD, facts(Owner::Ended, None));
         assert_eq!(leaving, Refuse(Event::GuardPlaintext));
     }
 }
@@ -122,15 +114,15 @@ fn what_arrives_for_a_socket_that_has_ended_is_answered_and_nothing_leaves_for_i
 #[test]
 fn from_outside_a_strict_pod_gets_answers_only() {
     let from_outside = |facts| payload(In, true, None, facts);
-    assert_eq!(from_outside(Facts(Owner::Pod, None)), Pass(Event::GuardOwn));
-    assert_eq!(from_outside(Facts(Owner::Agent, None)), Pass(Event::GuardAgent));
+    assert_eq!(from_outside(facts(Owner::Pod, None)), Pass(Event::GuardOwn));
+    assert_eq!(from_outside(facts(Owner::Agent, None)), Pass(Event::GuardAgent));
     for owner in [Owner::Pod, Owner::Nobody] {
-        let answer = from_outside(Facts(owner, Some(Plain::Opened)));
+        let answer = from_outside(facts(owner, Some(Plain::Opened)));
         assert_eq!(answer, Pass(Event::GuardOwn));
-        let accepted = from_outside(Facts(owner, Some(Plain::Accepted)));
+        let accepted = from_outside(facts(owner, Some(Plain::Accepted)));
         assert_eq!(accepted, Refuse(Event::GuardPlaintext), "while it was permissive");
     }
-    assert_eq!(from_outside(Facts(Owner::Nobody, None)), Refuse(Event::GuardPlaintext));
+    assert_eq!(from_outside(facts(Owner::Nobody, None)), Refuse(Event::GuardPlaintext));
 }
 
 #[test]
@@ -189,14 +181,14 @@ fn plaintext_begins_with_the_outside_only_and_by_a_strict_pod_itself() {
     for strict in [true, false] {
         for remote in [WORKLOAD, SERVICE] {
             for direction in BOTH {
-                let closed = Facts(Owner::Nobody, None);
+                let closed = facts(Owner::Nobody, None);
                 assert_eq!(begins_plain(direction, strict, remote, &closed), None);
             }
         }
         assert_eq!(begins_plain(Out, strict, None, &Unasked), Some(Plain::Opened));
         let accepted = (!strict).then_some(Plain::Accepted);
         let from_outside =
-            |sender| begins_plain(In, strict, None, &Sent(Owner::Nobody, None, sender));
+            |sender| begins_plain(In, strict, None, &sent(Owner::Nobody, None, sender));
         assert_eq!(from_outside(Sender::Anybody), accepted);
         assert_eq!(from_outside(Sender::NotProber), accepted);
         let probe = if strict { Plain::Probe } else { Plain::Accepted };
@@ -206,33 +198,13 @@ fn plaintext_begins_with_the_outside_only_and_by_a_strict_pod_itself() {
 
 #[test]
 fn while_the_node_fails_open_plaintext_begins_with_the_mesh_but_never_of_a_strict_pod() {
-    struct Open;
-
-    impl Known for Open {
-        fn owner(&self) -> Owner {
-            Owner::Nobody
-        }
-
-        fn began(&self) -> Option<Plain> {
-            None
-        }
-
-        fn sender(&self) -> Sender {
-            Sender::Anybody
-        }
-
-        fn fails_open(&self) -> bool {
-            true
-        }
-    }
-
     for remote in [WORKLOAD, SERVICE] {
-        assert_eq!(begins_plain(Out, false, remote, &Open), Some(Plain::Opened));
-        assert_eq!(begins_plain(In, false, remote, &Open), Some(Plain::Accepted));
-        assert!(BOTH.map(|direction| begins_plain(direction, true, remote, &Open)) == [None; 2]);
+        assert_eq!(begins_plain(Out, false, remote, &open()), Some(Plain::Opened));
+        assert_eq!(begins_plain(In, false, remote, &open()), Some(Plain::Accepted));
+        assert!(BOTH.map(|direction| begins_plain(direction, true, remote, &open())) == [None; 2]);
         // What did not begin so is refused as ever.
         for direction in BOTH {
-            let verdict = payload(direction, false, remote, Open);
+            let verdict = payload(direction, false, remote, open());
             assert_eq!(verdict, Refuse(Event::GuardPlaintext));
         }
     }
@@ -291,15 +263,15 @@ fn the_agents_own_connection_with_somebody_outside_counts_as_plaintext() {
 fn at_a_probe_port_of_a_strict_pod_the_prober_is_heard_and_nobody_else() {
     for owner in [Owner::Pod, Owner::Nobody] {
         for began in [Some(Plain::Probe), None] {
-            let from_outside = |sender| payload(In, true, None, Sent(owner, began, sender));
+            let from_outside = |sender| payload(In, true, None, sent(owner, began, sender));
             assert_eq!(from_outside(Sender::Prober), Pass(Event::GuardProbe));
             assert_eq!(from_outside(Sender::NotProber), Refuse(Event::GuardPlaintext));
         }
-        let meshs = payload(In, true, WORKLOAD, Sent(owner, Some(Plain::Probe), Sender::Prober));
+        let meshs = payload(In, true, WORKLOAD, sent(owner, Some(Plain::Probe), Sender::Prober));
         assert_eq!(meshs, Refuse(Event::GuardPlaintext), "the prober is not of the mesh");
-        let answer = Sent(owner, Some(Plain::Opened), Sender::NotProber);
+        let answer = sent(owner, Some(Plain::Opened), Sender::NotProber);
         assert_eq!(payload(In, true, None, answer), Pass(Event::GuardOwn));
     }
-    let no_more_declared = Sent(Owner::Pod, Some(Plain::Probe), Sender::Anybody);
+    let no_more_declared = sent(Owner::Pod, Some(Plain::Probe), Sender::Anybody);
     assert_eq!(payload(In, true, None, no_more_declared), Refuse(Event::GuardPlaintext));
 }
