@@ -12,10 +12,9 @@ use std::{
 use martlet_identity::fingerprint;
 use martlet_kernel::{Class, Column, KernelError, Node, Pair, Party, Tally, Terms};
 use martlet_model::{
-    Directory, Label, Mode, Udp, WorkloadName,
+    Directory, Label, LocalWorkload, Mode, Udp, WorkloadName,
     coverage::{Counterpart, Coverage, Datagrams, PairReport, Stream},
 };
-use martlet_standalone::LocalWorkload;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};

@@ -5,7 +5,8 @@
 use std::{collections::HashSet, io};
 
 use martlet_kernel::{KernelError, Netns, Node};
-use martlet_standalone::{NetnsSource, Outside};
+use martlet_model::NetnsSource;
+use martlet_standalone::Outside;
 use tracing::warn;
 
 use crate::workloads::{chain, find};

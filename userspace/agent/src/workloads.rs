@@ -27,8 +27,8 @@ use arc_swap::ArcSwap;
 use martlet_dataplane::{Dataplane, Local, View};
 use martlet_identity::Credentials;
 use martlet_kernel::{Finding, KernelError, Membership, Netns, Node, Pod};
-use martlet_model::{Directory, Mode, WorkloadName};
-use martlet_standalone::{LocalWorkload, NetnsSource, NodeFile};
+use martlet_model::{Directory, LocalWorkload, Mode, NetnsSource, WorkloadName};
+use martlet_standalone::NodeFile;
 use martlet_telemetry::{Metrics, Outcome};
 use tokio::{
     sync::mpsc,

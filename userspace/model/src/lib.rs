@@ -1,20 +1,24 @@
 //! The nouns of Martlet. Nothing here does IO or reads a clock.
 //!
 //! Read in this order: who somebody is ([`SpiffeId`]), what runs ([`Workload`]), where it can be
-//! reached ([`Directory`]), why a connection ended ([`Closed`]), what is said about it
-//! ([`AccessRecord`]), what the agent says about itself ([`report`]), and what was encrypted
-//! ([`coverage`]).
+//! reached ([`Directory`]), whom to trust ([`Trust`]), why a connection ended ([`Closed`]), what is
+//! said about it ([`AccessRecord`]), what the agent says about itself ([`report`]), and what was
+//! encrypted ([`coverage`]).
 
 mod closed;
 pub mod coverage;
 mod directory;
+mod local;
 mod record;
 pub mod report;
 mod spiffe;
+mod trust;
 mod workload;
 
 pub use closed::Closed;
 pub use directory::{Directory, DirectoryError, Place, Service};
+pub use local::{LocalWorkload, NetnsSource};
 pub use record::{AccessRecord, ConnectionId, Party, Protection, Reporter, TlsFacts};
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
+pub use trust::{Bearer, Quarantine, QuarantineError, Trust};
 pub use workload::{Label, LabelError, Mode, Udp, Workload, WorkloadName};

@@ -10,14 +10,14 @@ mod workloads;
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
-use martlet_model::Directory;
+use martlet_model::{Directory, LocalWorkload};
 use martlet_policy::PolicySet;
 
 use crate::{
     file::File,
     limits,
     mark::{At, Mark},
-    node_file::{LocalWorkload, NodeFile},
+    node_file::NodeFile,
     problem::{Fault, Problem},
 };
 

@@ -16,8 +16,5 @@ mod yaml;
 
 pub use limits::MAX_FILE_BYTES;
 pub use mark::Mark;
-pub use node_file::{
-    AccessLog, Failure, LocalWorkload, NetnsSource, NodeFile, Outside, Places, Settings, parse,
-    schema,
-};
+pub use node_file::{AccessLog, Failure, NodeFile, Outside, Places, Settings, parse, schema};
 pub use problem::{Fault, NodeFileError, Problem};

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use martlet_model::{Directory, Label, TrustDomain, Udp, Workload};
+use martlet_model::{Directory, Label, LocalWorkload, NetnsSource, TrustDomain};
 use martlet_policy::PolicySet;
 use serde_json::Value;
 
@@ -91,23 +91,6 @@ pub enum AccessLog {
     Stdout,
     Off,
     File(PathBuf),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalWorkload {
-    pub workload: Arc<Workload>,
-    pub netns: NetnsSource,
-    pub udp: Udp,
-    /// At which ports it may be probed in plaintext.
-    pub probes: Vec<u16>,
-}
-
-/// How a network namespace is found.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum NetnsSource {
-    Path(PathBuf),
-    Pid(u32),
-    Cgroup(PathBuf),
 }
 
 /// `name` stands before each problem, as compilers do it.

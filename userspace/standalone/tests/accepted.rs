@@ -4,9 +4,9 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use martlet_model::{Mode, Place, SpiffeId, Udp};
+use martlet_model::{Mode, NetnsSource, Place, SpiffeId, Udp};
 use martlet_policy::Request;
-use martlet_standalone::{AccessLog, Failure, NetnsSource, NodeFile, Outside, parse};
+use martlet_standalone::{AccessLog, Failure, NodeFile, Outside, parse};
 
 const HEAD: &str =
     "trustDomain: demo.martlet.dev\nauthority: { directory: /etc/martlet/authority }\n";

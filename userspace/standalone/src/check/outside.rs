@@ -1,10 +1,12 @@
 //! Network namespaces that are outside the mesh: each is listed once, and is no workload's.
 
+use martlet_model::NetnsSource;
+
 use super::{Findings, Seen, workloads::source};
 use crate::{
     file::{File, Undecided},
     mark::At,
-    node_file::{NetnsSource, Outside},
+    node_file::Outside,
 };
 
 pub(super) fn outside(

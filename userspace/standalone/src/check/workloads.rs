@@ -2,13 +2,14 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use martlet_model::{Label, Mode, SpiffeId, TrustDomain, Udp, Workload, WorkloadName};
+use martlet_model::{
+    Label, LocalWorkload, Mode, NetnsSource, SpiffeId, TrustDomain, Udp, Workload, WorkloadName,
+};
 
 use super::{Findings, Seen, text};
 use crate::{
     file, limits,
     mark::{At, Mark, Texts},
-    node_file::{LocalWorkload, NetnsSource},
     problem::Fault,
 };
 
