@@ -225,7 +225,7 @@ async fn connection(
     };
     let peer = lane.stream.peer();
     let grounds = Grounds {
-        peer: peer.identity().clone(),
+        peer: peer.bearer().clone(),
         peer_expires: peer.not_after(),
         peer_root: peer.root().clone(),
         local: local.clone(),
@@ -268,7 +268,7 @@ async fn admit(
     if peer.not_after() < SystemTime::now() {
         return Err(Closed::PeerExpired.into());
     }
-    if let Some(closed) = distrusted(peer.identity(), peer.root(), &local.credentials) {
+    if let Some(closed) = distrusted(peer.bearer(), peer.root(), &local.credentials) {
         return Err(closed.into());
     }
     let request = Request {

@@ -15,13 +15,13 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use martlet_identity::{Credentials, RootKey};
-use martlet_model::{AccessRecord, Closed, SpiffeId, Workload, report::ConnectionReport};
+use martlet_model::{AccessRecord, Bearer, Closed, SpiffeId, Workload, report::ConnectionReport};
 
 use crate::{Local, limits::EXPIRY_GRACE, record::Draft, relay::Side, share::Account};
 
 /// What an open connection rests on, so that it can be looked at again.
 pub struct Grounds {
-    pub peer: SpiffeId,
+    pub peer: Arc<Bearer>,
     pub peer_expires: SystemTime,
     pub peer_root: RootKey,
     /// The workload of ours that has the connection, and says whom it trusts.
@@ -97,7 +97,7 @@ impl Grounds {
     pub fn caller(&self) -> &SpiffeId {
         match self.side {
             Side::Caller => &self.local.workload.identity,
-            Side::Callee => &self.peer,
+            Side::Callee => &self.peer.identity,
         }
     }
 
@@ -110,9 +110,13 @@ impl Grounds {
     }
 }
 
-/// Why a peer that was believed once is not believed now, whatever the time.
-pub fn distrusted(peer: &SpiffeId, root: &RootKey, credentials: &Credentials) -> Option<Closed> {
-    let (trust, domain) = (credentials.trust(), peer.trust_domain());
+/// Why a peer that was believed once is not believed now, whatever the time; or why we are not to be
+/// believed ourselves.
+pub fn distrusted(peer: &Bearer, root: &RootKey, credentials: &Credentials) -> Option<Closed> {
+    let (trust, domain) = (credentials.trust(), peer.identity.trust_domain());
+    if trust.quarantine_of(peer).is_some() || credentials.quarantine().is_some() {
+        return Some(Closed::Quarantined);
+    }
     match (trust.trusts(&domain), trust.trusts_root(&domain, root)) {
         (false, _) => Some(Closed::PeerWrongTrustDomain),
         (true, false) => Some(Closed::PeerUntrusted),

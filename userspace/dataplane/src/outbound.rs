@@ -214,7 +214,7 @@ async fn mesh(
     draft.record.destination.identity = Some(peer.identity().clone());
     draft.over_lane(lane.stream.facts(), warm);
     let grounds = Grounds {
-        peer: peer.identity().clone(),
+        peer: peer.bearer().clone(),
         peer_expires: peer.not_after(),
         peer_root: peer.root().clone(),
         local: local.clone(),

@@ -80,7 +80,7 @@ mod tests {
 
     use martlet_authority::Authority;
     use martlet_identity::{Credentials, TrustBundle};
-    use martlet_model::{Directory, Mode, Reporter, SpiffeId, WorkloadName};
+    use martlet_model::{Bearer, Directory, Mode, Reporter, SpiffeId, Trust, WorkloadName};
     use martlet_policy::{Action, Policy, PolicySet, Rule, Selector};
 
     use super::*;
@@ -117,7 +117,7 @@ mod tests {
         let credentials = Credentials::new(identity("web"), Arc::new(bundle(trusted)));
         let local = Local::new(web("web"), Arc::new(credentials), Arc::new(HostNetwork));
         Grounds {
-            peer: identity("cart"),
+            peer: Arc::new(Bearer { identity: identity("cart"), workload: None, node: None }),
             peer_expires: expires,
             peer_root: bundle(Some(proven)).root_keys(proven.trust_domain()).remove(0),
             local: Arc::new(local),
@@ -164,6 +164,28 @@ mod tests {
         assert_eq!(stranger, Some(Closed::PeerWrongTrustDomain));
         let untrusted = verdict(grounds(now, &authority, Some(&other)), &open, false, now);
         assert_eq!(untrusted, Some(Closed::PeerUntrusted));
+    }
+
+    #[test]
+    fn a_connection_ends_when_its_peer_is_cut_off_and_not_when_another_is() {
+        let authority = Authority::ephemeral(&"a.org".parse().unwrap()).unwrap();
+        let now = SystemTime::now();
+        for (quarantine, expected) in [
+            ("identity/spiffe://a.org/ns/shop/sa/cart", Some(Closed::Quarantined)),
+            ("cluster/a.org", Some(Closed::Quarantined)),
+            ("identity/spiffe://a.org/ns/shop/sa/till", None),
+            ("cluster/b.org", None),
+        ] {
+            let grounds = grounds(now, &authority, Some(&authority));
+            let trust = Trust {
+                version: 1,
+                roots: [("a.org".parse().unwrap(), authority.roots().to_vec())].into(),
+                quarantines: vec![quarantine.parse().unwrap()],
+            };
+            grounds.local.credentials.set_trust(Arc::new(TrustBundle::of(&trust).unwrap()));
+            let verdict = verdict(grounds, &View::default(), false, now);
+            assert_eq!(verdict, expected, "{quarantine}");
+        }
     }
 
     #[test]

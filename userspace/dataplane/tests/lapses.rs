@@ -12,12 +12,12 @@ use std::{
 use martlet_authority::Authority;
 use martlet_dataplane::View;
 use martlet_identity::{TrustBundle, originate};
-use martlet_model::{Closed, Directory};
+use martlet_model::{Closed, Directory, Trust};
 use martlet_policy::PolicySet;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use crate::world::{
-    closed, domain, greet, is_reset, set_policies, svid, until, warm, workload, world,
+    World, closed, domain, greet, is_reset, set_policies, svid, until, warm, workload, world,
 };
 
 #[tokio::test]
@@ -47,6 +47,65 @@ async fn a_trust_domain_that_is_removed_loses_its_open_connections() {
     is_reset(&mut caller).await;
     is_reset(&mut callee).await;
     assert_eq!(world.record_there().await.closed, Closed::PeerWrongTrustDomain);
+}
+
+/// Of a world's roots, with somebody cut off.
+fn without(world: &World, quarantine: &str) -> Arc<TrustBundle> {
+    let roots = [(domain(), world.authority.roots().to_vec())].into();
+    let quarantines = vec![quarantine.parse().unwrap()];
+    Arc::new(TrustBundle::of(&Trust { version: 1, roots, quarantines }).unwrap())
+}
+
+#[tokio::test]
+async fn who_is_cut_off_loses_what_is_open_and_gets_nothing_new() {
+    for quarantine in [
+        "cluster/prod.example",
+        "node/prod.example/one",
+        "workload/prod.example/shop/cart",
+        "identity/spiffe://prod.example/ns/shop/sa/cart",
+    ] {
+        let mut world = world().await;
+        let (mut caller, mut callee) = world.open().await;
+        greet(&mut caller, &mut callee).await;
+        world.web.credentials.set_trust(without(&world, quarantine));
+        let ended = timeout(Duration::from_secs(5), async {
+            is_reset(&mut caller).await;
+            is_reset(&mut callee).await;
+        });
+        ended.await.expect("within five seconds");
+        assert_eq!(world.record_there().await.closed, Closed::Quarantined, "{quarantine}");
+        world.record_here().await;
+        is_reset(&mut world.call().await).await;
+        assert_eq!(world.record_there().await.closed, Closed::Quarantined, "{quarantine}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_cut_off_is_refused_by_its_own_agent_too() {
+    let mut world = world().await;
+    let cut = without(&world, "workload/prod.example/shop/cart");
+    world.cart.credentials.set_trust(cut);
+    is_reset(&mut world.call().await).await;
+    assert_eq!(world.record_here().await.closed, Closed::Quarantined);
+}
+
+#[tokio::test]
+async fn nobody_else_is_cut_off() {
+    for quarantine in [
+        "cluster/other.example",
+        "node/prod.example/two",
+        "workload/prod.example/shop/till",
+        "identity/spiffe://prod.example/ns/shop/sa/till",
+    ] {
+        let world = world().await;
+        let (mut caller, mut callee) = world.open().await;
+        let trust = without(&world, quarantine);
+        world.web.credentials.set_trust(trust.clone());
+        world.cart.credentials.set_trust(trust);
+        let (mut another, mut answering) = world.open().await;
+        greet(&mut another, &mut answering).await;
+        greet(&mut caller, &mut callee).await;
+    }
 }
 
 #[tokio::test]

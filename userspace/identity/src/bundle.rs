@@ -1,8 +1,8 @@
-//! Whom we trust: for each trust domain its own roots, and no other's.
+//! Whom we trust: for each trust domain its own roots, and no other's; and who of them is cut off.
 
 use std::{collections::HashMap, sync::Arc};
 
-use martlet_model::TrustDomain;
+use martlet_model::{Bearer, Quarantine, Trust, TrustDomain};
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use crate::IdentityError;
@@ -17,10 +17,11 @@ impl RootKey {
     }
 }
 
-/// The roots of all trusted domains.
+/// The roots of all trusted domains, and who is cut off nevertheless.
 #[derive(Debug, Clone)]
 pub struct TrustBundle {
     domains: HashMap<TrustDomain, Arc<Roots>>,
+    quarantines: Vec<Quarantine>,
 }
 
 #[derive(Debug)]
@@ -49,7 +50,18 @@ impl TrustBundle {
                 anchors.map_err(|error| IdentityError::Root(domain.clone(), error.to_string()))?;
             domains.insert(domain, Arc::new(Roots { anchors, certificates }));
         }
-        Ok(Self { domains })
+        Ok(Self { domains, quarantines: Vec::new() })
+    }
+
+    /// What a node is told to trust.
+    pub fn of(trust: &Trust) -> Result<Self, IdentityError> {
+        let made = Self::new(trust.roots.clone())?;
+        Ok(Self { quarantines: trust.quarantines.clone(), ..made })
+    }
+
+    /// The first quarantine that is about this bearer.
+    pub fn quarantine_of(&self, bearer: &Bearer) -> Option<&Quarantine> {
+        self.quarantines.iter().find(|quarantine| quarantine.covers(bearer))
     }
 
     pub(crate) fn anchors(&self, domain: &TrustDomain) -> Option<&[TrustAnchor<'static>]> {

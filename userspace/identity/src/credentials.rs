@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use martlet_model::SpiffeId;
+use martlet_model::{Quarantine, SpiffeId};
 
 use crate::{Svid, TrustBundle};
 
@@ -51,6 +51,11 @@ impl Credentials {
 
     pub fn trust(&self) -> Arc<TrustBundle> {
         self.trust.load_full()
+    }
+
+    /// Why this workload itself is cut off, if it is.
+    pub fn quarantine(&self) -> Option<Quarantine> {
+        self.trust.load().quarantine_of(self.svid.load().as_ref()?.bearer()).cloned()
     }
 
     /// Changes with every new SVID and every new bundle; a lane of an older one is not reused.

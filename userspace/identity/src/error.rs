@@ -1,6 +1,6 @@
 //! What can be wrong with our own material, and with a peer's.
 
-use martlet_model::{Closed, SpiffeId, SpiffeIdError, TrustDomain};
+use martlet_model::{Closed, Quarantine, SpiffeId, SpiffeIdError, TrustDomain};
 use thiserror::Error;
 
 /// Our own keys, certificates or roots are not usable.
@@ -43,6 +43,8 @@ pub enum PeerProblem {
     Expired,
     #[error("the certificate is not valid yet")]
     NotYetValid,
+    #[error("it is cut off by the quarantine of {0}")]
+    Quarantined(Quarantine),
     #[error("expected {expected}, met {found}")]
     Unexpected { expected: SpiffeId, found: SpiffeId },
 }
@@ -54,6 +56,8 @@ pub enum HandshakeError {
     OwnMissing,
     #[error("this workload's certificate has expired")]
     OwnExpired,
+    #[error("this workload is cut off by the quarantine of {0}")]
+    OwnQuarantined(Quarantine),
     #[error("the handshake took too long")]
     TimedOut,
     #[error("the peer was refused")]
@@ -78,6 +82,7 @@ impl HandshakeError {
         match self {
             Self::OwnMissing => Closed::OwnCertificateMissing,
             Self::OwnExpired => Closed::OwnCertificateExpired,
+            Self::OwnQuarantined(_) => Closed::Quarantined,
             Self::TimedOut => Closed::HandshakeTimedOut,
             Self::Peer(problem) => problem.closed(),
             Self::NoCertificate => Closed::PeerWithoutCertificate,
@@ -95,6 +100,7 @@ impl PeerProblem {
             Self::UriCount(_) | Self::NotSpiffe(_) => Closed::PeerIdentityInvalid,
             Self::TrustDomain(_) => Closed::PeerWrongTrustDomain,
             Self::Unexpected { .. } => Closed::PeerUnexpected,
+            Self::Quarantined(_) => Closed::Quarantined,
             Self::Unreadable | Self::Usage(_) | Self::Chain(_) => Closed::PeerUntrusted,
         }
     }

@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use martlet_model::{SpiffeId, TlsFacts};
+use martlet_model::{Bearer, SpiffeId, TlsFacts};
 use rustls::{CertificateError, CommonState, Error, pki_types::ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -25,7 +25,7 @@ use crate::{
 /// Who is at the other end, proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    identity: SpiffeId,
+    bearer: Arc<Bearer>,
     subject: String,
     not_after: SystemTime,
     root: RootKey,
@@ -42,7 +42,12 @@ pub struct Secured<S> {
 
 impl Peer {
     pub fn identity(&self) -> &SpiffeId {
-        &self.identity
+        &self.bearer.identity
+    }
+
+    /// Its identity, and which pod on which node its authority says it is.
+    pub fn bearer(&self) -> &Arc<Bearer> {
+        &self.bearer
     }
 
     /// The certificate's subject: pod and node, for people.
@@ -104,9 +109,12 @@ pub fn refused_by_peer(error: &io::Error) -> bool {
 
 fn usable(credentials: &Credentials) -> Result<Arc<Svid>, HandshakeError> {
     let own = credentials.current().ok_or(HandshakeError::OwnMissing)?;
-    match own.not_after() > SystemTime::now() {
-        true => Ok(own),
-        false => Err(HandshakeError::OwnExpired),
+    if own.not_after() <= SystemTime::now() {
+        return Err(HandshakeError::OwnExpired);
+    }
+    match credentials.quarantine() {
+        Some(quarantine) => Err(HandshakeError::OwnQuarantined(quarantine)),
+        None => Ok(own),
     }
 }
 
@@ -164,8 +172,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
         let leaf = leaf.ok_or(HandshakeError::NoCertificate)?;
         let read = verify::read(leaf).map_err(HandshakeError::Peer)?;
         let root = verifier.root().ok_or(HandshakeError::NoCertificate)?;
-        let Facts { identity, subject, not_after, .. } = read;
-        let peer = Peer { identity, subject, not_after, root };
+        let Facts { bearer, subject, not_after, .. } = read;
+        let peer = Peer { bearer, subject, not_after, root };
         let facts = facts(state);
         Ok(Self { stream, peer, facts, generation })
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use martlet_model::{SpiffeId, report::CertificateReport};
+use martlet_model::{Bearer, SpiffeId, report::CertificateReport};
 use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
@@ -19,7 +19,7 @@ pub struct Chain(pub Vec<Vec<u8>>);
 #[derive(Debug)]
 pub struct Svid {
     pub(crate) certified: Arc<CertifiedKey>,
-    identity: SpiffeId,
+    bearer: Arc<Bearer>,
     chain: Chain,
     not_before: SystemTime,
     not_after: SystemTime,
@@ -30,16 +30,17 @@ impl Svid {
     pub fn new(key: &SigningKey, chain: Chain, expected: &SpiffeId) -> Result<Self, IdentityError> {
         let leaf = chain.0.first().ok_or(IdentityError::EmptyChain)?;
         let facts = verify::read(leaf).map_err(IdentityError::Certificate)?;
-        if facts.identity != *expected {
-            let expected = expected.clone();
-            return Err(IdentityError::WrongIdentity { found: facts.identity, expected });
+        let found = &facts.bearer.identity;
+        if found != expected {
+            let (found, expected) = (found.clone(), expected.clone());
+            return Err(IdentityError::WrongIdentity { found, expected });
         }
         let ders = chain.0.iter().map(|der| CertificateDer::from(der.clone())).collect();
         let certified = CertifiedKey::new(ders, key.for_tls());
         certified.keys_match().map_err(|_| IdentityError::WrongKey)?;
         Ok(Self {
             certified: Arc::new(certified),
-            identity: facts.identity,
+            bearer: facts.bearer,
             chain,
             not_before: facts.not_before,
             not_after: facts.not_after,
@@ -47,7 +48,11 @@ impl Svid {
     }
 
     pub fn identity(&self) -> &SpiffeId {
-        &self.identity
+        &self.bearer.identity
+    }
+
+    pub fn bearer(&self) -> &Bearer {
+        &self.bearer
     }
 
     pub fn not_after(&self) -> SystemTime {

@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use martlet_model::SpiffeId;
+use martlet_model::{Bearer, SpiffeId, WorkloadName};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -17,7 +17,9 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
+use x509_parser::prelude::{
+    AttributeTypeAndValue, FromDer as _, GeneralName, ParsedExtension, X509Certificate,
+};
 
 use crate::{
     Chain, PeerProblem, TrustBundle, bundle::RootKey, parameters::provider, svid::instant,
@@ -25,7 +27,7 @@ use crate::{
 
 /// What a certificate says about itself; nothing is proven by reading it.
 pub struct Facts {
-    pub identity: SpiffeId,
+    pub bearer: Arc<Bearer>,
     pub subject: String,
     pub not_before: SystemTime,
     pub not_after: SystemTime,
@@ -72,11 +74,29 @@ pub fn read(der: &[u8]) -> Result<Facts, PeerProblem> {
     let [uri] = uris.as_slice() else { return Err(PeerProblem::UriCount(uris.len())) };
     let validity = certificate.validity();
     Ok(Facts {
-        identity: uri.parse().map_err(PeerProblem::NotSpiffe)?,
+        bearer: Arc::new(Bearer {
+            identity: uri.parse().map_err(PeerProblem::NotSpiffe)?,
+            workload: only(certificate.subject().iter_common_name()).and_then(workload_name),
+            node: only(certificate.subject().iter_organizational_unit())
+                .and_then(|text| text.parse().ok()),
+        }),
         subject: certificate.subject().to_string(),
         not_before: instant(validity.not_before.timestamp()),
         not_after: instant(validity.not_after.timestamp()),
     })
+}
+
+/// What an attribute says that is there once, and is a text.
+fn only<'a>(
+    mut attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>,
+) -> Option<&'a str> {
+    let first = attributes.next()?;
+    attributes.next().is_none().then(|| first.as_str().ok())?
+}
+
+fn workload_name(text: &str) -> Option<WorkloadName> {
+    let (namespace, name) = text.split_once('/')?;
+    Some(WorkloadName { namespace: namespace.parse().ok()?, name: name.parse().ok()? })
 }
 
 /// Judges a chain as a peer would at `now`, for an authority that wants to know before it issues.
@@ -110,7 +130,8 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<(), PeerProblem> {
         let facts = read(leaf)?;
-        let domain = facts.identity.trust_domain();
+        let identity = &facts.bearer.identity;
+        let domain = identity.trust_domain();
         let Some(anchors) = self.trust.anchors(&domain) else {
             return Err(PeerProblem::TrustDomain(domain));
         };
@@ -120,11 +141,13 @@ impl Verifier {
             .verify_for_usage(algorithms.all, anchors, intermediates, now, usage, None, None)
             .map_err(chain_problem)?;
         self.root.get_or_init(|| RootKey::of(path.anchor()));
-        match &self.expected {
-            Some(expected) if *expected != facts.identity => {
-                Err(PeerProblem::Unexpected { expected: expected.clone(), found: facts.identity })
-            }
-            _ => Ok(()),
+        if let Some(expected) = self.expected.as_ref().filter(|expected| *expected != identity) {
+            let (expected, found) = (expected.clone(), identity.clone());
+            return Err(PeerProblem::Unexpected { expected, found });
+        }
+        match self.trust.quarantine_of(&facts.bearer) {
+            Some(quarantine) => Err(PeerProblem::Quarantined(quarantine.clone())),
+            None => Ok(()),
         }
     }
 }

@@ -93,6 +93,8 @@ reasons! {
     PeerWithoutProtocol = "peer_without_protocol", 58;
     /// The peer refused our certificate.
     RefusedByPeer = "refused_by_peer", 59;
+    /// One of the two is cut off.
+    Quarantined = "quarantined", 60;
 
     /// The lane's transport ended in the middle of a connection.
     LaneBroken = "lane_broken", 64;

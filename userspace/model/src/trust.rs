@@ -33,10 +33,10 @@ pub enum Quarantine {
 
 /// Whom a certificate is for: the identity, and what its authority wrote into the subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bearer<'a> {
-    pub identity: &'a SpiffeId,
-    pub workload: Option<&'a WorkloadName>,
-    pub node: Option<&'a Label>,
+pub struct Bearer {
+    pub identity: SpiffeId,
+    pub workload: Option<WorkloadName>,
+    pub node: Option<Label>,
 }
 
 /// Why a text names nobody who could be cut off.
@@ -49,23 +49,18 @@ pub struct QuarantineError(String);
 impl Quarantine {
     /// Whether it is about this bearer. What the subject does not say is not guessed: a bearer of
     /// a trust domain under a quarantine of one of its nodes or pods that names neither is covered.
-    pub fn covers(&self, bearer: &Bearer<'_>) -> bool {
+    pub fn covers(&self, bearer: &Bearer) -> bool {
         let is_of = |domain: &TrustDomain| bearer.identity.trust_domain_str() == domain.as_str();
         match self {
             Self::Cluster(domain) => is_of(domain),
-            Self::Node(domain, node) => is_of(domain) && bearer.node.is_none_or(|of| of == node),
-            Self::Workload(domain, name) => {
-                is_of(domain) && bearer.workload.is_none_or(|of| of == name)
+            Self::Node(domain, node) => {
+                is_of(domain) && bearer.node.as_ref().is_none_or(|of| of == node)
             }
-            Self::Identity(identity) => bearer.identity == identity,
+            Self::Workload(domain, name) => {
+                is_of(domain) && bearer.workload.as_ref().is_none_or(|of| of == name)
+            }
+            Self::Identity(identity) => bearer.identity == *identity,
         }
-    }
-}
-
-impl Trust {
-    /// The first quarantine that is about this bearer.
-    pub fn quarantine_of(&self, bearer: &Bearer<'_>) -> Option<&Quarantine> {
-        self.quarantines.iter().find(|quarantine| quarantine.covers(bearer))
     }
 }
 
@@ -157,9 +152,11 @@ mod tests {
 
     #[test]
     fn a_quarantine_covers_whom_it_names_and_nobody_else() {
-        let (cart, node) = (name("shop/cart"), "one".parse().unwrap());
-        let identity = "spiffe://b.org/ns/shop/sa/cart".parse().unwrap();
-        let bearer = Bearer { identity: &identity, workload: Some(&cart), node: Some(&node) };
+        let bearer = Bearer {
+            identity: "spiffe://b.org/ns/shop/sa/cart".parse().unwrap(),
+            workload: Some(name("shop/cart")),
+            node: Some("one".parse().unwrap()),
+        };
         for (text, covers) in [
             ("cluster/b.org", true),
             ("cluster/a.org", false),
@@ -180,7 +177,7 @@ mod tests {
     #[test]
     fn who_does_not_say_where_it_runs_is_covered_by_a_quarantine_of_its_domain() {
         let identity = "spiffe://b.org/ns/shop/sa/cart".parse().unwrap();
-        let silent = Bearer { identity: &identity, workload: None, node: None };
+        let silent = Bearer { identity, workload: None, node: None };
         let covers = |text: &str| text.parse::<Quarantine>().unwrap().covers(&silent);
         assert!(covers("node/b.org/one") && covers("workload/b.org/shop/cart"));
         assert!(!covers("node/a.org/one") && !covers("workload/a.org/shop/cart"));
