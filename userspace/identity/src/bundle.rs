@@ -1,11 +1,15 @@
 //! Whom we trust: for each trust domain its own roots, and no other's; and who of them is cut off.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use martlet_model::{Bearer, Quarantine, Trust, TrustDomain};
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 
-use crate::IdentityError;
+use crate::{
+    IdentityError, PeerProblem,
+    leaf::{self, may_sign_certificates},
+    svid::instant,
+};
 
 /// Which root a chain led to, by its public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +31,17 @@ pub struct TrustBundle {
 #[derive(Debug)]
 struct Roots {
     anchors: Vec<TrustAnchor<'static>>,
+    /// What each of these says about itself; webpki keeps only its name and key.
+    limits: Vec<Limits>,
     certificates: Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Limits {
+    not_before: SystemTime,
+    not_after: SystemTime,
+    /// How many issuers may stand between it and a leaf.
+    path_length: Option<u32>,
 }
 
 impl TrustBundle {
@@ -40,15 +54,10 @@ impl TrustBundle {
             if certificates.is_empty() {
                 return Err(IdentityError::NoRoot(domain));
             }
-            let anchor = |der: &Vec<u8>| {
-                let der = CertificateDer::from(der.as_slice());
-                let anchor = webpki::anchor_from_trusted_cert(&der);
-                anchor.map(|anchor| anchor.to_owned())
-            };
-            let anchors: Result<_, _> = certificates.iter().map(anchor).collect();
-            let anchors =
-                anchors.map_err(|error| IdentityError::Root(domain.clone(), error.to_string()))?;
-            domains.insert(domain, Arc::new(Roots { anchors, certificates }));
+            let read: Result<_, _> = certificates.iter().map(|der| read(der)).collect();
+            let read: Vec<_> = read.map_err(|why| IdentityError::Root(domain.clone(), why))?;
+            let (anchors, limits) = read.into_iter().unzip();
+            domains.insert(domain, Arc::new(Roots { anchors, limits, certificates }));
         }
         Ok(Self { domains, quarantines: Vec::new() })
     }
@@ -66,6 +75,31 @@ impl TrustBundle {
 
     pub(crate) fn anchors(&self, domain: &TrustDomain) -> Option<&[TrustAnchor<'static>]> {
         self.domains.get(domain).map(|roots| roots.anchors.as_slice())
+    }
+
+    /// Whether a root of this domain with this name and key lets a chain with so many issuers end
+    /// in it at `now`. There may be several: a root that was made again with its old key.
+    pub(crate) fn check_root(
+        &self,
+        domain: &TrustDomain,
+        anchor: &TrustAnchor<'_>,
+        issuers: u32,
+        now: SystemTime,
+    ) -> Result<(), PeerProblem> {
+        let Some(roots) = self.domains.get(domain) else {
+            return Err(PeerProblem::TrustDomain(domain.clone()));
+        };
+        let mut in_time = roots.anchors.iter().zip(&roots.limits).filter(|(root, limits)| {
+            let same = root.subject == anchor.subject
+                && root.subject_public_key_info == anchor.subject_public_key_info;
+            same && (limits.not_before..=limits.not_after).contains(&now)
+        });
+        let Some((_, first)) = in_time.next() else { return Err(PeerProblem::RootOutOfTime) };
+        let mut in_time = std::iter::once(first).chain(in_time.map(|(_, limits)| limits));
+        match in_time.any(|limits| limits.path_length.is_none_or(|length| issuers <= length)) {
+            true => Ok(()),
+            false => Err(PeerProblem::Chain("PathLenConstraintViolated".to_owned())),
+        }
     }
 
     pub fn trusts(&self, domain: &TrustDomain) -> bool {
@@ -87,4 +121,25 @@ impl TrustBundle {
     pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.domains.values().flat_map(|roots| roots.certificates.iter().map(Vec::as_slice))
     }
+}
+
+/// Reads a root. A leaf that somebody took for one would let its key speak for the whole domain.
+fn read(der: &[u8]) -> Result<(TrustAnchor<'static>, Limits), String> {
+    let certificate = leaf::parse(der).map_err(|problem| problem.to_string())?;
+    let constraints = certificate.basic_constraints().map_err(|error| error.to_string())?;
+    let Some(constraints) = constraints.filter(|of| of.value.ca) else {
+        return Err("it is no authority's (CA:TRUE)".to_owned());
+    };
+    if !may_sign_certificates(der) {
+        return Err("its key is not for signing certificates".to_owned());
+    }
+    let validity = certificate.validity();
+    let limits = Limits {
+        not_before: instant(validity.not_before.timestamp()),
+        not_after: instant(validity.not_after.timestamp()),
+        path_length: constraints.value.path_len_constraint,
+    };
+    let der = CertificateDer::from(der);
+    let anchor = webpki::anchor_from_trusted_cert(&der).map_err(|error| error.to_string())?;
+    Ok((anchor.to_owned(), limits))
 }

@@ -10,7 +10,7 @@ pub enum IdentityError {
     Key,
     #[error("asking for a certificate")]
     Request(#[source] rcgen::Error),
-    #[error("a root certificate of {0} cannot be read: {1}")]
+    #[error("a root certificate of {0} cannot be used: {1}")]
     Root(TrustDomain, String),
     #[error("the trust domain {0} has no root certificate")]
     NoRoot(TrustDomain),
@@ -35,6 +35,10 @@ pub enum PeerProblem {
     NotSpiffe(SpiffeIdError),
     #[error("the certificate is not meant for this: {0}")]
     Usage(&'static str),
+    #[error("the certificate breaks the rules of its form: {0}")]
+    Form(&'static str),
+    #[error("the certificate's key is not accepted: {0}")]
+    Key(&'static str),
     #[error("the trust domain {0} is not trusted")]
     TrustDomain(TrustDomain),
     #[error("the chain does not lead to a root of its trust domain: {0}")]
@@ -43,6 +47,8 @@ pub enum PeerProblem {
     Expired,
     #[error("the certificate is not valid yet")]
     NotYetValid,
+    #[error("the root of the chain is out of its time")]
+    RootOutOfTime,
     #[error("it is cut off by the quarantine of {0}")]
     Quarantined(Quarantine),
     #[error("expected {expected}, met {found}")]
@@ -96,12 +102,14 @@ impl HandshakeError {
 impl PeerProblem {
     pub fn closed(&self) -> Closed {
         match self {
-            Self::Expired | Self::NotYetValid => Closed::PeerExpired,
+            Self::Expired | Self::NotYetValid | Self::RootOutOfTime => Closed::PeerExpired,
             Self::UriCount(_) | Self::NotSpiffe(_) => Closed::PeerIdentityInvalid,
             Self::TrustDomain(_) => Closed::PeerWrongTrustDomain,
             Self::Unexpected { .. } => Closed::PeerUnexpected,
             Self::Quarantined(_) => Closed::Quarantined,
-            Self::Unreadable | Self::Usage(_) | Self::Chain(_) => Closed::PeerUntrusted,
+            Self::Unreadable | Self::Form(_) | Self::Key(_) | Self::Usage(_) | Self::Chain(_) => {
+                Closed::PeerUntrusted
+            }
         }
     }
 }

@@ -17,9 +17,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use crate::{
     Credentials, HandshakeError, LANE_PROTOCOL, PeerProblem, Svid,
     bundle::RootKey,
+    leaf::{self, Facts},
     limits::{HANDSHAKE_TIMEOUT, SEND_BUFFER_BYTES},
     parameters,
-    verify::{self, Facts, Verifier},
+    verify::Verifier,
 };
 
 /// Who is at the other end, proven.
@@ -74,10 +75,20 @@ pub async fn originate<S: AsyncRead + AsyncWrite + Unpin>(
     credentials: &Credentials,
     expected: &SpiffeId,
 ) -> Result<Secured<S>, HandshakeError> {
+    originate_at(transport, credentials, expected, SystemTime::now()).await
+}
+
+/// [`originate`], judging certificates as of `now`.
+pub async fn originate_at<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: S,
+    credentials: &Credentials,
+    expected: &SpiffeId,
+    now: SystemTime,
+) -> Result<Secured<S>, HandshakeError> {
     let generation = credentials.generation();
-    let own = usable(credentials)?;
+    let own = usable(credentials, now)?;
     let verifier = Arc::new(Verifier::new(credentials.trust(), Some(expected.clone())));
-    let config = parameters::client(own.certified.clone(), verifier.clone())
+    let config = parameters::client(own.certified.clone(), verifier.clone(), now)
         .map_err(HandshakeError::Configuration)?;
     // Not sent, and not looked at: the verifier compares SPIFFE IDs.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
@@ -91,10 +102,19 @@ pub async fn terminate<S: AsyncRead + AsyncWrite + Unpin>(
     transport: S,
     credentials: &Credentials,
 ) -> Result<Secured<S>, HandshakeError> {
+    terminate_at(transport, credentials, SystemTime::now()).await
+}
+
+/// [`terminate`], judging certificates as of `now`.
+pub async fn terminate_at<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: S,
+    credentials: &Credentials,
+    now: SystemTime,
+) -> Result<Secured<S>, HandshakeError> {
     let generation = credentials.generation();
-    let own = usable(credentials)?;
+    let own = usable(credentials, now)?;
     let verifier = Arc::new(Verifier::new(credentials.trust(), None));
-    let config = parameters::server(own.certified.clone(), verifier.clone())
+    let config = parameters::server(own.certified.clone(), verifier.clone(), now)
         .map_err(HandshakeError::Configuration)?;
     let accepting = TlsAcceptor::from(Arc::new(config)).accept(transport);
     let stream = within_time(accepting).await?;
@@ -107,9 +127,9 @@ pub fn refused_by_peer(error: &io::Error) -> bool {
     matches!(inner, Some(Error::AlertReceived(_)))
 }
 
-fn usable(credentials: &Credentials) -> Result<Arc<Svid>, HandshakeError> {
+fn usable(credentials: &Credentials, now: SystemTime) -> Result<Arc<Svid>, HandshakeError> {
     let own = credentials.current().ok_or(HandshakeError::OwnMissing)?;
-    if own.not_after() <= SystemTime::now() {
+    if own.not_after() <= now {
         return Err(HandshakeError::OwnExpired);
     }
     match credentials.quarantine() {
@@ -170,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
         }
         let leaf = state.peer_certificates().and_then(<[_]>::first);
         let leaf = leaf.ok_or(HandshakeError::NoCertificate)?;
-        let read = verify::read(leaf).map_err(HandshakeError::Peer)?;
+        let read = leaf::read(leaf).map_err(HandshakeError::Peer)?;
         let root = verifier.root().ok_or(HandshakeError::NoCertificate)?;
         let Facts { bearer, subject, not_after, .. } = read;
         let peer = Peer { bearer, subject, not_after, root };

@@ -12,6 +12,7 @@ mod credentials;
 mod error;
 mod handshake;
 mod key;
+mod leaf;
 pub mod limits;
 mod parameters;
 mod svid;
@@ -20,7 +21,9 @@ mod verify;
 pub use bundle::{RootKey, TrustBundle};
 pub use credentials::Credentials;
 pub use error::{HandshakeError, IdentityError, PeerProblem};
-pub use handshake::{Peer, Secured, originate, refused_by_peer, terminate};
+pub use handshake::{
+    Peer, Secured, originate, originate_at, refused_by_peer, terminate, terminate_at,
+};
 pub use key::{Csr, SigningKey};
 pub use parameters::LANE_PROTOCOL;
 pub use svid::{Chain, Svid, describe, fingerprint};

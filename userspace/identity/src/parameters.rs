@@ -1,14 +1,19 @@
 //! The one place for TLS parameters: TLS 1.3 only, one cryptographic provider, no resumption.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use arc_swap::ArcSwapOption;
 use rustls::{
     ClientConfig, ServerConfig, SignatureScheme,
     client::{ResolvesClientCert, Resumption, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::UnixTime,
     server::{NoServerSessionStorage, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
+    time_provider::TimeProvider,
     version::TLS13,
 };
 
@@ -42,8 +47,9 @@ pub fn provider() -> Arc<CryptoProvider> {
 pub fn client(
     own: Arc<CertifiedKey>,
     verifier: Arc<dyn ServerCertVerifier>,
+    now: SystemTime,
 ) -> Result<ClientConfig, rustls::Error> {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(At(now)))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
@@ -60,8 +66,9 @@ pub fn client(
 pub fn server(
     own: Arc<CertifiedKey>,
     verifier: Arc<dyn ClientCertVerifier>,
+    now: SystemTime,
 ) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(At(now)))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
@@ -70,6 +77,16 @@ pub fn server(
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(config)
+}
+
+/// A handshake takes seconds at most, and is judged as of one instant.
+#[derive(Debug)]
+struct At(SystemTime);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        self.0.duration_since(UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
+    }
 }
 
 /// Gives the key away the first time it is asked for; a handshake of TLS 1.3 asks once.

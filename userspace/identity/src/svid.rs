@@ -9,7 +9,7 @@ use martlet_model::{Bearer, SpiffeId, report::CertificateReport};
 use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
-use crate::{IdentityError, PeerProblem, SigningKey, verify};
+use crate::{IdentityError, PeerProblem, SigningKey, leaf};
 
 /// A certificate chain, DER, leaf first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Svid {
     /// Checks that the chain's leaf is for this key and this identity.
     pub fn new(key: &SigningKey, chain: Chain, expected: &SpiffeId) -> Result<Self, IdentityError> {
         let leaf = chain.0.first().ok_or(IdentityError::EmptyChain)?;
-        let facts = verify::read(leaf).map_err(IdentityError::Certificate)?;
+        let facts = leaf::read(leaf).map_err(IdentityError::Certificate)?;
         let found = &facts.bearer.identity;
         if found != expected {
             let (found, expected) = (found.clone(), expected.clone());

@@ -4,11 +4,12 @@
 //! the one SPIFFE ID mean nothing.
 
 use std::{
+    cell::OnceCell,
     sync::{Arc, OnceLock},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use martlet_model::{Bearer, SpiffeId, WorkloadName};
+use martlet_model::{SpiffeId, TrustDomain};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -16,22 +17,14 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
-use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::prelude::{
-    AttributeTypeAndValue, FromDer as _, GeneralName, ParsedExtension, X509Certificate,
-};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::{
-    Chain, PeerProblem, TrustBundle, bundle::RootKey, parameters::provider, svid::instant,
+    Chain, PeerProblem, TrustBundle,
+    bundle::RootKey,
+    leaf::{self, may_sign_certificates},
+    parameters::provider,
 };
-
-/// What a certificate says about itself; nothing is proven by reading it.
-pub struct Facts {
-    pub bearer: Arc<Bearer>,
-    pub subject: String,
-    pub not_before: SystemTime,
-    pub not_after: SystemTime,
-}
 
 /// Verifies peers against a bundle, and on the caller's side against the expected identity.
 #[derive(Debug)]
@@ -40,63 +33,6 @@ pub struct Verifier {
     expected: Option<SpiffeId>,
     /// What the peer's chain led to; a verifier serves one handshake.
     root: OnceLock<RootKey>,
-}
-
-/// Reads a leaf and checks the form that SPIFFE demands (X509-SVID, sections 2 to 5).
-pub fn read(der: &[u8]) -> Result<Facts, PeerProblem> {
-    let (rest, certificate) =
-        X509Certificate::from_der(der).map_err(|_| PeerProblem::Unreadable)?;
-    if !rest.is_empty() {
-        return Err(PeerProblem::Unreadable);
-    }
-    let mut uris = Vec::new();
-    for extension in certificate.extensions() {
-        match extension.parsed_extension() {
-            ParsedExtension::SubjectAlternativeName(names) => {
-                uris.extend(names.general_names.iter().filter_map(|name| match name {
-                    GeneralName::URI(uri) => Some(*uri),
-                    _ => None,
-                }));
-            }
-            ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
-                return Err(PeerProblem::Usage("it is an authority's"));
-            }
-            ParsedExtension::KeyUsage(usage) if !usage.digital_signature() => {
-                return Err(PeerProblem::Usage("its key is not for signatures"));
-            }
-            ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() || usage.crl_sign() => {
-                return Err(PeerProblem::Usage("its key is for signing certificates"));
-            }
-            ParsedExtension::ParseError { .. } => return Err(PeerProblem::Unreadable),
-            _ => {}
-        }
-    }
-    let [uri] = uris.as_slice() else { return Err(PeerProblem::UriCount(uris.len())) };
-    let validity = certificate.validity();
-    Ok(Facts {
-        bearer: Arc::new(Bearer {
-            identity: uri.parse().map_err(PeerProblem::NotSpiffe)?,
-            workload: only(certificate.subject().iter_common_name()).and_then(workload_name),
-            node: only(certificate.subject().iter_organizational_unit())
-                .and_then(|text| text.parse().ok()),
-        }),
-        subject: certificate.subject().to_string(),
-        not_before: instant(validity.not_before.timestamp()),
-        not_after: instant(validity.not_after.timestamp()),
-    })
-}
-
-/// What an attribute says that is there once, and is a text.
-fn only<'a>(
-    mut attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>,
-) -> Option<&'a str> {
-    let first = attributes.next()?;
-    attributes.next().is_none().then(|| first.as_str().ok())?
-}
-
-fn workload_name(text: &str) -> Option<WorkloadName> {
-    let (namespace, name) = text.split_once('/')?;
-    Some(WorkloadName { namespace: namespace.parse().ok()?, name: name.parse().ok()? })
 }
 
 /// Judges a chain as a peer would at `now`, for an authority that wants to know before it issues.
@@ -129,17 +65,28 @@ impl Verifier {
         usage: KeyUsage,
         now: UnixTime,
     ) -> Result<(), PeerProblem> {
-        let facts = read(leaf)?;
+        let facts = leaf::read(leaf)?;
         let identity = &facts.bearer.identity;
         let domain = identity.trust_domain();
         let Some(anchors) = self.trust.anchors(&domain) else {
             return Err(PeerProblem::TrustDomain(domain));
         };
         let certificate = EndEntityCert::try_from(leaf).map_err(chain_problem)?;
-        let algorithms = provider().signature_verification_algorithms;
+        let objection = OnceCell::new();
+        let judge = |path: &VerifiedPath<'_>| {
+            self.check_path(&domain, path, now).map_err(|problem| {
+                objection.get_or_init(|| problem);
+                // Only says to look for another path.
+                webpki::Error::UnknownIssuer
+            })
+        };
+        let algorithms = provider().signature_verification_algorithms.all;
         let path = certificate
-            .verify_for_usage(algorithms.all, anchors, intermediates, now, usage, None, None)
-            .map_err(chain_problem)?;
+            .verify_for_usage(algorithms, anchors, intermediates, now, usage, None, Some(&judge))
+            .map_err(|error| match objection.get() {
+                Some(problem) => problem.clone(),
+                None => chain_problem(error),
+            })?;
         self.root.get_or_init(|| RootKey::of(path.anchor()));
         if let Some(expected) = self.expected.as_ref().filter(|expected| *expected != identity) {
             let (expected, found) = (expected.clone(), identity.clone());
@@ -150,12 +97,42 @@ impl Verifier {
             None => Ok(()),
         }
     }
+
+    /// What webpki leaves open: whether the issuers' keys may sign certificates, and what the root
+    /// says about itself.
+    fn check_path(
+        &self,
+        domain: &TrustDomain,
+        path: &VerifiedPath<'_>,
+        now: UnixTime,
+    ) -> Result<(), PeerProblem> {
+        let (mut issuers, now) = (0, UNIX_EPOCH + Duration::from_secs(now.as_secs()));
+        for issuer in path.intermediate_certificates() {
+            issuers += 1;
+            if !may_sign_certificates(&issuer.der()) {
+                let problem = "the key of an issuer is not for signing certificates";
+                return Err(PeerProblem::Chain(problem.to_owned()));
+            }
+        }
+        self.trust.check_root(domain, path.anchor(), issuers, now)
+    }
 }
 
 fn chain_problem(error: webpki::Error) -> PeerProblem {
+    use webpki::Error;
     match error {
-        webpki::Error::CertExpired { .. } => PeerProblem::Expired,
-        webpki::Error::CertNotValidYet { .. } => PeerProblem::NotYetValid,
+        Error::CertExpired { .. } => PeerProblem::Expired,
+        Error::CertNotValidYet { .. } => PeerProblem::NotYetValid,
+        Error::RequiredEkuNotFoundContext(_) => {
+            PeerProblem::Usage("its extended key usage does not have this side")
+        }
+        // Their context is a dump of the certificate.
+        Error::UnsupportedSignatureAlgorithmContext(_) => {
+            PeerProblem::Chain("UnsupportedSignatureAlgorithm".to_owned())
+        }
+        Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            PeerProblem::Chain("UnsupportedSignatureAlgorithmForPublicKey".to_owned())
+        }
         other => PeerProblem::Chain(other.to_string()),
     }
 }
