@@ -5,6 +5,7 @@
 
 use super::{Promise, Test};
 
+const CORPUS: &str = "userspace/identity/tests/corpus/main.rs";
 const AUTHORITY: &str = "userspace/authority/tests/authority.rs";
 const HANDSHAKES: &str = "userspace/identity/tests/handshakes.rs";
 const LAPSES: &str = "userspace/dataplane/tests/lapses.rs";
@@ -239,6 +240,11 @@ pub const PROMISES: &[Promise] = &[
                   everything else is refused before an application byte.",
         bar: "100 % of the collection and of a fuzz of the grammar",
         tests: &[
+            Test(
+                CORPUS,
+                "every_certificate_of_the_corpus_is_judged_as_the_manifest_says_by_both_sides",
+            ),
+            Test(CORPUS, "only_an_authority_is_taken_for_a_root"),
             Test(REFUSALS, "wrong_callers_are_refused_before_an_application_byte"),
             Test(REFUSALS, "wrong_servers_are_refused_before_an_application_byte"),
             Test(HANDSHAKES, "certificates_without_exactly_one_spiffe_id_are_refused"),
