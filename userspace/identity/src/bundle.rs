@@ -6,7 +6,7 @@ use martlet_model::{Bearer, Quarantine, Trust, TrustDomain};
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use crate::{
-    IdentityError, PeerProblem,
+    IdentityError, PeerProblem, fingerprint,
     leaf::{self, may_sign_certificates},
     svid::instant,
 };
@@ -18,6 +18,11 @@ pub struct RootKey(Arc<[u8]>);
 impl RootKey {
     pub(crate) fn of(anchor: &TrustAnchor<'_>) -> Self {
         Self(Arc::from(anchor.subject_public_key_info.as_ref()))
+    }
+
+    /// The SHA-256 in hex, by which an agent names it to its controller.
+    pub fn digest(&self) -> String {
+        fingerprint(&self.0)
     }
 }
 

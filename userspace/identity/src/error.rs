@@ -8,6 +8,10 @@ use thiserror::Error;
 pub enum IdentityError {
     #[error("the cryptographic library made no key")]
     Key,
+    #[error("the stored key is no PKCS #8 key of ECDSA P-256")]
+    StoredKey,
+    #[error("the request for a certificate cannot be read")]
+    UnreadableRequest,
     #[error("asking for a certificate")]
     Request(#[source] rcgen::Error),
     #[error("a root certificate of {0} cannot be used: {1}")]
@@ -51,6 +55,12 @@ pub enum PeerProblem {
     RootOutOfTime,
     #[error("it is cut off by the quarantine of {0}")]
     Quarantined(Quarantine),
+    #[error("{0} belongs to a part of Martlet itself, which is no workload")]
+    Reserved(SpiffeId),
+    #[error("{0} is not one of the parts of Martlet that belong here")]
+    NotAPart(SpiffeId),
+    #[error("none of its roots has a fingerprint that was expected")]
+    NotPinned,
     #[error("expected {expected}, met {found}")]
     Unexpected { expected: SpiffeId, found: SpiffeId },
 }
@@ -70,7 +80,7 @@ pub enum HandshakeError {
     Peer(#[source] PeerProblem),
     #[error("the peer presented no certificate")]
     NoCertificate,
-    #[error("the peer does not speak {}", String::from_utf8_lossy(crate::LANE_PROTOCOL))]
+    #[error("the peer does not speak the protocol that is spoken here")]
     NoProtocol,
     #[error("the peer refused us")]
     RefusedByPeer(#[source] rustls::Error),
@@ -103,13 +113,18 @@ impl PeerProblem {
     pub fn closed(&self) -> Closed {
         match self {
             Self::Expired | Self::NotYetValid | Self::RootOutOfTime => Closed::PeerExpired,
-            Self::UriCount(_) | Self::NotSpiffe(_) => Closed::PeerIdentityInvalid,
-            Self::TrustDomain(_) => Closed::PeerWrongTrustDomain,
-            Self::Unexpected { .. } => Closed::PeerUnexpected,
-            Self::Quarantined(_) => Closed::Quarantined,
-            Self::Unreadable | Self::Form(_) | Self::Key(_) | Self::Usage(_) | Self::Chain(_) => {
-                Closed::PeerUntrusted
+            Self::UriCount(_) | Self::NotSpiffe(_) | Self::Reserved(_) => {
+                Closed::PeerIdentityInvalid
             }
+            Self::TrustDomain(_) => Closed::PeerWrongTrustDomain,
+            Self::Unexpected { .. } | Self::NotAPart(_) => Closed::PeerUnexpected,
+            Self::Quarantined(_) => Closed::Quarantined,
+            Self::Unreadable
+            | Self::Form(_)
+            | Self::Key(_)
+            | Self::Usage(_)
+            | Self::Chain(_)
+            | Self::NotPinned => Closed::PeerUntrusted,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The two handshakes: `originate` as the caller, `terminate` as the called workload.
+//! The two handshakes of a lane: `originate` as the caller, `terminate` as the called workload. Those
+//! of the control plane, in `control`, are made of the same pieces.
 
 use std::{
     future::Future,
@@ -15,8 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::{
-    Credentials, HandshakeError, LANE_PROTOCOL, PeerProblem, Svid,
+    Credentials, HandshakeError, KeyDigest, LANE_PROTOCOL, PeerProblem, Svid,
     bundle::RootKey,
+    expected::{Expected, Roots},
     leaf::{self, Facts},
     limits::{HANDSHAKE_TIMEOUT, SEND_BUFFER_BYTES},
     parameters,
@@ -28,15 +30,16 @@ use crate::{
 pub struct Peer {
     bearer: Arc<Bearer>,
     subject: String,
+    key: KeyDigest,
     not_after: SystemTime,
     root: RootKey,
 }
 
-/// A stream over TLS whose peer is known.
+/// A stream over TLS whose peer is known: as `P`, which is an `Option` where a peer may be nobody.
 #[derive(Debug)]
-pub struct Secured<S> {
+pub struct Secured<S, P = Peer> {
     stream: TlsStream<S>,
-    peer: Peer,
+    peer: P,
     facts: TlsFacts,
     generation: u64,
 }
@@ -54,6 +57,11 @@ impl Peer {
     /// The certificate's subject: pod and node, for people.
     pub fn subject(&self) -> &str {
         &self.subject
+    }
+
+    /// Of the key that it holds.
+    pub fn key(&self) -> &KeyDigest {
+        &self.key
     }
 
     pub fn not_after(&self) -> SystemTime {
@@ -87,14 +95,9 @@ pub async fn originate_at<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Secured<S>, HandshakeError> {
     let generation = credentials.generation();
     let own = usable(credentials, now)?;
-    let verifier = Arc::new(Verifier::new(credentials.trust(), Some(expected.clone())));
-    let config = parameters::client(own.certified.clone(), verifier.clone(), now)
-        .map_err(HandshakeError::Configuration)?;
-    // Not sent, and not looked at: the verifier compares SPIFFE IDs.
-    let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let connecting = TlsConnector::from(Arc::new(config)).connect(name, transport);
-    let stream = within_time(connecting).await?;
-    Secured::new(TlsStream::Client(stream), generation, &verifier)
+    let roots = Roots::Bundle(credentials.trust());
+    let verifier = Verifier::new(roots, Expected::Workload(expected.clone()));
+    connect(transport, LANE_PROTOCOL, Some(own), verifier, generation, now).await
 }
 
 /// Answers a caller; any identity of a trusted domain is let through to authorization.
@@ -113,12 +116,45 @@ pub async fn terminate_at<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Secured<S>, HandshakeError> {
     let generation = credentials.generation();
     let own = usable(credentials, now)?;
-    let verifier = Arc::new(Verifier::new(credentials.trust(), None));
-    let config = parameters::server(own.certified.clone(), verifier.clone(), now)
+    let verifier = Verifier::new(Roots::Bundle(credentials.trust()), Expected::AnyWorkload);
+    let secured = accept(transport, LANE_PROTOCOL, &own, verifier, generation, now).await?;
+    secured.proven()
+}
+
+pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: S,
+    protocol: &[u8],
+    own: Option<Arc<Svid>>,
+    verifier: Verifier,
+    generation: u64,
+    now: SystemTime,
+) -> Result<Secured<S>, HandshakeError> {
+    let verifier = Arc::new(verifier);
+    let own = own.map(|own| own.certified.clone());
+    let config = parameters::client(protocol, own, verifier.clone(), now)
+        .map_err(HandshakeError::Configuration)?;
+    // Not sent, and not looked at: the verifier compares SPIFFE IDs.
+    let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, transport);
+    let stream = within_time(connecting).await?;
+    Secured::new(TlsStream::Client(stream), protocol, generation, &verifier)?.proven()
+}
+
+/// Whoever has no certificate is nobody, if the verifier lets nobody through.
+pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: S,
+    protocol: &[u8],
+    own: &Svid,
+    verifier: Verifier,
+    generation: u64,
+    now: SystemTime,
+) -> Result<Secured<S, Option<Peer>>, HandshakeError> {
+    let verifier = Arc::new(verifier);
+    let config = parameters::server(protocol, own.certified.clone(), verifier.clone(), now)
         .map_err(HandshakeError::Configuration)?;
     let accepting = TlsAcceptor::from(Arc::new(config)).accept(transport);
     let stream = within_time(accepting).await?;
-    Secured::new(TlsStream::Server(stream), generation, &verifier)
+    Secured::new(TlsStream::Server(stream), protocol, generation, &verifier)
 }
 
 /// Whether an error of a read or write is the peer's refusal of our certificate.
@@ -127,7 +163,10 @@ pub fn refused_by_peer(error: &io::Error) -> bool {
     matches!(inner, Some(Error::AlertReceived(_)))
 }
 
-fn usable(credentials: &Credentials, now: SystemTime) -> Result<Arc<Svid>, HandshakeError> {
+pub(crate) fn usable(
+    credentials: &Credentials,
+    now: SystemTime,
+) -> Result<Arc<Svid>, HandshakeError> {
     let own = credentials.current().ok_or(HandshakeError::OwnMissing)?;
     if own.not_after() <= now {
         return Err(HandshakeError::OwnExpired);
@@ -168,9 +207,10 @@ fn classify(error: io::Error) -> HandshakeError {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S, Option<Peer>> {
     fn new(
         mut stream: TlsStream<S>,
+        protocol: &[u8],
         generation: u64,
         verifier: &Verifier,
     ) -> Result<Self, HandshakeError> {
@@ -185,20 +225,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
                 server.get_ref().1
             }
         };
-        if state.alpn_protocol() != Some(LANE_PROTOCOL) {
+        if state.alpn_protocol() != Some(protocol) {
             return Err(HandshakeError::NoProtocol);
         }
-        let leaf = state.peer_certificates().and_then(<[_]>::first);
-        let leaf = leaf.ok_or(HandshakeError::NoCertificate)?;
-        let read = leaf::read(leaf).map_err(HandshakeError::Peer)?;
-        let root = verifier.root().ok_or(HandshakeError::NoCertificate)?;
-        let Facts { bearer, subject, not_after, .. } = read;
-        let peer = Peer { bearer, subject, not_after, root };
         let facts = facts(state);
+        let peer = match state.peer_certificates().and_then(<[_]>::first) {
+            None => None,
+            Some(leaf) => {
+                let read = leaf::read(leaf).map_err(HandshakeError::Peer)?;
+                let root = verifier.root().ok_or(HandshakeError::NoCertificate)?;
+                let Facts { bearer, subject, key, not_after, .. } = read;
+                Some(Peer { bearer, subject, key, not_after, root })
+            }
+        };
         Ok(Self { stream, peer, facts, generation })
     }
 
-    pub fn peer(&self) -> &Peer {
+    fn proven(self) -> Result<Secured<S>, HandshakeError> {
+        let Self { stream, peer, facts, generation } = self;
+        let peer = peer.ok_or(HandshakeError::NoCertificate)?;
+        Ok(Secured { stream, peer, facts, generation })
+    }
+}
+
+impl<S, P> Secured<S, P> {
+    pub fn peer(&self) -> &P {
         &self.peer
     }
 
@@ -229,7 +280,7 @@ fn facts(state: &CommonState) -> TlsFacts {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, P: Unpin> AsyncRead for Secured<S, P> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -239,7 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, P: Unpin> AsyncWrite for Secured<S, P> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

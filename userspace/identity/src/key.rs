@@ -1,4 +1,5 @@
-//! A workload's key: made in memory, never serialized, gone from there with its last user.
+//! A workload's key: made in memory, never serialized, gone from there with its last user. Of a
+//! node's own key, which is `stored`, the same but that.
 //!
 //! It exists once, in memory of the cryptographic library, which overwrites what it gives back:
 //! `OPENSSL_free` in <https://github.com/aws/aws-lc/blob/v5.12.0/crypto/mem.c>.
@@ -33,13 +34,21 @@ pub struct SigningKey {
 impl SigningKey {
     pub fn generate() -> Result<Self, IdentityError> {
         let made = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING);
-        Ok(Self { pair: Arc::new(made.map_err(|_| IdentityError::Key)?) })
+        made.map(Self::of).map_err(|_| IdentityError::Key)
     }
 
     /// Asks for nothing but a certificate for this key: the authority decides the rest.
     pub fn csr(&self) -> Result<Csr, IdentityError> {
         let request = CertificateParams::default().serialize_request(self);
         Ok(Csr(request.map_err(IdentityError::Request)?.der().to_vec()))
+    }
+
+    pub(crate) fn of(pair: EcdsaKeyPair) -> Self {
+        Self { pair: Arc::new(pair) }
+    }
+
+    pub(crate) fn pair(&self) -> &EcdsaKeyPair {
+        &self.pair
     }
 
     pub(crate) fn for_tls(&self) -> Arc<dyn sign::SigningKey> {

@@ -16,7 +16,7 @@ use x509_parser::{
     public_key::PublicKey,
 };
 
-use crate::{PeerProblem, svid::instant};
+use crate::{KeyDigest, PeerProblem, svid::instant};
 
 /// What is signed with less can be forged; NIST SP 800-131A, revision 2, table 2.
 const LEAST_RSA_BITS: usize = 2048;
@@ -24,6 +24,7 @@ const LEAST_RSA_BITS: usize = 2048;
 pub struct Facts {
     pub bearer: Arc<Bearer>,
     pub subject: String,
+    pub key: KeyDigest,
     pub not_before: SystemTime,
     pub not_after: SystemTime,
 }
@@ -42,6 +43,7 @@ pub fn read(der: &[u8]) -> Result<Facts, PeerProblem> {
             node: only(subject.iter_organizational_unit()).and_then(|text| text.parse().ok()),
         }),
         subject: subject.to_string(),
+        key: KeyDigest::of(certificate.public_key().raw),
         not_before: instant(validity.not_before.timestamp()),
         not_after: instant(validity.not_after.timestamp()),
     })

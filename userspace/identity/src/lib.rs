@@ -8,23 +8,28 @@
 #![forbid(unsafe_code)]
 
 mod bundle;
+pub mod control;
 mod credentials;
 mod error;
+mod expected;
 mod handshake;
 mod key;
 mod leaf;
 pub mod limits;
 mod parameters;
+mod stored;
 mod svid;
 mod verify;
 
 pub use bundle::{RootKey, TrustBundle};
 pub use credentials::Credentials;
 pub use error::{HandshakeError, IdentityError, PeerProblem};
+pub use expected::RootPin;
 pub use handshake::{
     Peer, Secured, originate, originate_at, refused_by_peer, terminate, terminate_at,
 };
 pub use key::{Csr, SigningKey};
-pub use parameters::LANE_PROTOCOL;
+pub use parameters::{CONTROL_PROTOCOL, LANE_PROTOCOL};
+pub use stored::{KeyDigest, NodeKey};
 pub use svid::{Chain, Svid, describe, fingerprint};
 pub use verify::verify_chain;

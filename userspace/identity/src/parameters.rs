@@ -20,6 +20,9 @@ use rustls::{
 /// The ALPN name (RFC 7301) of the lane protocol and its version.
 pub const LANE_PROTOCOL: &[u8] = b"martlet-lane/1";
 
+/// The ALPN name of HTTP/2 over TLS (RFC 9113, section 3.1), over which gRPC runs.
+pub const CONTROL_PROTOCOL: &[u8] = b"h2";
+
 /// AES-128 first: every processor that runs Kubernetes has instructions for it, and it is the
 /// faster of the two. X25519MLKEM768 first: what is recorded today stays secret later.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -43,9 +46,10 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// For one handshake: the connection keeps what it is given as long as it lives, so afterwards the
-/// key must no longer be in there.
+/// key must no longer be in there. Who has no certificate yet calls without one.
 pub fn client(
-    own: Arc<CertifiedKey>,
+    protocol: &[u8],
+    own: Option<Arc<CertifiedKey>>,
     verifier: Arc<dyn ServerCertVerifier>,
     now: SystemTime,
 ) -> Result<ClientConfig, rustls::Error> {
@@ -53,8 +57,8 @@ pub fn client(
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
-        .with_client_cert_resolver(Arc::new(Once(ArcSwapOption::new(Some(own)))));
-    config.alpn_protocols = vec![LANE_PROTOCOL.to_vec()];
+        .with_client_cert_resolver(Arc::new(Once(ArcSwapOption::new(own))));
+    config.alpn_protocols = vec![protocol.to_vec()];
     // The peer is known by its SPIFFE ID; a DNS name would say nothing.
     config.enable_sni = false;
     // A resumed session would skip the verifier.
@@ -64,6 +68,7 @@ pub fn client(
 }
 
 pub fn server(
+    protocol: &[u8],
     own: Arc<CertifiedKey>,
     verifier: Arc<dyn ClientCertVerifier>,
     now: SystemTime,
@@ -72,7 +77,7 @@ pub fn server(
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
-    config.alpn_protocols = vec![LANE_PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -103,6 +108,6 @@ impl ResolvesClientCert for Once {
     }
 
     fn has_certs(&self) -> bool {
-        true
+        self.0.load().is_some()
     }
 }

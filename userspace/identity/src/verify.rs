@@ -1,4 +1,4 @@
-//! Our verifier, the same on both sides.
+//! Our verifier, the same on both sides, for lanes and for the control plane.
 //!
 //! The certificate names its trust domain; only that domain's roots are asked. Names other than
 //! the one SPIFFE ID mean nothing.
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use martlet_model::{SpiffeId, TrustDomain};
+use martlet_model::TrustDomain;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -22,15 +22,16 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use crate::{
     Chain, PeerProblem, TrustBundle,
     bundle::RootKey,
+    expected::{Expected, Roots},
     leaf::{self, may_sign_certificates},
     parameters::provider,
 };
 
-/// Verifies peers against a bundle, and on the caller's side against the expected identity.
+/// Verifies that a peer is proven, and is one that was to be met.
 #[derive(Debug)]
 pub struct Verifier {
-    trust: Arc<TrustBundle>,
-    expected: Option<SpiffeId>,
+    roots: Roots,
+    expected: Expected,
     /// What the peer's chain led to; a verifier serves one handshake.
     root: OnceLock<RootKey>,
 }
@@ -45,12 +46,13 @@ pub fn verify_chain(
     let (leaf, issuers) = ders.split_first().ok_or(PeerProblem::Unreadable)?;
     let since = now.duration_since(UNIX_EPOCH).map_err(|_| PeerProblem::NotYetValid)?;
     let now = UnixTime::since_unix_epoch(since);
-    Verifier::new(trust, None).verify(leaf, issuers, KeyUsage::server_auth(), now)
+    let verifier = Verifier::new(Roots::Bundle(trust), Expected::Anybody);
+    verifier.verify(leaf, issuers, KeyUsage::server_auth(), now)
 }
 
 impl Verifier {
-    pub fn new(trust: Arc<TrustBundle>, expected: Option<SpiffeId>) -> Self {
-        Self { trust, expected, root: OnceLock::new() }
+    pub fn new(roots: Roots, expected: Expected) -> Self {
+        Self { roots, expected, root: OnceLock::new() }
     }
 
     /// The root of the peer that was believed.
@@ -68,13 +70,14 @@ impl Verifier {
         let facts = leaf::read(leaf)?;
         let identity = &facts.bearer.identity;
         let domain = identity.trust_domain();
-        let Some(anchors) = self.trust.anchors(&domain) else {
+        let trust = self.roots.bundle(&domain, intermediates.iter().map(AsRef::as_ref))?;
+        let Some(anchors) = trust.anchors(&domain) else {
             return Err(PeerProblem::TrustDomain(domain));
         };
         let certificate = EndEntityCert::try_from(leaf).map_err(chain_problem)?;
         let objection = OnceCell::new();
         let judge = |path: &VerifiedPath<'_>| {
-            self.check_path(&domain, path, now).map_err(|problem| {
+            check_path(&trust, &domain, path, now).map_err(|problem| {
                 objection.get_or_init(|| problem);
                 // Only says to look for another path.
                 webpki::Error::UnknownIssuer
@@ -88,34 +91,31 @@ impl Verifier {
                 None => chain_problem(error),
             })?;
         self.root.get_or_init(|| RootKey::of(path.anchor()));
-        if let Some(expected) = self.expected.as_ref().filter(|expected| *expected != identity) {
-            let (expected, found) = (expected.clone(), identity.clone());
-            return Err(PeerProblem::Unexpected { expected, found });
-        }
-        match self.trust.quarantine_of(&facts.bearer) {
+        self.expected.check(identity)?;
+        match trust.quarantine_of(&facts.bearer) {
             Some(quarantine) => Err(PeerProblem::Quarantined(quarantine.clone())),
             None => Ok(()),
         }
     }
+}
 
-    /// What webpki leaves open: whether the issuers' keys may sign certificates, and what the root
-    /// says about itself.
-    fn check_path(
-        &self,
-        domain: &TrustDomain,
-        path: &VerifiedPath<'_>,
-        now: UnixTime,
-    ) -> Result<(), PeerProblem> {
-        let (mut issuers, now) = (0, UNIX_EPOCH + Duration::from_secs(now.as_secs()));
-        for issuer in path.intermediate_certificates() {
-            issuers += 1;
-            if !may_sign_certificates(&issuer.der()) {
-                let problem = "the key of an issuer is not for signing certificates";
-                return Err(PeerProblem::Chain(problem.to_owned()));
-            }
+/// What webpki leaves open: whether the issuers' keys may sign certificates, and what the root
+/// says about itself.
+fn check_path(
+    trust: &TrustBundle,
+    domain: &TrustDomain,
+    path: &VerifiedPath<'_>,
+    now: UnixTime,
+) -> Result<(), PeerProblem> {
+    let (mut issuers, now) = (0, UNIX_EPOCH + Duration::from_secs(now.as_secs()));
+    for issuer in path.intermediate_certificates() {
+        issuers += 1;
+        if !may_sign_certificates(&issuer.der()) {
+            let problem = "the key of an issuer is not for signing certificates";
+            return Err(PeerProblem::Chain(problem.to_owned()));
         }
-        self.trust.check_root(domain, path.anchor(), issuers, now)
     }
+    trust.check_root(domain, path.anchor(), issuers, now)
 }
 
 fn chain_problem(error: webpki::Error) -> PeerProblem {
@@ -183,6 +183,10 @@ impl ServerCertVerifier for Verifier {
 impl ClientCertVerifier for Verifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.expected.is_certificate_demanded()
     }
 
     fn verify_client_cert(
