@@ -181,6 +181,7 @@ mod tests {
                 version: 1,
                 roots: [("a.org".parse().unwrap(), authority.roots().to_vec())].into(),
                 quarantines: vec![quarantine.parse().unwrap()],
+                issuer: None,
             };
             grounds.local.credentials.set_trust(Arc::new(TrustBundle::of(&trust).unwrap()));
             let verdict = verdict(grounds, &View::default(), false, now);

@@ -53,7 +53,8 @@ async fn a_trust_domain_that_is_removed_loses_its_open_connections() {
 fn without(world: &World, quarantine: &str) -> Arc<TrustBundle> {
     let roots = [(domain(), world.authority.roots().to_vec())].into();
     let quarantines = vec![quarantine.parse().unwrap()];
-    Arc::new(TrustBundle::of(&Trust { version: 1, roots, quarantines }).unwrap())
+    let trust = Trust { version: 1, roots, quarantines, issuer: None };
+    Arc::new(TrustBundle::of(&trust).unwrap())
 }
 
 #[tokio::test]

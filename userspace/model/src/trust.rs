@@ -15,6 +15,9 @@ pub struct Trust {
     /// DER, at least one for each domain.
     pub roots: BTreeMap<TrustDomain, Vec<Vec<u8>>>,
     pub quarantines: Vec<Quarantine>,
+    /// The SHA-256, in hex, of the issuer's certificate whose leaves are wanted: whoever has a leaf
+    /// of another issuer renews it soon. `None`: every issuer's leaves are.
+    pub issuer: Option<String>,
 }
 
 /// Who is cut off: new connections with them are refused, live ones are ended.
