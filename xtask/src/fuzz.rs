@@ -15,7 +15,7 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Ccodegen-units=1 -Cdebug-assertions=on";
 
-const TARGETS: &[&str] = &["frame"];
+const TARGETS: &[&str] = &["frame", "spiffe_id", "certificate"];
 
 pub fn all(seconds: u32) -> Result<()> {
     // Not for build scripts: with a target named, RUSTFLAGS are for that target only.

@@ -108,6 +108,13 @@ pub const NEEDS: &[Need] = &[
         remedy: Remedy::Packages(&["openssl"]),
     },
     Need {
+        what: "gnutls-cli",
+        why: "tests let it see which TLS we speak",
+        groups: &[Test],
+        present: || machine::has(&["gnutls-cli"]),
+        remedy: Remedy::Packages(&["gnutls-bin"]),
+    },
+    Need {
         what: "redis",
         why: "tests run it, and its benchmark, through Martlet",
         groups: &[Test],

@@ -6,6 +6,8 @@
 use super::{Promise, Test};
 
 const CORPUS: &str = "userspace/identity/tests/corpus/main.rs";
+const MUTATIONS: &str = "userspace/identity/tests/corpus/mutations.rs";
+const SPIFFE: &str = "userspace/model/tests/spiffe/main.rs";
 const AUTHORITY: &str = "userspace/authority/tests/authority.rs";
 const HANDSHAKES: &str = "userspace/identity/tests/handshakes.rs";
 const LAPSES: &str = "userspace/dataplane/tests/lapses.rs";
@@ -245,6 +247,8 @@ pub const PROMISES: &[Promise] = &[
                 "every_certificate_of_the_corpus_is_judged_as_the_manifest_says_by_both_sides",
             ),
             Test(CORPUS, "only_an_authority_is_taken_for_a_root"),
+            Test(MUTATIONS, "no_certificate_of_which_a_byte_is_changed_is_believed"),
+            Test(SPIFFE, "what_the_grammar_makes_and_its_mutations_are_judged_as_by_the_oracle"),
             Test(REFUSALS, "wrong_callers_are_refused_before_an_application_byte"),
             Test(REFUSALS, "wrong_servers_are_refused_before_an_application_byte"),
             Test(HANDSHAKES, "certificates_without_exactly_one_spiffe_id_are_refused"),
@@ -253,7 +257,7 @@ pub const PROMISES: &[Promise] = &[
             Test(HANDSHAKES, "another_root_of_the_same_name_is_refused_by_both"),
             Test(AUTHORITY, "another_trust_domain_is_refused"),
         ],
-        missing: "a fuzz of the grammar",
+        missing: "",
     },
     Promise {
         number: 10,

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod mutations;
 mod plain;
 
 use std::{
