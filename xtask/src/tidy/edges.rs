@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("policy", &["model"]),
     ("identity", &["model"]),
     ("authority", &["model", "identity"]),
+    ("control", &["model", "policy", "identity"]),
     ("telemetry", &["model"]),
     ("standalone", &["model", "policy"]),
     // The programs themselves only to build them.
@@ -26,6 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "policy",
             "identity",
             "authority",
+            "control",
             "telemetry",
             "standalone",
             "kernel",
@@ -63,6 +65,8 @@ const ALONE: &[(&str, &[&str])] = &[
     ("rustls-pki-types", &["identity", "authority"]),
     ("aws-lc-rs", &["identity", "authority", "tests-kernel"]),
     ("rcgen", &["identity", "authority"]),
+    ("tonic", &["control"]),
+    ("prost", &["control"]),
     // `ebpf-shared` only says which of its types are plain memory.
     ("aya", &["kernel", "ebpf-shared"]),
     ("aya-build", &["kernel"]),

@@ -1,0 +1,52 @@
+//! What is declared: by a controller about all nodes, and to one node about itself.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use martlet_model::{Directory, LocalWorkload, Service, Trust, Workload};
+use martlet_policy::{Policy, PolicySet};
+
+/// All that a node is told, complete and consistent.
+#[derive(Debug, Clone)]
+pub struct Declared {
+    /// Grows with every change; what is acknowledged.
+    pub version: u64,
+    pub directory: Arc<Directory>,
+    pub policies: Arc<PolicySet>,
+    /// This node's workloads.
+    pub local: Vec<LocalWorkload>,
+    pub trust: Arc<Trust>,
+}
+
+/// All that a controller declares, for all nodes.
+#[derive(Debug, Clone, Default)]
+pub struct Declaration {
+    pub workloads: Vec<Arc<Workload>>,
+    pub services: Vec<Arc<Service>>,
+    pub policies: Vec<Arc<Policy>>,
+    /// Each is a workload's above, and is told to the agent of that workload's node only.
+    pub local: Vec<LocalWorkload>,
+    pub trust: Arc<Trust>,
+}
+
+/// What an agent has in use now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Certificates by the fingerprint of their issuer's certificate.
+    pub leaves: BTreeMap<String, u64>,
+    /// Live connections by the digest of the key of the root that vouches for the peer
+    /// (`RootKey::digest`).
+    pub connections: BTreeMap<String, u64>,
+    /// Seconds since 1970; of all certificates in use the one that expires first. 0 without any.
+    pub oldest_expiry: u64,
+}
+
+/// What an agent has put into effect.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acknowledgement {
+    pub version: u64,
+    pub trust_version: u64,
+    /// Of the roots in effect: `bundle_digest`.
+    pub bundle: String,
+    /// Why the version could not be put into effect.
+    pub error: Option<String>,
+}
