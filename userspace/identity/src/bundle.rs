@@ -42,7 +42,7 @@ struct Roots {
 }
 
 #[derive(Debug)]
-struct Limits {
+pub(crate) struct Limits {
     not_before: SystemTime,
     not_after: SystemTime,
     /// How many issuers may stand between it and a leaf.
@@ -129,7 +129,7 @@ impl TrustBundle {
 }
 
 /// Reads a root. A leaf that somebody took for one would let its key speak for the whole domain.
-fn read(der: &[u8]) -> Result<(TrustAnchor<'static>, Limits), String> {
+pub(crate) fn read(der: &[u8]) -> Result<(TrustAnchor<'static>, Limits), String> {
     let certificate = leaf::parse(der).map_err(|problem| problem.to_string())?;
     let constraints = certificate.basic_constraints().map_err(|error| error.to_string())?;
     let Some(constraints) = constraints.filter(|of| of.value.ca) else {

@@ -10,6 +10,7 @@
 mod bundle;
 pub mod control;
 mod credentials;
+mod document;
 mod error;
 mod expected;
 mod handshake;
@@ -23,6 +24,7 @@ mod verify;
 
 pub use bundle::{RootKey, TrustBundle};
 pub use credentials::Credentials;
+pub use document::{BundleDocument, DocumentError};
 pub use error::{HandshakeError, IdentityError, PeerProblem};
 pub use expected::RootPin;
 pub use handshake::{
