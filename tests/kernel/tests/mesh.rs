@@ -49,6 +49,7 @@ fn credentials(authority: &Authority, workload: &Workload) -> Result<Arc<Credent
         identity: workload.identity.clone(),
         workload: workload.name.clone(),
         node: workload.node.clone(),
+        uid: None,
         lifetime: LEAF_LIFETIME,
     };
     let chain = authority.issue(&key.csr()?, &request, SystemTime::now())?;

@@ -11,7 +11,8 @@ use martlet_standalone::Failure;
 
 use crate::{renewal::unix_seconds, reports::Shared};
 
-/// An issuer's or a root's certificate that expires within this many seconds is worth a warning.
+/// An authority's certificate that expires within this many seconds is worth a warning, or within
+/// the last quarter of its life: issuers of a week renew themselves at half of theirs.
 const SOON_SECONDS: u64 = 30 * 86_400;
 
 pub fn report(shared: &Shared) -> CheckReport {
@@ -138,11 +139,13 @@ fn valid(leaf: &LeafReport, now: u64) -> Check {
 /// An authority's certificate, of which people must take care.
 fn lasting(whose: String, certificate: &CertificateReport, now: u64) -> Check {
     let left = certificate.not_after.saturating_sub(now);
-    let hint = "make a new one before then; an issuer does not renew itself";
+    let hint = "an issuer renews itself where root.key is; elsewhere ask for a new one with \
+                `martlet authority csr`; docs/trust.md says how";
+    let life = certificate.not_after.saturating_sub(certificate.not_before);
     let days = left / 86_400;
     match left {
         0 => check(format!("{whose} is valid"), Some("it has expired".to_owned()), hint),
-        1..SOON_SECONDS => Check {
+        _ if left < SOON_SECONDS.min(life / 4) => Check {
             result: CheckResult::Warning,
             ..check(format!("{whose} is valid"), Some(format!("it expires in {days} days")), hint)
         },

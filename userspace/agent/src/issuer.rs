@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use martlet_authority::{Authority, LEAF_LIFETIME, LeafRequest};
 use martlet_identity::{SigningKey, Svid, TrustBundle};
 use martlet_model::{TrustDomain, Workload};
+use tracing::warn;
 
 /// Issues for workloads of this node, and says whom to trust.
 pub struct Issuer {
@@ -47,6 +48,21 @@ impl Issuer {
         Ok(is_other)
     }
 
+    /// With a new issuer below the same root if the old one is due, and the root's key is there.
+    fn renewed(&self, now: SystemTime) -> Arc<Current> {
+        let current = self.current.load_full();
+        match current.authority.renewed(now) {
+            Ok(None) => return current,
+            Ok(Some(authority)) => {
+                let trust = current.trust.clone();
+                self.current.store(Arc::new(Current { authority, trust }));
+            }
+            // The old one may be valid still.
+            Err(error) => warn!(error = format!("{error:#}"), "the issuer was not renewed"),
+        }
+        self.current.load_full()
+    }
+
     pub fn trust(&self) -> Arc<TrustBundle> {
         self.current.load().trust.clone()
     }
@@ -63,9 +79,10 @@ impl Issuer {
             identity: workload.identity.clone(),
             workload: workload.name.clone(),
             node: workload.node.clone(),
+            uid: None,
             lifetime: self.leaf_lifetime,
         };
-        let chain = self.current.load().authority.issue(&key.csr()?, &request, now)?;
+        let chain = self.renewed(now).authority.issue(&key.csr()?, &request, now)?;
         Ok(Svid::new(&key, chain, &workload.identity)?)
     }
 }

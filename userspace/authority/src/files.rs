@@ -1,70 +1,209 @@
-//! The authority's directory: `root.crt`, `root.key`, `issuer.crt`, `issuer.key`.
+//! The authority's directory: `root.crt`, `root.key`, `issuer.crt`, `issuer.key`, `keys.yaml`.
 //!
-//! Keys are readable by their owner only, and are refused otherwise.
+//! A key is read only from a file of this process's user that nobody else can read. Whatever is
+//! replaced is replaced as a whole: a new file is written, brought to the disk, and renamed.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
 };
 
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
-use crate::{AuthorityError, issue::Fresh};
+use crate::{AuthorityError, command, limits::FILE_BYTES, settings::Settings};
 
+pub const ROOT: &str = "root.crt";
+pub const ROOT_KEY: &str = "root.key";
+pub const ISSUER: &str = "issuer.crt";
+pub const ISSUER_KEY: &str = "issuer.key";
+/// A key whose certificate is still to come, and then that certificate until both have taken their
+/// places.
+pub const NEXT_ISSUER: &str = "issuer.crt.next";
+pub const NEXT_ISSUER_KEY: &str = "issuer.key.next";
+
+/// What an authority is loaded from.
 pub struct Found {
     pub roots: Vec<Vec<u8>>,
     pub issuer: Vec<u8>,
-    pub key: Zeroizing<String>,
+    pub key: Zeroizing<Vec<u8>>,
+    /// Absent if the root is kept elsewhere.
+    pub root_key: Option<Zeroizing<Vec<u8>>>,
 }
 
-fn error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> AuthorityError {
+pub fn error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> AuthorityError {
     let path = path.to_owned();
     move |source| AuthorityError::File { path, what, source: Some(source) }
 }
 
-pub fn write(directory: &Path, fresh: &Fresh) -> Result<(), AuthorityError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(error(directory, "cannot be made"))?;
-    let names = ["root.crt", "root.key", "issuer.crt", "issuer.key"];
-    if let Some(taken) = names.iter().map(|name| directory.join(name)).find(|path| path.exists()) {
-        let what = "exists already; an authority is never overwritten";
-        return Err(AuthorityError::File { path: taken, what, source: None });
-    }
-    create(&directory.join("root.key"), 0o600, &fresh.root.key().to_pem())?;
-    create(&directory.join("root.crt"), 0o644, &fresh.root.pem())?;
-    create(&directory.join("issuer.key"), 0o600, &fresh.issuer.key().to_pem())?;
-    create(&directory.join("issuer.crt"), 0o644, &fresh.issuer.pem())
+fn unfit(path: &Path, what: &'static str) -> AuthorityError {
+    AuthorityError::File { path: path.to_owned(), what, source: None }
 }
 
-pub fn read(directory: &Path) -> Result<Found, AuthorityError> {
-    let key = directory.join("issuer.key");
-    let mode = fs::metadata(&key).map_err(error(&key, "cannot be read"))?.permissions().mode();
-    if mode & 0o077 != 0 {
-        let what = "may be read by others; make it 0600";
-        return Err(AuthorityError::File { path: key, what, source: None });
+pub fn make_directory(directory: &Path) -> Result<(), AuthorityError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(error(directory, "cannot be made"))
+}
+
+/// Refuses if any of the names is taken.
+pub fn check_free(directory: &Path, names: &[&str]) -> Result<(), AuthorityError> {
+    let taken = |path: &PathBuf| path.symlink_metadata().is_ok();
+    match names.iter().map(|name| directory.join(name)).find(taken) {
+        Some(path) => Err(unfit(&path, "exists already; an authority is never overwritten")),
+        None => Ok(()),
     }
-    let issuer = certificates(&directory.join("issuer.crt"))?.swap_remove(0);
-    let roots = certificates(&directory.join("root.crt"))?;
-    let text = fs::read_to_string(&key).map_err(error(&key, "cannot be read"))?;
-    Ok(Found { roots, issuer, key: Zeroizing::new(text) })
+}
+
+pub fn read(directory: &Path, settings: &Settings) -> Result<Found, AuthorityError> {
+    let (certificate, key) = issuer_names(directory);
+    let key = read_key(&directory.join(key), settings)?;
+    let issuer = certificates(&directory.join(certificate))?.swap_remove(0);
+    let roots = certificates(&directory.join(ROOT))?;
+    let root_key = directory.join(ROOT_KEY);
+    let root_key = match root_key.symlink_metadata() {
+        Ok(_) => Some(read_key(&root_key, settings)?),
+        Err(_) => None,
+    };
+    Ok(Found { roots, issuer, key, root_key })
+}
+
+/// A pair that was being put into its place when the process died is complete already.
+fn issuer_names(directory: &Path) -> (&'static str, &'static str) {
+    let is_there = |name: &str| directory.join(name).exists();
+    match (is_there(NEXT_ISSUER), is_there(NEXT_ISSUER_KEY)) {
+        (true, true) => (NEXT_ISSUER, NEXT_ISSUER_KEY),
+        (true, false) => (NEXT_ISSUER, ISSUER_KEY),
+        (false, _) => (ISSUER, ISSUER_KEY),
+    }
+}
+
+/// Puts a new issuer in the place of the old one. It is the issuer from the moment on in which its
+/// certificate is there under the first of its names.
+pub fn install_issuer(directory: &Path, certificate: &str) -> Result<(), AuthorityError> {
+    let at = |name: &str| directory.join(name);
+    replace(&at(NEXT_ISSUER), 0o644, certificate.as_bytes())?;
+    for (from, to) in [(NEXT_ISSUER_KEY, ISSUER_KEY), (NEXT_ISSUER, ISSUER)] {
+        fs::rename(at(from), at(to)).map_err(error(&at(to), "cannot be replaced"))?;
+    }
+    sync(directory)
+}
+
+/// Finishes what [`install_issuer`] began.
+pub fn settle(directory: &Path) -> Result<(), AuthorityError> {
+    let at = |name: &str| directory.join(name);
+    if !at(NEXT_ISSUER).exists() {
+        return Ok(());
+    }
+    for (from, to) in [(NEXT_ISSUER_KEY, ISSUER_KEY), (NEXT_ISSUER, ISSUER)] {
+        if at(from).exists() {
+            fs::rename(at(from), at(to)).map_err(error(&at(to), "cannot be replaced"))?;
+        }
+    }
+    sync(directory)
+}
+
+/// PEM, whatever is in the file.
+pub fn read_key(path: &Path, settings: &Settings) -> Result<Zeroizing<Vec<u8>>, AuthorityError> {
+    let found = read_owned(path, 0o077, "may be read by others; make it 0600")?;
+    match &settings.decrypt {
+        Some(decrypt) => command::run(decrypt, &found),
+        None => Ok(found),
+    }
+}
+
+/// In clear only if no command is given that encrypts it.
+pub fn create_key(path: &Path, pem: &[u8], settings: &Settings) -> Result<(), AuthorityError> {
+    match &settings.encrypt {
+        Some(encrypt) => create(path, 0o600, &command::run(encrypt, pem)?),
+        None => create(path, 0o600, pem),
+    }
+}
+
+/// Reads a file of this process's user of which others have none of the rights in `forbidden`.
+pub fn read_owned(
+    path: &Path,
+    forbidden: u32,
+    what: &'static str,
+) -> Result<Zeroizing<Vec<u8>>, AuthorityError> {
+    let looked = path.symlink_metadata().map_err(error(path, "cannot be read"))?;
+    if looked.is_symlink() {
+        return Err(unfit(path, "is a link; name the file itself"));
+    }
+    if !looked.is_file() {
+        return Err(unfit(path, "is no file"));
+    }
+    let file = File::open(path).map_err(error(path, "cannot be read"))?;
+    let opened = file.metadata().map_err(error(path, "cannot be read"))?;
+    if (opened.dev(), opened.ino()) != (looked.dev(), looked.ino()) {
+        return Err(unfit(path, "was replaced while it was read; try again"));
+    }
+    if opened.uid()
+        != own_user().map_err(error(Path::new("/proc/self/status"), "cannot be read"))?
+    {
+        return Err(unfit(path, "belongs to another user than this process"));
+    }
+    if opened.mode() & forbidden != 0 {
+        return Err(unfit(path, what));
+    }
+    if opened.len() > FILE_BYTES {
+        return Err(unfit(path, "is too long"));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(opened.len() as usize + 1));
+    file.take(FILE_BYTES).read_to_end(&mut bytes).map_err(error(path, "cannot be read"))?;
+    Ok(bytes)
+}
+
+/// The effective user: the second of four numbers (proc_pid_status(5)).
+fn own_user() -> io::Result<u32> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    number.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// At least one.
-fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, AuthorityError> {
-    let text = fs::read(path).map_err(error(path, "cannot be read"))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match found {
-        Ok(ders) if !ders.is_empty() => Ok(ders.iter().map(|der| der.to_vec()).collect()),
-        _ => Err(AuthorityError::Pem { path: path.to_owned() }),
+pub fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, AuthorityError> {
+    let length = fs::metadata(path).map_err(error(path, "cannot be read"))?.len();
+    if length > FILE_BYTES {
+        return Err(unfit(path, "is too long"));
     }
+    let text = fs::read(path).map_err(error(path, "cannot be read"))?;
+    parse_certificates(&text).ok_or_else(|| AuthorityError::Pem { path: path.to_owned() })
 }
 
-fn create(path: &Path, mode: u32, text: &str) -> Result<(), AuthorityError> {
+/// DER, at least one.
+pub fn parse_certificates(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let ders: Vec<_> = found.ok()?.iter().map(|der| der.to_vec()).collect();
+    (!ders.is_empty()).then_some(ders)
+}
+
+pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), AuthorityError> {
     let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     let mut file = opened.map_err(error(path, "cannot be made"))?;
-    file.write_all(text.as_bytes()).map_err(error(path, "cannot be written"))?;
+    file.write_all(bytes).map_err(error(path, "cannot be written"))?;
     file.sync_all().map_err(error(path, "cannot be written"))
+}
+
+/// Whoever reads `path` sees the old content or the new one, also after a crash at any point.
+pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), AuthorityError> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    match fs::remove_file(&new) {
+        Ok(()) => {}
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+        Err(other) => return Err(error(&new, "cannot be removed")(other)),
+    }
+    create(&new, mode, bytes)?;
+    fs::rename(&new, path).map_err(error(path, "cannot be replaced"))?;
+    path.parent().map_or(Ok(()), sync)
+}
+
+/// Brings the names in a directory to the disk.
+pub fn sync(directory: &Path) -> Result<(), AuthorityError> {
+    let opened = File::open(directory).and_then(|directory| directory.sync_all());
+    opened.map_err(error(directory, "cannot be written"))
 }

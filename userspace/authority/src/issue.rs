@@ -1,32 +1,39 @@
-//! From a request to a chain.
+//! An authority that is ready: it issues, and renews its issuer.
 
 use std::{
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use martlet_identity::{Chain, Csr, SigningKey, TrustBundle, describe, verify_chain};
 use martlet_model::{Label, SpiffeId, TrustDomain, WorkloadName, report::CertificateReport};
-use rcgen::{
-    CertificateSigningRequestParams, CertifiedIssuer, Issuer, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PublicKeyData as _,
-};
-use rustls_pki_types::CertificateSigningRequestDer;
+use rcgen::{Issuer, PublicKeyData as _};
+use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::{AuthorityError, files, key::AuthorityKey, template};
-
-/// How long a leaf lives unless the request says less.
-pub const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+use crate::{
+    AuthorityError,
+    files::{self, Found},
+    key::{Key, LocalKey},
+    limits::LEAF_LIFETIME,
+    request,
+    root::{Life, Root},
+    settings::Settings,
+    template,
+};
 
 /// A trust domain's authority, ready to issue.
 pub struct Authority {
     domain: TrustDomain,
-    roots: Vec<Vec<u8>>,
-    issuer: Issuer<'static, AuthorityKey>,
+    roots: Arc<[Vec<u8>]>,
+    issuer: Issuer<'static, Key>,
     issuer_der: Vec<u8>,
-    issuer_expires: SystemTime,
+    life: Life,
+    /// Absent if the root is kept elsewhere.
+    root: Option<Arc<Root>>,
+    /// The issuer's certificate in the files, whatever issues now.
+    filed: Arc<[u8]>,
 }
 
 /// Whom a leaf is for; decided by the caller, never by the request's own fields.
@@ -35,92 +42,176 @@ pub struct LeafRequest {
     pub identity: SpiffeId,
     pub workload: WorkloadName,
     pub node: Label,
+    /// The pod's, where it is known.
+    pub uid: Option<String>,
     pub lifetime: Duration,
 }
 
-/// A root and an issuer, just made.
-pub(crate) struct Fresh {
-    pub root: CertifiedIssuer<'static, AuthorityKey>,
-    pub issuer: CertifiedIssuer<'static, AuthorityKey>,
+/// A part of the control plane, which has an identity of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// `spiffe://<trust domain>/martlet/controller`
+    Controller,
+    /// `spiffe://<trust domain>/martlet/node/<node>`
+    Node(&'a Label),
 }
 
-impl Fresh {
-    pub fn make(domain: &TrustDomain, now: SystemTime) -> Result<Self, rcgen::Error> {
-        let key = AuthorityKey::generate;
-        let root = CertifiedIssuer::self_signed(template::root(domain, now), key()?)?;
-        let issuer = CertifiedIssuer::signed_by(template::issuer(domain, now), key()?, &root)?;
-        Ok(Self { root, issuer })
+/// How long an authority can still issue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lasting {
+    pub issuer: SystemTime,
+    /// When it renews itself; absent if the root's key is elsewhere, so that somebody must sign a
+    /// new issuer by hand (`martlet authority csr`).
+    pub renews: Option<SystemTime>,
+    /// The first of the roots to expire.
+    pub root: SystemTime,
+}
+
+impl Part<'_> {
+    pub fn identity(&self, domain: &TrustDomain) -> Result<SpiffeId, AuthorityError> {
+        let text = match self {
+            Self::Controller => format!("spiffe://{domain}/martlet/controller"),
+            Self::Node(node) => format!("spiffe://{domain}/martlet/node/{node}"),
+        };
+        text.parse().map_err(|_| AuthorityError::ForeignIdentity)
     }
 }
 
 impl Authority {
-    /// Makes root and issuer and writes them to `directory`; refuses to overwrite any.
-    pub fn init(directory: &Path, domain: &TrustDomain) -> Result<(), AuthorityError> {
-        let fresh = Fresh::make(domain, SystemTime::now()).map_err(AuthorityError::Make)?;
-        files::write(directory, &fresh)
+    /// Reads `root.crt`, `issuer.crt` and `issuer.key`; and `root.key` or the root's command if
+    /// there is one. An issuer that is due is renewed then, in memory: no file changes.
+    pub fn load(directory: &Path, domain: &TrustDomain) -> Result<Self, AuthorityError> {
+        Self::load_at(directory, domain, SystemTime::now())
     }
 
-    /// Reads `root.crt`, `issuer.crt` and `issuer.key`; the root's key is not needed.
-    pub fn load(directory: &Path, domain: &TrustDomain) -> Result<Self, AuthorityError> {
-        let found = files::read(directory)?;
-        Self::new(domain, found.roots, found.issuer, &found.key, &directory.join("issuer.crt"))
+    pub fn load_at(
+        directory: &Path,
+        domain: &TrustDomain,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
+        Self::load_with(directory, &Settings::read(directory)?, domain, now)
+    }
+
+    pub(crate) fn load_with(
+        directory: &Path,
+        settings: &Settings,
+        domain: &TrustDomain,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
+        let Found { roots, issuer, key, root_key } = files::read(directory, settings)?;
+        let path = directory.join(files::ISSUER);
+        let failed = |error| AuthorityError::Issuer(path.clone(), error);
+        let key = LocalKey::from_pem(&key).map_err(failed)?;
+        let made = Self::new(domain, roots.into(), issuer, Key(Box::new(key)), &path)?;
+        if !made.is_due(now) {
+            made.check(&path, now)?;
+        }
+        let root = match (root_key, &settings.root) {
+            (Some(pem), _) => {
+                Some(Root::local(&made.roots, &pem, &directory.join(files::ROOT_KEY))?)
+            }
+            (None, Some(root)) => Some(Root::behind(&root.signer, &made.roots)?),
+            (None, None) => None,
+        };
+        let made = Self { root: root.map(Arc::new), ..made };
+        match made.renewed(now)? {
+            Some(renewed) => Ok(renewed),
+            None => made.check(&path, now).map(|()| made),
+        }
     }
 
     /// In memory only, gone with the process.
     pub fn ephemeral(domain: &TrustDomain) -> Result<Self, AuthorityError> {
-        let fresh = Fresh::make(domain, SystemTime::now()).map_err(AuthorityError::Make)?;
-        let key = fresh.issuer.key().to_pem();
-        let roots = vec![fresh.root.der().to_vec()];
-        Self::new(domain, roots, fresh.issuer.der().to_vec(), &key, Path::new("memory"))
+        let now = SystemTime::now();
+        let (root, certificate, _) = Root::generate(domain, now)?;
+        Self::below(domain, [certificate].into(), Arc::new(root), None, now)
     }
 
-    fn new(
+    /// An issuer that is made now.
+    fn below(
         domain: &TrustDomain,
-        roots: Vec<Vec<u8>>,
+        roots: Arc<[Vec<u8>]>,
+        root: Arc<Root>,
+        filed: Option<Arc<[u8]>>,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
+        let key = LocalKey::generate().map_err(AuthorityError::Make)?;
+        let certificate = root.sign_issuer(domain, &key, now)?;
+        let path = Path::new("memory");
+        let made = Self::new(domain, roots, certificate, Key(Box::new(key)), path)?;
+        let filed = filed.unwrap_or_else(|| made.issuer_der.as_slice().into());
+        let made = Self { root: Some(root), filed, ..made };
+        made.check(path, now)?;
+        Ok(made)
+    }
+
+    pub(crate) fn new(
+        domain: &TrustDomain,
+        roots: Arc<[Vec<u8>]>,
         issuer_der: Vec<u8>,
-        key: &str,
+        key: Key,
         path: &Path,
     ) -> Result<Self, AuthorityError> {
         let unfit = |what| AuthorityError::IssuerUnfit { path: path.to_owned(), what };
-        let failed = |error| AuthorityError::Issuer(path.to_owned(), error);
         let (_, certificate) =
             X509Certificate::from_der(&issuer_der).map_err(|_| unfit("cannot be read"))?;
         let is_ca = certificate.basic_constraints().ok().flatten().is_some_and(|bc| bc.value.ca);
         if !is_ca {
             return Err(unfit("is no authority's certificate"));
         }
-        let expires = certificate.validity().not_after.timestamp();
-        let issuer_expires = UNIX_EPOCH + Duration::from_secs(u64::try_from(expires).unwrap_or(0));
-        if issuer_expires <= SystemTime::now() {
-            return Err(unfit("has expired"));
-        }
-        let key = AuthorityKey::from_pem(key).map_err(failed)?;
         if key.der_bytes() != certificate.public_key().subject_public_key.data.as_ref() {
             return Err(unfit("has another key than the key file"));
         }
-        let der = rustls_pki_types::CertificateDer::from(issuer_der.clone());
+        let life = Life::of(&issuer_der)?;
+        let der = CertificateDer::from(issuer_der.as_slice());
+        let failed = |error| AuthorityError::Issuer(path.to_owned(), error);
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(failed)?;
-        let made = Self { domain: domain.clone(), roots, issuer, issuer_der, issuer_expires };
-        match made.is_accepted()? {
-            true => Ok(made),
-            false => Err(unfit("is not signed by this root")),
-        }
+        let filed = issuer_der.as_slice().into();
+        Ok(Self { domain: domain.clone(), roots, issuer, issuer_der, life, root: None, filed })
     }
 
     /// Whether peers would accept what this authority issues. Asked by trial, before any workload
     /// depends on it: names alone don't tell one root from another.
-    fn is_accepted(&self) -> Result<bool, AuthorityError> {
-        let label = || "authority-check".parse().map_err(|_| AuthorityError::Trial);
-        let identity = SpiffeId::for_workload(&self.domain, "martlet", "authority-check")
-            .map_err(|_| AuthorityError::Trial)?;
-        let workload = WorkloadName { namespace: label()?, name: label()? };
-        let request = LeafRequest { identity, workload, node: label()?, lifetime: LEAF_LIFETIME };
+    pub(crate) fn check(&self, path: &Path, now: SystemTime) -> Result<(), AuthorityError> {
+        let unfit = |what| Err(AuthorityError::IssuerUnfit { path: path.to_owned(), what });
+        if self.life.not_after <= now {
+            return unfit("has expired");
+        }
+        if now < self.life.not_before {
+            return unfit("is not valid yet");
+        }
         let csr = SigningKey::generate().and_then(|key| key.csr());
-        let now = SystemTime::now();
-        let chain = self.issue(&csr.map_err(|_| AuthorityError::Trial)?, &request, now)?;
-        let trust = TrustBundle::new([(self.domain.clone(), self.roots.clone())]);
+        let csr = csr.map_err(|_| AuthorityError::Trial)?;
+        let chain = self.issue_part(&csr, Part::Controller, LEAF_LIFETIME, now)?;
+        let trust = TrustBundle::new([(self.domain.clone(), self.roots.to_vec())]);
         let trust = trust.map_err(|_| AuthorityError::Trial)?;
-        Ok(verify_chain(&chain, Arc::new(trust), now).is_ok())
+        match verify_chain(&chain, Arc::new(trust), now) {
+            Ok(()) => Ok(()),
+            Err(_) => unfit("is not signed by this root"),
+        }
+    }
+
+    /// A new issuer below the same root, if this one has lived half of its life and the root's key
+    /// is there. The caller asks now and then; what was issued stays valid.
+    pub fn renewed(&self, now: SystemTime) -> Result<Option<Self>, AuthorityError> {
+        let Some(root) = self.root.as_ref().filter(|_| self.is_due(now)) else { return Ok(None) };
+        let (roots, filed) = (self.roots.clone(), self.filed.clone());
+        Self::below(&self.domain, roots, root.clone(), Some(filed), now).map(Some)
+    }
+
+    /// An issuer from the future is due, too: a clock has been put right.
+    pub fn is_due(&self, now: SystemTime) -> bool {
+        now < self.life.not_before || now >= self.life.half()
+    }
+
+    pub fn lasts(&self) -> Result<Lasting, AuthorityError> {
+        let roots: Result<Vec<_>, _> = self.roots.iter().map(|root| Life::of(root)).collect();
+        let root = roots?.iter().map(|life| life.not_after).min();
+        Ok(Lasting {
+            issuer: self.life.not_after,
+            renews: self.root.as_ref().map(|_| self.life.half()),
+            root: root.ok_or(AuthorityError::Trial)?,
+        })
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {
@@ -132,9 +223,14 @@ impl Authority {
         &self.roots
     }
 
-    /// Whether it has the same roots and the same issuer.
+    /// DER.
+    pub fn issuer(&self) -> &[u8] {
+        &self.issuer_der
+    }
+
+    /// Whether both were read from the same roots and the same issuer, whatever was renewed since.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.roots == other.roots && self.issuer_der == other.issuer_der
+        self.roots == other.roots && self.filed == other.filed
     }
 
     /// The roots, then the issuer, as people read them.
@@ -150,24 +246,40 @@ impl Authority {
         request: &LeafRequest,
         now: SystemTime,
     ) -> Result<Chain, AuthorityError> {
-        let refused = |why: &str| Err(AuthorityError::Request(why.to_owned()));
         if request.identity.trust_domain() != self.domain {
-            return refused("the identity belongs to another trust domain");
+            return Err(AuthorityError::ForeignIdentity);
         }
-        if self.issuer_expires <= now {
-            return Err(AuthorityError::IssuerExpired);
+        let not_after = self.not_after(request.lifetime, now)?;
+        self.sign(csr, &template::leaf(request, now, not_after)?)
+    }
+
+    /// Issues a certificate for a part of the control plane.
+    pub fn issue_part(
+        &self,
+        csr: &Csr,
+        part: Part<'_>,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Chain, AuthorityError> {
+        let identity = part.identity(&self.domain)?;
+        let node = match part {
+            Part::Controller => None,
+            Part::Node(node) => Some(node),
+        };
+        let not_after = self.not_after(lifetime, now)?;
+        self.sign(csr, &template::part(&identity, node, now, not_after)?)
+    }
+
+    fn not_after(&self, lifetime: Duration, now: SystemTime) -> Result<SystemTime, AuthorityError> {
+        match self.life.not_before <= now && now < self.life.not_after {
+            true => Ok((now + lifetime.min(LEAF_LIFETIME)).min(self.life.not_after)),
+            false => Err(AuthorityError::IssuerExpired),
         }
-        // Verifies that the request is signed by the key that it names.
-        let der = CertificateSigningRequestDer::from(csr.0.as_slice());
-        let mut params = CertificateSigningRequestParams::from_der(&der)
-            .map_err(|error| AuthorityError::Request(error.to_string()))?;
-        let algorithm = params.public_key.algorithm();
-        if algorithm != &PKCS_ECDSA_P256_SHA256 && algorithm != &PKCS_ECDSA_P384_SHA384 {
-            return refused("the key is neither ECDSA P-256 nor P-384");
-        }
-        let not_after = (now + request.lifetime.min(LEAF_LIFETIME)).min(self.issuer_expires);
-        params.params = template::leaf(request, now, not_after)?;
-        let leaf = params.signed_by(&self.issuer).map_err(AuthorityError::Make)?;
+    }
+
+    fn sign(&self, csr: &Csr, leaf: &rcgen::CertificateParams) -> Result<Chain, AuthorityError> {
+        let leaf = leaf.signed_by(&request::read(csr)?, &self.issuer);
+        let leaf = leaf.map_err(AuthorityError::Make)?;
         Ok(Chain(vec![leaf.der().to_vec(), self.issuer_der.clone()]))
     }
 }

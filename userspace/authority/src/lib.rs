@@ -1,41 +1,32 @@
-//! The certificate authority: a root, an issuer below it, and leaves of a day.
+//! The certificate authority: a root, an issuer of a week below it, and leaves of a day.
 //!
-//! The authority computes every field of a leaf itself; from the request it takes the public key.
+//! The authority computes every field of a certificate itself; from a request it takes the public
+//! key, and only if the request proves that whoever asks has the private one.
+//!
+//! Read in this order: what an authority can do ([`Authority`]), how it comes to be ([`NewRoot`]),
+//! and who may have a certificate ([`Attestor`], [`Registrar`]).
 
 #![forbid(unsafe_code)]
 
+mod attest;
+mod command;
+mod error;
 mod files;
 mod issue;
 mod key;
+mod limits;
+pub mod log;
+mod make;
+mod rate;
+mod registrar;
+mod request;
+mod root;
+mod settings;
 mod template;
 
-use std::path::PathBuf;
-
-use thiserror::Error;
-
-pub use issue::{Authority, LEAF_LIFETIME, LeafRequest};
-
-#[derive(Debug, Error)]
-pub enum AuthorityError {
-    #[error("making a certificate")]
-    Make(#[source] rcgen::Error),
-    #[error("the request is refused: {0}")]
-    Request(String),
-    #[error("{path}: {what}")]
-    File {
-        path: PathBuf,
-        what: &'static str,
-        #[source]
-        source: Option<std::io::Error>,
-    },
-    #[error("{path} cannot be read as PEM")]
-    Pem { path: PathBuf },
-    #[error("the issuer's certificate or key in {0} cannot be used")]
-    Issuer(PathBuf, #[source] rcgen::Error),
-    #[error("{path}: the issuer {what}")]
-    IssuerUnfit { path: PathBuf, what: &'static str },
-    #[error("the roots cannot be read, or no trial certificate could be asked for")]
-    Trial,
-    #[error("the issuer has expired; make a new one")]
-    IssuerExpired,
-}
+pub use attest::{Attested, Attestor, Denied};
+pub use error::{AuthorityError, BadRequest, CommandError};
+pub use issue::{Authority, Lasting, LeafRequest, Part};
+pub use limits::{ISSUER_LIFETIME, LEAF_LIFETIME};
+pub use make::{NewRoot, sign_issuer};
+pub use registrar::{Ask, Refusal, Registrar};

@@ -27,6 +27,7 @@ fn request() -> LeafRequest {
             name: "cart-0".parse().unwrap(),
         },
         node: "one".parse().unwrap(),
+        uid: None,
         lifetime: LEAF_LIFETIME,
     }
 }

@@ -34,10 +34,11 @@ pub fn init(directory: &Path, domain: &TrustDomain) -> Result<String> {
 {}
 Keep safe:
   root.key    signs issuers, and can speak for everybody in {domain}.
-              No agent needs it: move it to a place that is not connected.
-  issuer.key  signs the certificates of workloads. Only root may read it.
+              Where it is, a new issuer is made every few days; without it somebody must sign
+              one each week (`martlet authority csr`).
+  issuer.key  signs the certificates of workloads for a week.
 
-Every node of {domain} needs root.crt, issuer.crt and issuer.key; its node file says
+Every node of {domain} needs these files; its node file says
   trustDomain: {domain}
   authority: {{ directory: {directory} }}
 ",

@@ -17,6 +17,6 @@ pub const REFUSAL_CHARACTERS: usize = 200;
 /// How often `--watch` asks.
 pub const WATCH: Duration = Duration::from_secs(1);
 
-/// An authority's certificate that expires sooner than this is pointed out: issuers are replaced
-/// by hand.
+/// An authority's certificate that expires sooner than this is pointed out, and so is one in the last
+/// quarter of its life.
 pub const AUTHORITY_ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);

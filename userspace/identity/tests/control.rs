@@ -44,6 +44,7 @@ fn chain(authority: &Authority, key: &SigningKey, identity: &SpiffeId) -> Chain 
         identity: identity.clone(),
         workload: WorkloadName { namespace: "martlet".parse().unwrap(), name },
         node: "one".parse().unwrap(),
+        uid: None,
         lifetime: LEAF_LIFETIME,
     };
     authority.issue(&key.csr().unwrap(), &request, SystemTime::now()).unwrap()

@@ -43,6 +43,7 @@ fn svid(authority: &Authority, account: &str) -> Svid {
             name: account.parse().unwrap(),
         },
         node: "one".parse().unwrap(),
+        uid: None,
         lifetime: LEAF_LIFETIME,
     };
     let chain = authority.issue(&key.csr().unwrap(), &request, SystemTime::now()).unwrap();
@@ -139,6 +140,7 @@ fn a_chain_for_another_key_or_identity_is_not_installed() {
         identity: id("cart"),
         workload: WorkloadName { namespace: "shop".parse().unwrap(), name: "c".parse().unwrap() },
         node: "one".parse().unwrap(),
+        uid: None,
         lifetime: LEAF_LIFETIME,
     };
     let chain = authority.issue(&mine.csr().unwrap(), &request, SystemTime::now()).unwrap();

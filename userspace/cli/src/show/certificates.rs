@@ -71,10 +71,12 @@ fn authorities(report: &Certificates, now: SystemTime) -> String {
     let mut table = Table::new(&["AUTHORITY", "SUBJECT", "EXPIRES", "SHA-256"]);
     let issuers = issuers.into_iter().map(|issuer| ("issuer", issuer));
     for (kind, certificate) in issuers.chain(report.roots.iter().map(|root| ("root", root))) {
+        let life = certificate.not_after.saturating_sub(certificate.not_before);
+        let soon = limits::AUTHORITY_ENDS_SOON.min(Duration::from_secs(life / 4));
         table.row([
             plain(kind),
             plain(&certificate.subject),
-            expiry(certificate, limits::AUTHORITY_ENDS_SOON, now),
+            expiry(certificate, soon, now),
             plain(&certificate.fingerprint),
         ]);
     }

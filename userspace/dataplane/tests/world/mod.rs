@@ -92,6 +92,7 @@ pub fn svid(authority: &Authority, workload: &Workload, lifetime: Duration) -> S
         identity: workload.identity.clone(),
         workload: workload.name.clone(),
         node: workload.node.clone(),
+        uid: None,
         lifetime,
     };
     let chain = authority.issue(&key.csr().unwrap(), &request, SystemTime::now()).unwrap();
