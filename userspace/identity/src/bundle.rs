@@ -117,6 +117,18 @@ impl TrustBundle {
         self.anchors(domain).is_some_and(|anchors| anchors.iter().any(key))
     }
 
+    /// Which other domain than this one has a root with the same key as one of these, DER.
+    /// Such a root could speak for both.
+    pub fn also_root_of(&self, domain: &TrustDomain, roots: &[Vec<u8>]) -> Option<&TrustDomain> {
+        let keys: Vec<_> = roots.iter().filter_map(|der| read(der).ok()).collect();
+        let mut others = self.domains.iter().filter(|(other, _)| *other != domain);
+        let shares = |known: &Roots| {
+            let known: Vec<_> = known.anchors.iter().map(RootKey::of).collect();
+            keys.iter().any(|(anchor, _)| known.contains(&RootKey::of(anchor)))
+        };
+        others.find(|(_, known)| shares(known)).map(|(other, _)| other)
+    }
+
     /// The roots of a domain, by their keys.
     pub fn root_keys(&self, domain: &TrustDomain) -> Vec<RootKey> {
         self.anchors(domain).unwrap_or_default().iter().map(RootKey::of).collect()

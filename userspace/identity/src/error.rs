@@ -18,6 +18,8 @@ pub enum IdentityError {
     Root(TrustDomain, String),
     #[error("the trust domain {0} has no root certificate")]
     NoRoot(TrustDomain),
+    #[error("certificates or keys of the web cannot be used: {0}")]
+    Web(String),
     #[error("the certificate chain is empty")]
     EmptyChain,
     #[error("our certificate cannot be used")]

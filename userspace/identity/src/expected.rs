@@ -15,6 +15,8 @@ pub enum Expected {
     /// Whoever calls a workload.
     AnyWorkload,
     Workload(SpiffeId),
+    /// Whoever serves a bundle of a trust domain: workload, part, or something else.
+    Exactly(SpiffeId),
     /// Workload or part: an authority asks what others would think of what it has certified.
     Anybody,
     /// By a node.
@@ -42,11 +44,11 @@ impl Expected {
             (Self::AnyWorkload | Self::Workload(_), _) if Part::is_reserved(found) => {
                 return Err(PeerProblem::Reserved(found.clone()));
             }
-            (Self::Workload(expected), _) if expected != found => {
+            (Self::Workload(expected) | Self::Exactly(expected), _) if expected != found => {
                 let (expected, found) = (expected.clone(), found.clone());
                 return Err(PeerProblem::Unexpected { expected, found });
             }
-            (Self::Anybody | Self::AnyWorkload | Self::Workload(_), _) => true,
+            (Self::Anybody | Self::AnyWorkload | Self::Workload(_) | Self::Exactly(_), _) => true,
             (Self::ControllerOf(domain), Some(Part::Controller)) => is_of(domain),
             (Self::NodeOf(domain), Some(Part::Node(_))) => is_of(domain),
             (Self::ControllerOf(_) | Self::NodeOf(_), _) => false,

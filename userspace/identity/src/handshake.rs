@@ -177,7 +177,7 @@ pub(crate) fn usable(
     }
 }
 
-async fn within_time<T>(
+pub(crate) async fn within_time<T>(
     handshake: impl Future<Output = io::Result<T>>,
 ) -> Result<T, HandshakeError> {
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {

@@ -11,6 +11,7 @@ mod bundle;
 pub mod control;
 mod credentials;
 mod document;
+pub mod endpoint;
 mod error;
 mod expected;
 mod handshake;

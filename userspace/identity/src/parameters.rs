@@ -23,6 +23,9 @@ pub const LANE_PROTOCOL: &[u8] = b"martlet-lane/1";
 /// The ALPN name of HTTP/2 over TLS (RFC 9113, section 3.1), over which gRPC runs.
 pub const CONTROL_PROTOCOL: &[u8] = b"h2";
 
+/// The ALPN name of HTTP/1.1 (RFC 7301, section 6).
+const WEB_PROTOCOL: &[u8] = b"http/1.1";
+
 /// AES-128 first: every processor that runs Kubernetes has instructions for it, and it is the
 /// faster of the two. X25519MLKEM768 first: what is recorded today stays secret later.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -81,6 +84,33 @@ pub fn server(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
+    Ok(config)
+}
+
+/// Calls a server of the web, or one that is like it but for its certificate.
+pub fn web_client(
+    verifier: Arc<dyn ServerCertVerifier>,
+    now: SystemTime,
+) -> Result<ClientConfig, rustls::Error> {
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(At(now)))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![WEB_PROTOCOL.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// Answers whoever calls: what it serves is public.
+pub fn web_server(own: Arc<CertifiedKey>, now: SystemTime) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(At(now)))
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+    config.alpn_protocols = vec![WEB_PROTOCOL.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(config)
 }
 

@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("identity", &["model"]),
     ("authority", &["model", "identity"]),
     ("control", &["model", "policy", "identity"]),
+    ("federation", &["model", "identity"]),
     ("telemetry", &["model"]),
     ("standalone", &["model", "policy"]),
     // The programs themselves only to build them.
