@@ -13,7 +13,7 @@ use std::{
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
-use crate::{AuthorityError, command, limits::FILE_BYTES, settings::Settings};
+use crate::{AuthorityError, command, cut, limits::FILE_BYTES, settings::Settings};
 
 pub const ROOT: &str = "root.crt";
 pub const ROOT_KEY: &str = "root.key";
@@ -23,6 +23,8 @@ pub const ISSUER_KEY: &str = "issuer.key";
 /// places.
 pub const NEXT_ISSUER: &str = "issuer.crt.next";
 pub const NEXT_ISSUER_KEY: &str = "issuer.key.next";
+/// Keys first: whoever removes them begins with what must not be left.
+pub const ALL: [&str; 6] = [ROOT_KEY, ISSUER_KEY, NEXT_ISSUER_KEY, ISSUER, NEXT_ISSUER, ROOT];
 
 /// What an authority is loaded from.
 pub struct Found {
@@ -43,8 +45,61 @@ fn unfit(path: &Path, what: &'static str) -> AuthorityError {
 }
 
 pub fn make_directory(directory: &Path) -> Result<(), AuthorityError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    let made = cut::here()
+        .and_then(|()| fs::DirBuilder::new().recursive(true).mode(0o700).create(directory));
     made.map_err(error(directory, "cannot be made"))
+}
+
+/// The names in a directory; none if there is no directory.
+pub fn names(directory: &Path) -> Result<Vec<String>, AuthorityError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(other) => return Err(error(directory, "cannot be read")(other)),
+    };
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let names: Result<_, _> = entries.map(|entry| entry.map(name)).collect();
+    names.map_err(error(directory, "cannot be read"))
+}
+
+/// With all that is in it, keys first; not being there is as good.
+pub fn remove_directory(directory: &Path) -> Result<(), AuthorityError> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    for name in ALL {
+        remove(&directory.join(name))?;
+    }
+    for name in names(directory)? {
+        remove(&directory.join(name))?;
+    }
+    let removed = cut::here().and_then(|()| fs::remove_dir(directory));
+    removed.map_err(error(directory, "cannot be removed"))
+}
+
+/// Not being there is as good.
+pub fn remove(path: &Path) -> Result<(), AuthorityError> {
+    match cut::here().and_then(|()| fs::remove_file(path)) {
+        Ok(()) => Ok(()),
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(other) => Err(error(path, "cannot be removed")(other)),
+    }
+}
+
+pub fn rename(from: &Path, to: &Path) -> Result<(), AuthorityError> {
+    let renamed = cut::here().and_then(|()| fs::rename(from, to));
+    renamed.map_err(error(to, "cannot be replaced"))
+}
+
+/// Whether there is an issuer's certificate, or one that takes its place.
+pub fn has_issuer(directory: &Path) -> bool {
+    directory.join(issuer_names(directory).0).exists()
+}
+
+/// The issuer's certificate that an authority would be loaded with.
+pub fn issuer(directory: &Path) -> Result<Vec<u8>, AuthorityError> {
+    let (certificate, _) = issuer_names(directory);
+    Ok(certificates(&directory.join(certificate))?.swap_remove(0))
 }
 
 /// Refuses if any of the names is taken.
@@ -84,10 +139,7 @@ fn issuer_names(directory: &Path) -> (&'static str, &'static str) {
 pub fn install_issuer(directory: &Path, certificate: &str) -> Result<(), AuthorityError> {
     let at = |name: &str| directory.join(name);
     replace(&at(NEXT_ISSUER), 0o644, certificate.as_bytes())?;
-    for (from, to) in [(NEXT_ISSUER_KEY, ISSUER_KEY), (NEXT_ISSUER, ISSUER)] {
-        fs::rename(at(from), at(to)).map_err(error(&at(to), "cannot be replaced"))?;
-    }
-    sync(directory)
+    settle(directory)
 }
 
 /// Finishes what [`install_issuer`] began.
@@ -98,7 +150,7 @@ pub fn settle(directory: &Path) -> Result<(), AuthorityError> {
     }
     for (from, to) in [(NEXT_ISSUER_KEY, ISSUER_KEY), (NEXT_ISSUER, ISSUER)] {
         if at(from).exists() {
-            fs::rename(at(from), at(to)).map_err(error(&at(to), "cannot be replaced"))?;
+            rename(&at(from), &at(to))?;
         }
     }
     sync(directory)
@@ -181,10 +233,13 @@ pub fn parse_certificates(text: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), AuthorityError> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let opened = cut::here().and_then(|()| open());
     let mut file = opened.map_err(error(path, "cannot be made"))?;
-    file.write_all(bytes).map_err(error(path, "cannot be written"))?;
-    file.sync_all().map_err(error(path, "cannot be written"))
+    let written = cut::within(bytes, |bytes| file.write_all(bytes));
+    written.map_err(error(path, "cannot be written"))?;
+    let synced = cut::here().and_then(|()| file.sync_all());
+    synced.map_err(error(path, "cannot be written"))
 }
 
 /// Whoever reads `path` sees the old content or the new one, also after a crash at any point.
@@ -192,18 +247,15 @@ pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), AuthorityErro
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
-    match fs::remove_file(&new) {
-        Ok(()) => {}
-        Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
-        Err(other) => return Err(error(&new, "cannot be removed")(other)),
-    }
+    remove(&new)?;
     create(&new, mode, bytes)?;
-    fs::rename(&new, path).map_err(error(path, "cannot be replaced"))?;
+    rename(&new, path)?;
     path.parent().map_or(Ok(()), sync)
 }
 
 /// Brings the names in a directory to the disk.
 pub fn sync(directory: &Path) -> Result<(), AuthorityError> {
-    let opened = File::open(directory).and_then(|directory| directory.sync_all());
-    opened.map_err(error(directory, "cannot be written"))
+    let open = || File::open(directory).and_then(|directory| directory.sync_all());
+    let synced = cut::here().and_then(|()| open());
+    synced.map_err(error(directory, "cannot be written"))
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use martlet_identity::{Chain, Csr, SigningKey, TrustBundle, describe, verify_chain};
-use martlet_model::{Label, SpiffeId, TrustDomain, WorkloadName, report::CertificateReport};
+use martlet_model::{Label, Part, SpiffeId, TrustDomain, WorkloadName, report::CertificateReport};
 use rcgen::{Issuer, PublicKeyData as _};
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -47,15 +47,6 @@ pub struct LeafRequest {
     pub lifetime: Duration,
 }
 
-/// A part of the control plane, which has an identity of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part<'a> {
-    /// `spiffe://<trust domain>/martlet/controller`
-    Controller,
-    /// `spiffe://<trust domain>/martlet/node/<node>`
-    Node(&'a Label),
-}
-
 /// How long an authority can still issue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lasting {
@@ -65,16 +56,6 @@ pub struct Lasting {
     pub renews: Option<SystemTime>,
     /// The first of the roots to expire.
     pub root: SystemTime,
-}
-
-impl Part<'_> {
-    pub fn identity(&self, domain: &TrustDomain) -> Result<SpiffeId, AuthorityError> {
-        let text = match self {
-            Self::Controller => format!("spiffe://{domain}/martlet/controller"),
-            Self::Node(node) => format!("spiffe://{domain}/martlet/node/{node}"),
-        };
-        text.parse().map_err(|_| AuthorityError::ForeignIdentity)
-    }
 }
 
 impl Authority {
@@ -182,7 +163,7 @@ impl Authority {
         }
         let csr = SigningKey::generate().and_then(|key| key.csr());
         let csr = csr.map_err(|_| AuthorityError::Trial)?;
-        let chain = self.issue_part(&csr, Part::Controller, LEAF_LIFETIME, now)?;
+        let chain = self.issue_part(&csr, &Part::Controller, LEAF_LIFETIME, now)?;
         let trust = TrustBundle::new([(self.domain.clone(), self.roots.to_vec())]);
         let trust = trust.map_err(|_| AuthorityError::Trial)?;
         match verify_chain(&chain, Arc::new(trust), now) {
@@ -228,6 +209,11 @@ impl Authority {
         &self.issuer_der
     }
 
+    /// Whether there is another issuer in the files than that which was read: one was installed.
+    pub(crate) fn was_replaced(&self, directory: &Path) -> bool {
+        files::issuer(directory).is_ok_and(|issuer| issuer != *self.filed)
+    }
+
     /// Whether both were read from the same roots and the same issuer, whatever was renewed since.
     pub fn is_same(&self, other: &Self) -> bool {
         self.roots == other.roots && self.filed == other.filed
@@ -257,11 +243,11 @@ impl Authority {
     pub fn issue_part(
         &self,
         csr: &Csr,
-        part: Part<'_>,
+        part: &Part,
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<Chain, AuthorityError> {
-        let identity = part.identity(&self.domain)?;
+        let identity = part.identity(&self.domain);
         let node = match part {
             Part::Controller => None,
             Part::Node(node) => Some(node),

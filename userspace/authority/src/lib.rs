@@ -4,12 +4,14 @@
 //! key, and only if the request proves that whoever asks has the private one.
 //!
 //! Read in this order: what an authority can do ([`Authority`]), how it comes to be ([`NewRoot`]),
-//! and who may have a certificate ([`Attestor`], [`Registrar`]).
+//! who may have a certificate ([`Attestor`], [`Registrar`]), what is kept of that ([`log`]), and whom
+//! nodes are told to trust ([`trust`]).
 
 #![forbid(unsafe_code)]
 
 mod attest;
 mod command;
+mod cut;
 mod error;
 mod files;
 mod issue;
@@ -23,10 +25,11 @@ mod request;
 mod root;
 mod settings;
 mod template;
+pub mod trust;
 
 pub use attest::{Attested, Attestor, Denied};
 pub use error::{AuthorityError, BadRequest, CommandError};
-pub use issue::{Authority, Lasting, LeafRequest, Part};
+pub use issue::{Authority, Lasting, LeafRequest};
 pub use limits::{ISSUER_LIFETIME, LEAF_LIFETIME};
 pub use make::{NewRoot, sign_issuer};
 pub use registrar::{Ask, Refusal, Registrar};

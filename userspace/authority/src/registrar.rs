@@ -12,12 +12,12 @@ use std::{
 };
 
 use martlet_identity::{Chain, Csr};
-use martlet_model::{Label, WorkloadName};
+use martlet_model::{Label, Part, WorkloadName};
 use thiserror::Error;
 use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
-    Attested, Attestor, Authority, AuthorityError, BadRequest, Denied, LeafRequest, Part,
+    Attested, Attestor, Authority, AuthorityError, BadRequest, Denied, LeafRequest,
     limits::{ATTESTATION, BATCH},
     log::{Event, Log, LogError},
     rate::{Rate, Taken},
@@ -109,7 +109,7 @@ impl<A: Attestor> Registrar<A> {
     pub async fn issue_part(
         &self,
         authority: &Authority,
-        part: Part<'_>,
+        part: &Part,
         csr: &Csr,
         now: SystemTime,
     ) -> Result<Chain, Refusal> {
@@ -124,7 +124,6 @@ impl<A: Attestor> Registrar<A> {
             Taken::Refused { .. } => Err(Refusal::TooMany),
             Taken::Granted { .. } => {
                 let identity = part.identity(authority.trust_domain());
-                let identity = identity.map_err(|_| Refusal::Identity)?;
                 let answer = request::read(csr).map_err(Refusal::Request).and_then(|_| {
                     let made = authority.issue_part(csr, part, self.lifetime, now);
                     made.map_err(|_| Refusal::CannotSign)

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::{AuthorityError, files};
 
 pub const NAME: &str = "keys.yaml";
+const SHARED: &str = "may be changed by others; make it 0644 or less";
 
 /// Without the file: keys are PEM in files that only their owner can read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -34,8 +35,7 @@ impl Settings {
         if !path.exists() {
             return Ok(Self::default());
         }
-        let text =
-            files::read_owned(&path, 0o022, "may be changed by others; make it 0644 or less")?;
+        let text = files::read_owned(&path, 0o022, SHARED)?;
         let unfit = |what: String| AuthorityError::Settings { path: path.clone(), what };
         let text = std::str::from_utf8(&text).map_err(|error| unfit(error.to_string()))?;
         let settings: Self =
@@ -58,4 +58,14 @@ impl Settings {
             false => Err("a command is a list that begins with the whole path of a program"),
         }
     }
+}
+
+/// The same settings for another directory.
+pub fn copy(from: &Path, to: &Path) -> Result<(), AuthorityError> {
+    let path = from.join(NAME);
+    if !path.exists() {
+        return Ok(());
+    }
+    let text = files::read_owned(&path, 0o022, SHARED)?;
+    files::create(&to.join(NAME), 0o600, &text)
 }

@@ -14,11 +14,11 @@ use std::{
 };
 
 use martlet_authority::{
-    Ask, Attested, Attestor, Denied, Part,
+    Ask, Attested, Attestor, Denied,
     log::{Event, Line, verify},
 };
 use martlet_identity::{Csr, describe};
-use martlet_model::{Label, WorkloadName};
+use martlet_model::{Label, Part, WorkloadName};
 use support::{World, ask, attested, csr, identity, label, office, openssl_csr, outcome, workload};
 use tempfile::TempDir;
 
@@ -167,13 +167,8 @@ async fn a_request_that_is_no_proof_is_refused() {
     ] {
         let ask = Ask { workload: workload("shop/cart"), csr: csr.clone() };
         assert_eq!(outcome(&office.ask("one", ask, SystemTime::now()).await), wanted);
-        let node = label("one");
-        let issue = office.registrar.issue_part(
-            &office.authority,
-            Part::Node(&node),
-            &csr,
-            SystemTime::now(),
-        );
+        let node = Part::Node(label("one"));
+        let issue = office.registrar.issue_part(&office.authority, &node, &csr, SystemTime::now());
         assert_eq!(issue.await.unwrap_err().code(), wanted);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Every answer is one JSON object; fields are only ever added.
 
+mod trust;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AccessRecord, ConnectionId, Label, Mode, Party, Protection, Reporter, SpiffeId, TlsFacts,
     TrustDomain, WorkloadName,
+};
+
+pub use trust::{
+    ForeignReport, IssuerReport, KeyPlace, QuarantineReport, RootReport, RootRole, RotationReport,
+    RotationStep, TrustNode, TrustReport,
 };
 
 /// `GET /status`
