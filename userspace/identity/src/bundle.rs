@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Which root a chain led to, by its public key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RootKey(Arc<[u8]>);
 
 impl RootKey {

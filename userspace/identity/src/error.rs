@@ -8,6 +8,8 @@ use thiserror::Error;
 pub enum IdentityError {
     #[error("the cryptographic library made no key")]
     Key,
+    #[error("what was kept of an earlier process is no SVID of this workload")]
+    Kept,
     #[error("the stored key is no PKCS #8 key of ECDSA P-256")]
     StoredKey,
     #[error("the request for a certificate cannot be read")]

@@ -1,5 +1,5 @@
-//! A workload's key: made in memory, never serialized, gone from there with its last user. Of a
-//! node's own key, which is `stored`, the same but that.
+//! A workload's key: made in memory, gone from there with its last user, and serialized only for the
+//! kernel's keyring, in `kept`. Of a node's own key, which is `stored`, the same but that.
 //!
 //! It exists once, in memory of the cryptographic library, which overwrites what it gives back:
 //! `OPENSSL_free` in <https://github.com/aws/aws-lc/blob/v5.12.0/crypto/mem.c>.

@@ -15,6 +15,7 @@ pub mod endpoint;
 mod error;
 mod expected;
 mod handshake;
+mod kept;
 mod key;
 mod leaf;
 pub mod limits;

@@ -19,6 +19,7 @@ pub struct Chain(pub Vec<Vec<u8>>);
 #[derive(Debug)]
 pub struct Svid {
     pub(crate) certified: Arc<CertifiedKey>,
+    key: SigningKey,
     bearer: Arc<Bearer>,
     chain: Chain,
     not_before: SystemTime,
@@ -40,11 +41,20 @@ impl Svid {
         certified.keys_match().map_err(|_| IdentityError::WrongKey)?;
         Ok(Self {
             certified: Arc::new(certified),
+            key: key.clone(),
             bearer: facts.bearer,
             chain,
             not_before: facts.not_before,
             not_after: facts.not_after,
         })
+    }
+
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    pub fn chain(&self) -> &Chain {
+        &self.chain
     }
 
     pub fn identity(&self) -> &SpiffeId {

@@ -64,6 +64,8 @@ pub enum KernelError {
     ListenerClosed,
     #[error("confining the agent: {what}")]
     Confine { what: &'static str, source: io::Error },
+    #[error("{what} in the kernel's keyring: {source:?}")]
+    Keyring { what: &'static str, source: linux_keyutils::KeyError },
     #[error("a workload needs an address")]
     NoAddress,
 }
@@ -71,6 +73,10 @@ pub enum KernelError {
 impl KernelError {
     pub(crate) fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Self {
         move |source| Self::Map { map, source: Box::new(source) }
+    }
+
+    pub(crate) fn keyring(what: &'static str) -> impl Fn(linux_keyutils::KeyError) -> Self {
+        move |source| Self::Keyring { what, source }
     }
 
     pub(crate) fn in_netns(netns: &Netns, what: &'static str) -> impl Fn(io::Error) -> Self {

@@ -17,6 +17,7 @@ mod guard;
 mod hooks;
 mod interfaces;
 mod kept;
+mod keyring;
 mod ledger;
 mod link;
 mod listening;
@@ -44,6 +45,7 @@ pub use deserted::{Desertion, Desertions};
 pub use error::KernelError;
 pub use failure::FailedOpen;
 pub use feature::{Feature, Missing, missing_features};
+pub use keyring::Keyring;
 pub use log::KernelLog;
 pub use martlet_ebpf_shared::{
     Membership, Used,

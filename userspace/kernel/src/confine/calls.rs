@@ -146,7 +146,7 @@ const NETWORK: &[i64] = &[
     libc::SYS_socketpair,
 ];
 
-const KERNEL: &[i64] = &[libc::SYS_bpf];
+const KERNEL: &[i64] = &[libc::SYS_add_key, libc::SYS_bpf];
 
 /// What the C library still calls where the architecture is old enough to have it.
 #[cfg(target_arch = "x86_64")]
@@ -177,14 +177,25 @@ fn restricted() -> impl Iterator<Item = Call> {
     let domains = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     let requests = [FIONBIO, FIONREAD, SIOCGIFINDEX, TCGETS, TIOCGWINSZ];
     let network = libc::CLONE_NEWNET;
+    let keys = [
+        KEYCTL_GET_KEYRING_ID,
+        KEYCTL_SETPERM,
+        KEYCTL_DESCRIBE,
+        KEYCTL_LINK,
+        KEYCTL_SEARCH,
+        KEYCTL_READ,
+        KEYCTL_SET_TIMEOUT,
+        KEYCTL_INVALIDATE,
+    ];
     let options = [libc::PR_SET_NAME, libc::PR_GET_NAME, PR_SET_VMA];
-    let calls: [Call; 5] = [
+    let calls: [Call; 6] = [
         (libc::SYS_socket, any(0, &domains)),
         (libc::SYS_ioctl, any(1, &requests)),
         // A thread, never a process or a namespace.
         (libc::SYS_clone, vec![masked(0, !THREAD_FLAGS, 0)]),
         (libc::SYS_setns, any(1, &[network])),
         (libc::SYS_prctl, any(0, &options)),
+        (libc::SYS_keyctl, any(0, &keys)),
     ];
     calls.into_iter().chain(no_code())
 }
@@ -195,6 +206,14 @@ fn no_code() -> impl Iterator<Item = Call> {
     [(libc::SYS_mmap, no_execution()), (libc::SYS_mprotect, no_execution())].into_iter()
 }
 
+const KEYCTL_GET_KEYRING_ID: i32 = 0;
+const KEYCTL_SETPERM: i32 = 5;
+const KEYCTL_DESCRIBE: i32 = 6;
+const KEYCTL_LINK: i32 = 8;
+const KEYCTL_SEARCH: i32 = 10;
+const KEYCTL_READ: i32 = 11;
+const KEYCTL_SET_TIMEOUT: i32 = 15;
+const KEYCTL_INVALIDATE: i32 = 21;
 const FIONBIO: i32 = 0x5421;
 const FIONREAD: i32 = 0x541b;
 const SIOCGIFINDEX: i32 = 0x8933;
