@@ -4,9 +4,10 @@ use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
+use martlet_control::{Client, ClientSettings};
 use martlet_dataplane::{Dataplane, View};
 use martlet_kernel::{Confinement, Feature, KernelLog, Node, Pair, Settings, missing_features};
-use martlet_standalone::AccessLog;
+use martlet_standalone::{AccessLog, NodeFile, Source};
 use martlet_telemetry::{
     Admin, Format, Metrics, RecordOutput, RecordWriter, bind_socket, bind_tcp, queue,
 };
@@ -24,7 +25,8 @@ use crate::{
     issuer::Issuer,
     limits::DRAIN_TIMEOUT,
     reports::{Answers, InUse, Shared},
-    workloads::{Workloads, addresses, chain},
+    told::Told,
+    workloads::{Parts, Workloads, addresses, chain},
 };
 
 /// What the command line says beside the node file.
@@ -73,8 +75,12 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     saying.tasks.spawn(writer.run(queued, reopen.clone(), saying.shutdown.clone()));
 
     // Knowing: whom to trust, where everybody is.
-    let issuer =
-        Arc::new(Issuer::open(&file.authority, &file.trust_domain, options.leaf_lifetime)?);
+    let knowing = Stage::new();
+    let issuer = Arc::new(issuer(file, options.leaf_lifetime)?);
+    if let Some(client) = issuer.client().cloned() {
+        knowing.tasks.spawn(client.run(knowing.shutdown.clone()));
+    }
+    let mut told = Told::new(issuer.client());
     let view = Arc::new(ArcSwap::from_pointee(View::default()));
     let dataplane = Dataplane::within(view.clone(), records, options.open_files);
     let kernel = Settings {
@@ -118,8 +124,17 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     let (to_workloads, files) = mpsc::channel(1);
     let reloader = Reloader::new(options.path, shared.clone(), metrics.clone(), to_workloads);
     let asked = reloader.asked.clone();
+    let mut is_told = false;
     if can_steer {
-        let mut node = Node::start_among(&kernel, addresses(&loaded.file.directory))
+        // Until then what an earlier agent has left in the kernel stays as it is.
+        is_told = tokio::select! {
+            () = told.first() => true,
+            () = signals.until_asked_to_stop(&asked, &reopen) => false,
+        };
+    }
+    if is_told {
+        let members = told.complete(&loaded.file).directory;
+        let mut node = Node::start_among(&kernel, addresses(&members))
             .context("attaching the kernel programs")?;
         if let Some(log) = node.take_log() {
             saying.tasks.spawn(kernel_log(log, saying.shutdown.clone()));
@@ -131,24 +146,25 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
             steering.tasks.spawn(deserted::run(desertions, node, plane, stop));
         }
         let _ = shared.node.set(node.clone());
-        let mut workloads =
-            Workloads::new(node, dataplane.clone(), view, issuer, shared.clone(), metrics);
-        workloads.apply(&loaded.file)?;
+        let parts = Parts { node, dataplane: dataplane.clone(), view, issuer, metrics };
+        let mut workloads = Workloads::new(parts, shared.clone(), told, loaded);
+        workloads.begin()?;
         steering.tasks.spawn(workloads.run(files, steering.shutdown.clone()));
         steering.tasks.spawn(reloader.run(steering.shutdown.clone()));
         steering.tasks.spawn(coverage::run(shared.clone(), steering.shutdown.clone()));
-    } else {
+    } else if !can_steer {
         for missing in &missing {
             error!("{missing}");
         }
     }
-    match shared.not_ready().as_slice() {
-        [] => info!(node = %shared.name, "ready"),
-        reasons => warn!(node = %shared.name, reasons = reasons.join("; "), "not ready yet"),
+    if is_told || !can_steer {
+        tell_systemd(&[NotifyState::Ready]);
+        match shared.not_ready().as_slice() {
+            [] => info!(node = %shared.name, "ready"),
+            reasons => warn!(node = %shared.name, reasons = reasons.join("; "), "not ready yet"),
+        }
+        signals.until_asked_to_stop(&asked, &reopen).await;
     }
-    tell_systemd(&[NotifyState::Ready]);
-
-    signals.until_asked_to_stop(&asked, &reopen).await;
 
     info!(patience = ?DRAIN_TIMEOUT, "stopping; nothing is carried until an agent is back");
     tell_systemd(&[NotifyState::Stopping]);
@@ -157,8 +173,27 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         () = dataplane.shutdown(DRAIN_TIMEOUT) => {}
         () = signals.until_asked_to_stop(&asked, &reopen) => dataplane.shutdown(Duration::ZERO).await,
     }
+    knowing.stop().await;
     saying.stop().await;
     Ok(())
+}
+
+/// Who issues certificates, by what the node file says.
+fn issuer(file: &NodeFile, leaf_lifetime: Option<Duration>) -> Result<Issuer> {
+    match &file.source {
+        Source::Authority(directory) => Issuer::open(directory, &file.trust_domain, leaf_lifetime),
+        Source::Controller(controller) => {
+            let client = Client::open(ClientSettings {
+                trust_domain: file.trust_domain.clone(),
+                node: file.settings.name.clone(),
+                controller: controller.address.clone(),
+                token: controller.token.clone(),
+                state: file.settings.state.clone(),
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            });
+            Issuer::controller(client.context("reading what is kept of the controller")?)
+        }
+    }
 }
 
 /// Lines for people on a terminal, for programs everywhere else.

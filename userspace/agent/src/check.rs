@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use martlet_kernel::Feature;
 use martlet_model::report::{
-    CertificateReport, Check, CheckCategory, CheckReport, CheckResult, LeafReport,
+    CertificateReport, Check, CheckCategory, CheckReport, CheckResult, ControllerReport, LeafReport,
 };
 
 use martlet_standalone::Failure;
@@ -114,12 +114,27 @@ fn identity(shared: &Shared, now: u64) -> CheckCategory {
         .iter()
         .map(|root| lasting(format!("root {}", root.subject), root, now))
         .collect();
+    checks.extend(shared.controller().map(|controller| connected(&controller)));
     let leaves = shared.leaves();
     if let Some(issuer) = leaves.iter().find_map(|leaf| leaf.chain.get(1)) {
         checks.push(lasting(format!("issuer {}", issuer.subject), issuer, now));
     }
     checks.extend(leaves.iter().map(|leaf| valid(leaf, now)));
     CheckCategory { category_name: "identity".to_owned(), checks }
+}
+
+/// Without its controller a node goes on with what it has, but not for ever.
+fn connected(controller: &ControllerReport) -> Check {
+    let description = format!("the controller {} is connected", controller.address);
+    let refused = controller.refused.as_ref();
+    let refused = refused.map(|why| format!("what it says is not taken: {why}"));
+    let hint =
+        "see the controller's log and docs/control.md; certificates can't be renewed meanwhile";
+    let made = check(description, controller.away.clone().or(refused), hint);
+    match (made.result, controller.version) {
+        (CheckResult::Error, Some(_)) => Check { result: CheckResult::Warning, ..made },
+        _ => made,
+    }
 }
 
 fn valid(leaf: &LeafReport, now: u64) -> Check {

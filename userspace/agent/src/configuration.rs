@@ -100,7 +100,7 @@ impl Reloader {
             bail!("`{key}` only changes with a restart of the agent; put the old value back");
         }
         if !asked && loaded.digest == now.digest && loaded.digest == self.sent {
-            self.shared.set_configuration(loaded.digest, Arc::new(loaded.file));
+            self.shared.clear_configuration_error();
             return Ok(());
         }
         info!(configuration = loaded.digest, "node file changed");

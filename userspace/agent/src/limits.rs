@@ -28,6 +28,8 @@ pub const DESERTION_PAUSE: Duration = Duration::from_millis(1);
 /// A clock may be set back by so much before certificates are renewed for it: they are backdated by
 /// as much, and are still valid then.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+/// Within which a node renews all certificates of an issuer that is given up.
+pub const RENEWAL_SPREAD: Duration = Duration::from_secs(10);
 /// The first pause after a certificate could not be renewed; it doubles each time.
 pub const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts to renew.

@@ -4,6 +4,7 @@
 
 mod accept;
 mod app;
+mod certificates;
 mod check;
 mod closing;
 mod configuration;
@@ -16,6 +17,7 @@ mod outside;
 mod probing;
 mod renewal;
 mod reports;
+mod told;
 mod uninstall;
 mod upkeep;
 mod workloads;
@@ -30,7 +32,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use martlet_kernel::{Feature, Places, confine};
-use martlet_standalone::{AccessLog, Settings};
+use martlet_standalone::{AccessLog, Settings, Source};
 use martlet_telemetry::{Format, logs};
 
 use crate::{app::Options, configuration::Loaded, issuer::Issuer, uninstall::Uninstall};
@@ -136,7 +138,9 @@ fn places(settings: &Settings) -> Places {
 
 fn check_only(loaded: &Loaded) -> Result<()> {
     let file = &loaded.file;
-    Issuer::open(&file.authority, &file.trust_domain, None)?;
+    if let Source::Authority(directory) = &file.source {
+        Issuer::open(directory, &file.trust_domain, None)?;
+    }
     let all: HashSet<_> = file.directory.workload_addresses().map(|(_, w)| &w.name).collect();
     println!("good: {} workloads on this node, {} in the mesh", file.local.len(), all.len());
     Ok(())

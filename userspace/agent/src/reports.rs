@@ -17,8 +17,8 @@ use martlet_model::{
     Label, Workload, WorkloadName,
     coverage::{Coverage, CoverageTotals},
     report::{
-        CertificateReport, Certificates, CheckReport, Connections, Counter, LeafReport, Repair,
-        Status, WorkloadReport, Workloads,
+        CertificateReport, Certificates, CheckReport, Connections, ControllerReport, Counter,
+        LeafReport, Repair, Status, WorkloadReport, Workloads,
     },
 };
 use martlet_standalone::{Failure, NodeFile};
@@ -38,7 +38,7 @@ pub enum State {
     Seen(String),
     Steered {
         credentials: Arc<Credentials>,
-        renewal: Renewal,
+        renewal: Option<Renewal>,
         /// Whether its `sk_lookup` program is in its network namespace.
         is_attached: bool,
         /// Why its guard is not everywhere where it should be.
@@ -116,6 +116,10 @@ impl Shared {
         *lock(&self.configuration) = InUse { file, digest, error: None };
     }
 
+    pub fn clear_configuration_error(&self) {
+        lock(&self.configuration).error = None;
+    }
+
     pub fn set_configuration_error(&self, error: String) {
         lock(&self.configuration).error = Some(error);
     }
@@ -161,6 +165,11 @@ impl Shared {
                 let detached = hooks.iter().filter(|hook| !hook.attached);
                 reasons.extend(detached.map(|hook| format!("the hook {} is gone", hook.name)));
             }
+            None if self.controller().is_some_and(|said| said.version.is_none()) => {
+                let away = self.controller().and_then(|controller| controller.away);
+                let why = away.map(|why| format!(": {why}")).unwrap_or_default();
+                reasons.push(format!("the controller has not said who is in the mesh yet{why}"));
+            }
             None if reasons.is_empty() => {
                 reasons.push("the kernel programs are not attached yet".to_owned());
             }
@@ -188,6 +197,20 @@ impl Shared {
         reasons
     }
 
+    /// How it stands with the controller, if there is one.
+    pub fn controller(&self) -> Option<ControllerReport> {
+        let client = self.issuer.client()?;
+        let link = client.link().borrow().clone();
+        Some(ControllerReport {
+            address: client.settings().controller.clone(),
+            away: link.connected.err(),
+            since: unix_seconds(link.since),
+            version: client.declared().borrow().as_ref().map(|declared| declared.version),
+            refused: link.refused,
+            certificate_expires: link.certificate_expires.map(unix_seconds),
+        })
+    }
+
     /// Takes what a look at the kernel has found.
     pub fn take_findings(&self, findings: Vec<Finding>, metrics: &Metrics) {
         lock(&self.upkeep).take(findings, metrics, SystemTime::now());
@@ -203,8 +226,8 @@ impl Shared {
             State::Steered { credentials, renewal, .. } => Some(LeafReport {
                 workload: name.clone(),
                 chain: credentials.current()?.report().ok()?,
-                renews_at: unix_seconds(renewal.due()),
-                renewal_error: renewal.error().map(str::to_owned),
+                renews_at: renewal.as_ref().map_or(0, |renewal| unix_seconds(renewal.due())),
+                renewal_error: renewal.as_ref().and_then(Renewal::error).map(str::to_owned),
             }),
         };
         lock(&self.states).iter().filter_map(leaf).collect()
@@ -269,6 +292,7 @@ impl Reports for Answers {
             configuration_error: error,
             unconfined: shared.confinement.get().map(Confinement::shortfalls).unwrap_or_default(),
             fails_open: file.settings.failure == Failure::Open,
+            controller: shared.controller(),
             workloads: file.local.len(),
             connections: shared.dataplane.open(),
             idle_lanes: shared.dataplane.idle_lanes(),

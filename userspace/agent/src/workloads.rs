@@ -14,6 +14,8 @@
 //! What is declared stays a member of the mesh while it is not steered: it cannot be reached in
 //! plaintext by enrolled callers, and what an earlier process left for it keeps refusing.
 
+mod sources;
+
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -25,20 +27,20 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use martlet_dataplane::{Dataplane, Local, View};
-use martlet_identity::Credentials;
-use martlet_kernel::{Finding, KernelError, Membership, Netns, Node, Pod};
+use martlet_kernel::{Finding, KernelError, Keyring, Membership, Netns, Node, Pod};
 use martlet_model::{Directory, LocalWorkload, Mode, NetnsSource, WorkloadName};
 use martlet_standalone::NodeFile;
-use martlet_telemetry::{Metrics, Outcome};
+use martlet_telemetry::Metrics;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     accept::{self, Inside},
+    certificates::Certificates,
     closing::Plaintext,
     configuration::Loaded,
     coverage::{party, terms},
@@ -47,18 +49,31 @@ use crate::{
     limits::LOOK_INTERVAL,
     outside::Decided,
     probing::Probing,
-    renewal::Renewal,
     reports::{Shared, State},
+    told::Told,
 };
 
-/// Everything that workloads need, and they themselves.
-pub struct Workloads {
+/// What workloads need.
+pub struct Parts {
     pub node: Arc<Node>,
     pub dataplane: Arc<Dataplane>,
     pub view: Arc<ArcSwap<View>>,
     pub issuer: Arc<Issuer>,
-    pub shared: Arc<Shared>,
     pub metrics: Arc<Metrics>,
+}
+
+/// What they need, and they themselves.
+pub struct Workloads {
+    node: Arc<Node>,
+    dataplane: Arc<Dataplane>,
+    view: Arc<ArcSwap<View>>,
+    issuer: Arc<Issuer>,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    certificates: Certificates,
+    /// The node file in use, as it was read.
+    file: Loaded,
+    told: Told,
     enrolled: HashMap<WorkloadName, Enrolled>,
     /// Declared, and not enrolled.
     waiting: HashMap<WorkloadName, LocalWorkload>,
@@ -82,7 +97,6 @@ struct Enrolled {
     local: Arc<Local>,
     pod: Pod,
     netns: Netns,
-    renewal: Renewal,
     /// Why the guard is not everywhere where it should be.
     unguarded: Option<String>,
     plaintext: Plaintext,
@@ -90,14 +104,11 @@ struct Enrolled {
 }
 
 impl Workloads {
-    pub fn new(
-        node: Arc<Node>,
-        dataplane: Arc<Dataplane>,
-        view: Arc<ArcSwap<View>>,
-        issuer: Arc<Issuer>,
-        shared: Arc<Shared>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    /// Nothing is enrolled yet; [`Workloads::begin`] does that.
+    pub fn new(parts: Parts, shared: Arc<Shared>, told: Told, file: Loaded) -> Self {
+        let Parts { node, dataplane, view, issuer, metrics } = parts;
+        let keyring = issuer.client().map(|_| Keyring::of(&file.file.settings.pin));
+        let certificates = Certificates::new(issuer.clone(), metrics.clone(), keyring);
         Self {
             node,
             dataplane,
@@ -105,6 +116,9 @@ impl Workloads {
             issuer,
             shared,
             metrics,
+            certificates,
+            file,
+            told,
             enrolled: HashMap::new(),
             waiting: HashMap::new(),
             closed: HashMap::new(),
@@ -127,6 +141,12 @@ impl Workloads {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(loaded) = files.recv() => self.replace(loaded),
+                declared = self.told.changed() => self.hear(&declared),
+                Some(answers) = self.certificates.answered() => {
+                    if self.certificates.take(answers, SystemTime::now()) {
+                        self.look_after();
+                    }
+                }
                 _ = ticks.tick() => self.look_after(),
             }
         }
@@ -138,41 +158,9 @@ impl Workloads {
         self.node.stop_living();
     }
 
-    /// Takes over a new node file.
-    fn replace(&mut self, loaded: Loaded) {
-        match self.issuer.refresh() {
-            Ok(true) => self.take_over_authority(),
-            Ok(false) => {}
-            Err(error) => {
-                warn!(error = format!("{error:#}"), "the authority's files were not taken");
-            }
-        }
-        let file = Arc::new(loaded.file);
-        match self.apply(&file) {
-            Ok(()) => self.shared.set_configuration(loaded.digest, file),
-            Err(error) => {
-                let error = format!("{error:#}");
-                error!(error, "the node file could not be taken over completely");
-                self.shared.set_configuration_error(error);
-            }
-        }
-    }
-
-    /// Whoever takes over the same files believes no certificate of the old authority any more, so
-    /// none is kept for the rest of its life.
-    fn take_over_authority(&mut self) {
-        info!("the authority's files changed");
-        let now = SystemTime::now();
-        for enrolled in self.enrolled.values_mut() {
-            enrolled.renewal = Renewal::at(now, now);
-            enrolled.local.credentials.set_trust(self.issuer.trust());
-        }
-        self.renew();
-    }
-
     /// Order: who leaves is steered to no more before anything else; who comes is steered to only
     /// when its listeners are up.
-    pub fn apply(&mut self, file: &NodeFile) -> Result<()> {
+    fn apply(&mut self, file: &NodeFile) -> Result<()> {
         let failing = self.failing.declare(file.settings.failure, &self.node);
         let new = &file.directory;
         let old = self.view.load_full();
@@ -186,6 +174,8 @@ impl Workloads {
         let policies = file.policies.clone();
         self.view.store(Arc::new(View { directory: new.clone(), policies }));
         self.withdraw_all_but(&file.local);
+        let names = file.local.iter().map(|local| local.workload.name.to_string());
+        self.certificates.forget_all_but(&names.collect());
         self.waiting = HashMap::new();
         for wanted in &file.local {
             let name = &wanted.workload.name;
@@ -239,7 +229,12 @@ impl Workloads {
         self.close_plaintext();
         self.forget_leftovers();
         self.repair();
-        self.renew();
+        let now = SystemTime::now();
+        match self.told.is_back() {
+            true => self.certificates.ask_again(now),
+            false => self.certificates.ask(now),
+        }
+        self.told.report_usage(&self.certificates, &self.dataplane);
         self.report();
     }
 
@@ -281,6 +276,7 @@ impl Workloads {
         info!(workload = %name, why, "to be enrolled again");
         enrolled.stop.cancel();
         self.dataplane.retire(&enrolled.local);
+        self.certificates.forget(name);
         self.leftovers = true;
         self.closed.insert(name.clone(), enrolled.wanted.workload.addresses.clone());
         self.waiting.insert(name.clone(), enrolled.wanted);
@@ -308,7 +304,7 @@ impl Workloads {
         }
     }
 
-    fn enroll(&self, wanted: &LocalWorkload) -> Result<Enrolled> {
+    fn enroll(&mut self, wanted: &LocalWorkload) -> Result<Enrolled> {
         let workload = &wanted.workload;
         let netns = find(&wanted.netns)?;
         let twice = self.enrolled.values().find(|other| other.netns.cookie() == netns.cookie());
@@ -316,12 +312,7 @@ impl Workloads {
             let other = &other.local.workload.name;
             ensure!(false, "its network namespace is already that of {other}");
         }
-        let credentials =
-            Arc::new(Credentials::new(workload.identity.clone(), self.issuer.trust()));
-        let now = SystemTime::now();
-        let svid = self.issuer.issue(workload, now).context("issuing a certificate")?;
-        let renewal = Renewal::at(svid.renews_at(rand::random()), now);
-        credentials.install(svid);
+        let credentials = self.certificates.of(workload, netns.cookie(), SystemTime::now())?;
         let mut pod = self.node.enroll(&netns, &workload.addresses, terms(wanted))?;
         let listeners = pod.take_listeners().context("the listeners were taken before")?;
         let dialer = pod.dialer();
@@ -333,8 +324,7 @@ impl Workloads {
         plaintext.is_due();
         let unguarded = pod.unguarded().map(|why| chain(&why));
         let wanted = wanted.clone();
-        let mut enrolled =
-            Enrolled { wanted, local, pod, netns, renewal, unguarded: None, plaintext, stop };
+        let mut enrolled = Enrolled { wanted, local, pod, netns, unguarded: None, plaintext, stop };
         enrolled.set_unguarded(unguarded);
         Ok(enrolled)
     }
@@ -384,36 +374,11 @@ impl Workloads {
         self.shared.take_findings(findings, &self.metrics);
     }
 
-    fn renew(&mut self) {
-        let now = SystemTime::now();
-        for (name, enrolled) in &mut self.enrolled {
-            if !enrolled.renewal.is_due(now) {
-                continue;
-            }
-            match self.issuer.issue(&enrolled.local.workload, now) {
-                Ok(svid) => {
-                    enrolled.renewal = Renewal::at(svid.renews_at(rand::random()), now);
-                    enrolled.local.credentials.install(svid);
-                    self.metrics.certificate_renewal(Outcome::Success);
-                    info!(workload = %name, "certificate renewed");
-                }
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    self.metrics.certificate_renewal(Outcome::Failure);
-                    if enrolled.renewal.is_news(&error) {
-                        warn!(workload = %name, error, "certificate not renewed; the old one is used while it lasts");
-                    }
-                    enrolled.renewal = enrolled.renewal.failed(now, error, rand::random());
-                }
-            }
-        }
-    }
-
     fn report(&self) {
         let steered = self.enrolled.iter().map(|(name, enrolled)| {
             let credentials = enrolled.local.credentials.clone();
             let is_attached = enrolled.pod.is_attached().unwrap_or(false);
-            let renewal = enrolled.renewal.clone();
+            let renewal = self.certificates.renewal(name).cloned();
             let unguarded = enrolled.unguarded.clone();
             let unclosed = enrolled.plaintext.left().cloned();
             let state = State::Steered { credentials, renewal, is_attached, unguarded, unclosed };

@@ -35,6 +35,7 @@ mod stats;
 mod warnings;
 
 use std::{
+    collections::HashMap,
     future::Future,
     net::SocketAddr,
     pin::pin,
@@ -43,8 +44,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use martlet_identity::RootKey;
 use martlet_model::{
-    AccessRecord, Closed, Directory, Party, Protection, Reporter, report::ConnectionReport,
+    AccessRecord, Closed, Directory, Party, Protection, Reporter, TrustDomain,
+    report::ConnectionReport,
 };
 use martlet_policy::PolicySet;
 use tokio::{net::TcpStream, task::coop::unconstrained};
@@ -195,6 +198,19 @@ impl Dataplane {
     /// How many connections are open now.
     pub fn open(&self) -> usize {
         self.registry.len()
+    }
+
+    /// What the peers of open connections were believed for, and by how many: a root that is used
+    /// cannot be given up without ending them.
+    pub fn roots_in_use(&self) -> HashMap<(TrustDomain, RootKey), u64> {
+        let mut roots = HashMap::new();
+        for live in self.registry.all() {
+            if let Some(grounds) = &live.grounds {
+                let root = (grounds.peer.identity.trust_domain(), grounds.peer_root.clone());
+                *roots.entry(root).or_default() += 1;
+            }
+        }
+        roots
     }
 
     /// Lanes that wait for their next connection.

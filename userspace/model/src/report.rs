@@ -38,6 +38,9 @@ pub struct Status {
     /// Whether permissive workloads of this node connect in plaintext while no agent lives.
     #[serde(default)]
     pub fails_open: bool,
+    /// `None`: this agent has an authority of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<ControllerReport>,
     pub workloads: usize,
     pub connections: usize,
     pub idle_lanes: usize,
@@ -46,6 +49,27 @@ pub struct Status {
     /// What was put back since the agent started, the latest last; at most 64 things.
     #[serde(default)]
     pub repairs: Vec<Repair>,
+}
+
+/// How it stands between an agent and its controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerReport {
+    pub address: String,
+    /// Why there is no connection; absent while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
+    /// Since when it is or is not connected, in seconds since the Unix epoch.
+    pub since: u64,
+    /// The version of what was said last and is in effect; absent until something was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// Why what was said last was not taken; what was said before stays in effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// When the certificate of this node itself ends, in seconds since the Unix epoch; absent before
+    /// it has joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires: Option<u64>,
 }
 
 /// What somebody else had changed in the kernel, and the agent has put back or could not.

@@ -5,6 +5,7 @@ mod outside;
 mod policies;
 mod services;
 mod settings;
+mod source;
 mod text;
 mod workloads;
 
@@ -36,7 +37,7 @@ pub(crate) fn file(file: &File) -> Result<NodeFile, Findings> {
     let mut findings = Findings::default();
     let found = &mut findings;
     let trust_domain = text::trust_domain(&file.trust_domain, found);
-    let authority = text::path(&file.authority.directory, found);
+    let source = source::source(file, found);
     let settings = settings::settings(&file.node, found);
     let own_node = settings.as_ref().map(|settings| &settings.name);
     let mut workloads =
@@ -50,8 +51,7 @@ pub(crate) fn file(file: &File) -> Result<NodeFile, Findings> {
 
     // Both refuse what was noted above, without knowing its place.
     if findings.problems.is_empty()
-        && let (Some(trust_domain), Some(authority), Some(settings)) =
-            (trust_domain, authority, settings)
+        && let (Some(trust_domain), Some(source), Some(settings)) = (trust_domain, source, settings)
     {
         let directory = findings.keep(None, Directory::new(workloads.all, services));
         let policies = findings.keep(None, PolicySet::new(policies));
@@ -60,7 +60,7 @@ pub(crate) fn file(file: &File) -> Result<NodeFile, Findings> {
             let local = workloads.local;
             return Ok(NodeFile {
                 trust_domain,
-                authority,
+                source,
                 settings,
                 local,
                 outside,

@@ -11,19 +11,28 @@ use crate::mark::{At, Given, Texts};
 const NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 const TRUST_DOMAIN: &str = "^[a-z0-9._-]+$";
 const PATH: &str = "^/";
+const HOST_AND_PORT: &str = r"^(\[[0-9a-fA-F:.]+\]|[-a-zA-Z0-9.]+):[0-9]+$";
 const ADDRESS_AND_PORT: &str = r"^(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]+$";
 
 /// What one node's agent is told in standalone mode: who vouches for identities, how this node's
 /// agent runs, and which workloads, services and policies there are on all nodes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(title = "Martlet node file")]
+#[schemars(
+    title = "Martlet node file",
+    extend("oneOf" = [{ "required": ["authority"] }, { "required": ["controller"] }])
+)]
 pub(crate) struct File {
     /// The trust domain of all identities in this file, such as `prod.example.org`.
     #[schemars(regex(pattern = TRUST_DOMAIN), length(max = 255))]
     pub(crate) trust_domain: At<String>,
-    /// The authority that this agent asks for certificates.
-    pub(crate) authority: Authority,
+    /// The authority that this agent asks for certificates. Either this or `controller`.
+    #[serde(default)]
+    pub(crate) authority: Given<Authority>,
+    /// The controller, which issues certificates and says everything that is the same on all nodes,
+    /// so that `workloads`, `services` and `policies` are not given here.
+    #[serde(default)]
+    pub(crate) controller: Given<At<Controller>>,
     /// How this node's agent runs.
     pub(crate) node: Node,
     /// All workloads, on this node and on others.
@@ -52,6 +61,18 @@ pub(crate) struct Authority {
     /// Holds `root.crt`, `issuer.crt` and `issuer.key`.
     #[schemars(regex(pattern = PATH))]
     pub(crate) directory: At<String>,
+}
+
+/// A controller, as `martlet-controller` runs it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Controller {
+    /// A name or an address, and a port.
+    #[schemars(regex(pattern = HOST_AND_PORT), length(max = 259))]
+    pub(crate) address: At<String>,
+    /// The file with the token by which this node joins, once.
+    #[schemars(regex(pattern = PATH))]
+    pub(crate) token: At<String>,
 }
 
 /// How this node's agent runs.

@@ -16,5 +16,7 @@ mod yaml;
 
 pub use limits::MAX_FILE_BYTES;
 pub use mark::Mark;
-pub use node_file::{AccessLog, Failure, NodeFile, Outside, Places, Settings, parse, schema};
+pub use node_file::{
+    AccessLog, Controller, Failure, NodeFile, Outside, Places, Settings, Source, parse, schema,
+};
 pub use problem::{Fault, NodeFileError, Problem};

@@ -30,6 +30,9 @@ pub(crate) const MAX_PROBLEMS: usize = 20;
 /// Problems that are kept until they can be put into the file's order; more are only counted.
 pub(crate) const MAX_PROBLEMS_KEPT: usize = 10_000;
 
+/// A DNS name (RFC 1035, section 2.3.4) without its ending dot.
+pub(crate) const MAX_HOST_BYTES: usize = 253;
+
 /// Characters of a wrong text that are shown.
 pub(crate) const MAX_SHOWN: usize = 64;
 

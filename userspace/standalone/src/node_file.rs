@@ -11,8 +11,7 @@ use crate::{check, file::File, problem::NodeFileError, yaml};
 #[derive(Debug, Clone)]
 pub struct NodeFile {
     pub trust_domain: TrustDomain,
-    /// The directory that holds root and issuer.
-    pub authority: PathBuf,
+    pub source: Source,
     pub settings: Settings,
     /// The workloads of this node, in the file's order; the directory holds them too.
     pub local: Vec<LocalWorkload>,
@@ -20,6 +19,24 @@ pub struct NodeFile {
     pub outside: Outside,
     pub directory: Arc<Directory>,
     pub policies: Arc<PolicySet>,
+}
+
+/// Where certificates come from, and what is the same on all nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// An authority in the agent itself, by the directory that holds root and issuer; the rest is in
+    /// the file.
+    Authority(PathBuf),
+    Controller(Controller),
+}
+
+/// Where the controller is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controller {
+    /// A name or an address, and a port.
+    pub address: String,
+    /// The file with the token by which the node joins.
+    pub token: PathBuf,
 }
 
 /// Network namespaces that are outside the mesh by decision. What is neither among them nor a
@@ -110,13 +127,22 @@ pub fn schema() -> Value {
     schemars::schema_for!(File).to_value()
 }
 
+impl Source {
+    fn key(&self) -> &'static str {
+        match self {
+            Self::Authority(_) => "authority",
+            Self::Controller(_) => "controller",
+        }
+    }
+}
+
 impl NodeFile {
     /// The first key whose change only a restart brings into effect.
     pub fn needs_restart(&self, new: &NodeFile) -> Option<&'static str> {
         let (old, settings) = (&self.settings, &new.settings);
         let changes = [
             ("trustDomain", self.trust_domain != new.trust_domain),
-            ("authority", self.authority != new.authority),
+            (self.source.key(), self.source != new.source),
             ("node.name", old.name != settings.name),
             ("node.cgroup", old.cgroup != settings.cgroup),
             ("node.prober", old.prober != settings.prober),

@@ -92,6 +92,16 @@ pub enum Fault {
     #[error("port 0 cannot be connected to; use 1 to 65535")]
     PortZero,
 
+    #[error(
+        "neither `authority` nor `controller` says where certificates come from; give one of them"
+    )]
+    NoSource,
+    #[error("`authority` is given too, and only one can say where certificates come from")]
+    TwoSources,
+    #[error("`{key}` come from the controller; write them into its directory file")]
+    SaidByController { key: &'static str },
+    #[error("{0:?} is not a host and port like controller.example.org:15012 or [fd00::1]:15012")]
+    HostAndPort(String),
     #[error("`{key}` is empty; {instead}")]
     Empty { key: &'static str, instead: &'static str },
     #[error("{what} is already listed at {first}")]

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use martlet_model::{Mode, NetnsSource, Place, SpiffeId, Udp};
 use martlet_policy::Request;
-use martlet_standalone::{AccessLog, Failure, NodeFile, Outside, parse};
+use martlet_standalone::{AccessLog, Controller, Failure, NodeFile, Outside, Source, parse};
 
 const HEAD: &str =
     "trustDomain: demo.martlet.dev\nauthority: { directory: /etc/martlet/authority }\n";
@@ -31,7 +31,7 @@ fn socket(text: &str) -> SocketAddr {
 fn what_is_left_out_gets_its_default() {
     let file = with_node("node: { name: one }\n");
     assert_eq!(file.trust_domain.as_str(), "demo.martlet.dev");
-    assert_eq!(file.authority, PathBuf::from("/etc/martlet/authority"));
+    assert_eq!(file.source, Source::Authority("/etc/martlet/authority".into()));
     let settings = &file.settings;
     assert_eq!(settings.name.as_str(), "one");
     assert_eq!(settings.cgroup, None);
@@ -256,5 +256,23 @@ fn udp_passes_unless_it_is_refused() {
     }
     for text in [", udp: allow", ", udp:", ", udp: 1", ", udp: Refuse"] {
         assert!(with(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_controller_says_what_an_authority_and_the_rest_of_the_file_would() {
+    for address in ["controller.example.org:15012", "10.0.0.1:15012", "[fd00::1]:15012", "c:1"] {
+        let text = format!(
+            "trustDomain: demo.martlet.dev\n\
+             controller: {{ address: '{address}', token: /etc/martlet/token }}\n\
+             node: {{ name: one }}\n\
+             outside: [{{ path: /run/netns/dns }}]\n"
+        );
+        let file = parse(&text, "node.yaml").unwrap();
+        let token = PathBuf::from("/etc/martlet/token");
+        let controller = Controller { address: address.to_owned(), token };
+        assert_eq!(file.source, Source::Controller(controller));
+        assert!(file.local.is_empty() && file.directory.workload_addresses().next().is_none());
+        assert!(matches!(file.outside, Outside::These(these) if these.len() == 1));
     }
 }

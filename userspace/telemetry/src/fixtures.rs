@@ -73,6 +73,7 @@ pub fn status() -> Status {
         configuration_error: None,
         unconfined: Vec::new(),
         fails_open: false,
+        controller: None,
         workloads: 2,
         connections: 3,
         idle_lanes: 1,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use martlet_model::report::{Hook, Status};
+use martlet_model::report::{ControllerReport, Hook, Status};
 
 use crate::{
     human,
@@ -13,7 +13,7 @@ use crate::{
 pub fn page(status: &Status, now: SystemTime) -> String {
     let mut page = headline(status);
     page.push('\n');
-    for (name, value) in facts(status) {
+    for (name, value) in facts(status, now) {
         page.push_str(&format!("{name:<15}{value}\n"));
     }
     if let Some(error) = &status.configuration_error {
@@ -79,8 +79,8 @@ fn headline(status: &Status) -> String {
     format!("{}: {why}\n", paint(&format!("× {} is not ready", status.node), Tone::Bad))
 }
 
-fn facts(status: &Status) -> [(&'static str, String); 7] {
-    [
+fn facts(status: &Status, now: SystemTime) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
         ("trust domain", status.trust_domain.to_string()),
         ("agent", agent(status)),
         ("node file", status.configuration.chars().take(12).collect()),
@@ -88,7 +88,31 @@ fn facts(status: &Status) -> [(&'static str, String); 7] {
         ("connections", format!("{} open", status.connections)),
         ("idle lanes", status.idle_lanes.to_string()),
         ("hooks", hooks(&status.hooks)),
-    ]
+    ];
+    if let Some(report) = &status.controller {
+        facts.insert(1, ("controller", controller(report, now)));
+    }
+    facts
+}
+
+fn controller(report: &ControllerReport, now: SystemTime) -> String {
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(report.since);
+    let span = human::span(now.duration_since(since).unwrap_or_default());
+    let address = &report.address;
+    let state = match &report.away {
+        None => format!("{address}, connected for {span}"),
+        Some(why) => {
+            let away = format!("{address}, away for {span}: {why}");
+            paint(&away, Tone::Warning)
+        }
+    };
+    match &report.refused {
+        None => state,
+        Some(why) => {
+            let refused = format!("what it says is not taken: {why}");
+            format!("{state}; {}", paint(&refused, Tone::Bad))
+        }
+    }
 }
 
 fn agent(status: &Status) -> String {

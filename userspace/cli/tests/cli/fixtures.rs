@@ -8,8 +8,8 @@ use martlet_model::{
     coverage::{Counterpart, Coverage, Datagrams, PairReport, Stream},
     report::{
         CertificateReport, Certificates, Check, CheckCategory, CheckReport, CheckResult,
-        ConnectionReport, Connections, Counter, Hook, LeafReport, Repair, RepairKind, Status,
-        WorkloadReport, Workloads,
+        ConnectionReport, Connections, ControllerReport, Counter, Hook, LeafReport, Repair,
+        RepairKind, Status, WorkloadReport, Workloads,
     },
 };
 
@@ -61,6 +61,7 @@ pub fn status() -> Status {
         configuration_error: None,
         unconfined: Vec::new(),
         fails_open: false,
+        controller: None,
         workloads: 3,
         connections: 12,
         idle_lanes: 4,
@@ -86,6 +87,14 @@ pub fn not_ready() -> Status {
     status.configuration_error = Some("line 7, column 3: unknown field `mood`".to_owned());
     status.unconfined = vec!["landlock: this kernel has none".to_owned()];
     status.fails_open = true;
+    status.controller = Some(ControllerReport {
+        address: "controller.example.org:15012".to_owned(),
+        away: Some("connection refused".to_owned()),
+        since: seconds(-5 * HOUR),
+        version: Some(7),
+        refused: Some("10.1.0.2 belongs to both shop/web and shop/cart".to_owned()),
+        certificate_expires: Some(seconds(7 * HOUR)),
+    });
     status.hooks[1].attached = false;
     let repair = |kind, what: &str, count, error: Option<&str>| Repair {
         kind,

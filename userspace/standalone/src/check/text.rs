@@ -66,6 +66,11 @@ pub(super) fn listen(text: &At<String>, found: &mut Findings) -> Option<SocketAd
     found.keep(text.mark, text.value.parse().map_err(refused).and_then(with_port))
 }
 
+/// Whom to connect to: a DNS name (RFC 1123, section 2.1) or an address, and a port.
+pub(super) fn host_and_port(text: &At<String>, found: &mut Findings) -> Option<String> {
+    found.keep(text.mark, parse_host_and_port(&text.value))
+}
+
 pub(super) fn port(text: &At<String>, found: &mut Findings) -> Option<u16> {
     found.keep(text.mark, parse_port(&text.value))
 }
@@ -146,6 +151,26 @@ fn parse_port(text: &str) -> Result<u16, Fault> {
         Some(port) => Ok(port),
         None => Err(Fault::Port(shown(text))),
     }
+}
+
+fn parse_host_and_port(text: &str) -> Result<String, Fault> {
+    let refused = || Fault::HostAndPort(shown(text));
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return with_port(address).map(|_| text.to_owned());
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
+    // What looks like an address and is none is no name either.
+    let is_number = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if is_number || host.len() > limits::MAX_HOST_BYTES || !host.split('.').all(is_label) {
+        return Err(refused());
+    }
+    parse_port(port).map(|_| text.to_owned())
 }
 
 fn parse_network(text: &str) -> Result<IpNet, Fault> {

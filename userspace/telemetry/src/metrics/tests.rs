@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use martlet_model::Closed;
+use martlet_model::{Closed, report::ControllerReport};
 
 use super::*;
 use crate::fixtures::{
@@ -114,6 +114,33 @@ fn plaintext_is_counted_in_both_directions() {
     let page = scrape(&metrics);
     shows(&page, "martlet_plaintext_connections_total{direction=\"outbound\"} 1");
     shows(&page, "martlet_plaintext_connections_total{direction=\"inbound\"} 5");
+}
+
+#[test]
+fn a_controller_is_connected_or_not_and_nothing_is_said_of_one_that_is_not_there() {
+    let metrics = Metrics::default();
+    assert!(!scrape(&metrics).contains("martlet_controller_connected"));
+    let report = ControllerReport {
+        address: "controller.example.org:15012".to_owned(),
+        away: None,
+        since: 0,
+        version: Some(7),
+        refused: None,
+        certificate_expires: None,
+    };
+    let page = |report: ControllerReport| {
+        let status = Status { controller: Some(report), ..status() };
+        metrics.scrape(&status, &certificates(), &Totals::default()).unwrap()
+    };
+    shows(
+        &page(report.clone()),
+        "martlet_controller_connected{address=\"controller.example.org:15012\"} 1",
+    );
+    let away = Some("connection refused".to_owned());
+    shows(
+        &page(ControllerReport { away, ..report }),
+        "martlet_controller_connected{address=\"controller.example.org:15012\"} 0",
+    );
 }
 
 #[test]
