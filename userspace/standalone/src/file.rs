@@ -141,6 +141,10 @@ pub(crate) struct Workload {
     /// The identity is `spiffe://<trustDomain>/ns/<namespace>/sa/<serviceAccount>`.
     #[schemars(regex(pattern = NAME), length(max = 253))]
     pub(crate) service_account: At<String>,
+    /// Of a workload of another cluster: its trust domain. Without it: this file's.
+    #[serde(default)]
+    #[schemars(regex(pattern = TRUST_DOMAIN), length(max = 255))]
+    pub(crate) trust_domain: Given<At<String>>,
     /// The node that it runs on. Without it: this node.
     #[serde(default)]
     #[schemars(regex(pattern = NAME), length(max = 253))]

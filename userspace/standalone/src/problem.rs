@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use martlet_model::{DirectoryError, Label, LabelError, SpiffeIdError, WorkloadName};
+use martlet_model::{DirectoryError, Label, LabelError, SpiffeIdError, TrustDomain, WorkloadName};
 use martlet_policy::PolicyError;
 use thiserror::Error;
 
@@ -124,6 +124,10 @@ pub enum Fault {
     )]
     NetnsElsewhere { workload: WorkloadName, node: Label },
 
+    #[error(
+        "{workload} is of the trust domain {domain}, so it can't run on this node; name its `node`"
+    )]
+    ForeignHere { workload: WorkloadName, domain: TrustDomain },
     #[error("{address} is the address of workload {owner}; a service needs an address of its own")]
     ServiceOnWorkload { address: IpAddr, owner: WorkloadName },
     #[error("{endpoint} is not of the family of the service's address {address}")]

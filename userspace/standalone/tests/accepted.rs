@@ -276,3 +276,21 @@ fn a_controller_says_what_an_authority_and_the_rest_of_the_file_would() {
         assert!(matches!(file.outside, Outside::These(these) if these.len() == 1));
     }
 }
+
+#[test]
+fn a_workload_of_another_cluster_has_that_clusters_identity() {
+    let text = format!(
+        "{HEAD}node: {{ name: one }}\n\
+         workloads:\n  \
+         - {{ namespace: shop, name: web, serviceAccount: web, node: far, trustDomain: b.org, \
+         addresses: [10.1.0.2] }}\n  \
+         - {{ namespace: shop, name: cart, serviceAccount: cart, node: two, \
+         trustDomain: demo.martlet.dev, addresses: [10.1.0.3] }}\n"
+    );
+    let directory = parse(&text, "node.yaml").unwrap().directory;
+    let identity = |address: &str| {
+        directory.workload_at(address.parse().unwrap()).unwrap().identity.as_str().to_owned()
+    };
+    assert_eq!(identity("10.1.0.2"), "spiffe://b.org/ns/shop/sa/web");
+    assert_eq!(identity("10.1.0.3"), "spiffe://demo.martlet.dev/ns/shop/sa/cart");
+}

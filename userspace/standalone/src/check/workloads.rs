@@ -27,6 +27,8 @@ struct Entry {
     mark: Option<Mark>,
     name: Option<WorkloadName>,
     account: Option<Label>,
+    /// Another one than the file's.
+    foreign: Option<TrustDomain>,
     node: Option<Label>,
     addresses: Addresses,
     netns: Option<At<Option<NetnsSource>>>,
@@ -52,7 +54,7 @@ pub(super) fn workloads(
     };
     let mut names = Seen::new();
     for At { value, mark } in entries {
-        let entry = read(value, *mark, own_node, found);
+        let entry = read(value, *mark, trust_domain, own_node, found);
         if let Some(name) = &entry.name {
             names.once(name.clone(), || format!("workload {name}"), *mark, found);
             claim(&mut workloads.owners, name, &entry.addresses, found);
@@ -75,9 +77,10 @@ impl Workloads {
         own_node: Option<&Label>,
         found: &mut Findings,
     ) {
-        let Entry { mark, name, account, node, addresses, netns, mode, udp, probes } = entry;
+        let Entry { mark, name, account, foreign, node, addresses, netns, mode, udp, probes } =
+            entry;
         let (Some(domain), Some(name), Some(service_account), Some(node)) =
-            (trust_domain, name, account, node)
+            (foreign.as_ref().or(trust_domain), name, account, node)
         else {
             return;
         };
@@ -99,9 +102,12 @@ impl Workloads {
 fn read(
     entry: &file::Workload,
     mark: Option<Mark>,
+    trust_domain: Option<&TrustDomain>,
     own_node: Option<&Label>,
     found: &mut Findings,
 ) -> Entry {
+    let foreign = entry.trust_domain.as_ref();
+    let foreign = foreign.and_then(|domain| text::trust_domain(domain, found));
     let namespace = text::label(&entry.namespace, found);
     let name = text::label(&entry.name, found);
     let netns = entry.netns.as_ref();
@@ -109,6 +115,7 @@ fn read(
         mark,
         name: namespace.zip(name).map(|(namespace, name)| WorkloadName { namespace, name }),
         account: text::label(&entry.service_account, found),
+        foreign: foreign.filter(|foreign| Some(foreign) != trust_domain),
         node: match entry.node.as_ref() {
             Some(node) => text::label(node, found),
             None => own_node.cloned(),
@@ -183,9 +190,15 @@ pub(super) fn source(netns: &file::Netns, found: &mut Findings) -> Option<NetnsS
 
 /// Only the agent of a workload's own node can find its namespace, and it must.
 fn check_presence(entry: &Entry, own_node: Option<&Label>, found: &mut Findings) {
-    let Entry { mark, name: Some(name), node: Some(node), netns, .. } = entry else { return };
+    let Entry { mark, name: Some(name), node: Some(node), netns, foreign, .. } = entry else {
+        return;
+    };
     let Some(own_node) = own_node else { return };
     let workload = name.clone();
+    if let Some(domain) = foreign.clone().filter(|_| node == own_node) {
+        found.note(*mark, Fault::ForeignHere { workload, domain });
+        return;
+    }
     match netns {
         None if node == own_node => found.note(*mark, Fault::NetnsMissing { workload }),
         Some(netns) if node != own_node => {
