@@ -47,6 +47,11 @@ impl Agent {
 
     /// Writes the node file only.
     pub fn prepare(mesh: &Mesh, node: &Node) -> Result<Agent> {
+        Agent::prepare_with(node, &to_yaml(&mesh.node_file(node)?))
+    }
+
+    /// The same with any text.
+    pub fn prepare_with(node: &Node, text: &str) -> Result<Agent> {
         let agent = Agent {
             node: node.clone(),
             directory: node.directory()?,
@@ -59,7 +64,7 @@ impl Agent {
             binary: None,
             capabilities: AGENT_CAPABILITIES.to_vec(),
         };
-        agent.write_file(&to_yaml(&mesh.node_file(node)?))?;
+        agent.write_file(text)?;
         Ok(agent)
     }
 

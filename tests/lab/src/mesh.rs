@@ -172,6 +172,17 @@ impl Mesh {
         Ok(file)
     }
 
+    /// What the controller of several nodes is told: all pods come with their network namespaces.
+    pub fn directory_file(&self) -> Value {
+        let entry = |member: &Member| self.entry(member, member.pod.node());
+        json!({
+            "trustDomain": self.trust_domain,
+            "workloads": self.members.iter().map(entry).collect::<Vec<_>>(),
+            "services": self.services,
+            "policies": self.policies,
+        })
+    }
+
     fn entry(&self, member: &Member, node: &Node) -> Value {
         let mut entry = member.entry(node);
         if let Some((_, ports)) = self.probes.iter().find(|(name, _)| name == member.pod.name()) {
