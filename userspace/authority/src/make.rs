@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::SystemTime};
 
-use martlet_identity::Csr;
+use martlet_identity::{Csr, describe};
 use martlet_model::TrustDomain;
 use rcgen::CertificateParams;
 use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject as _};
@@ -103,6 +103,16 @@ impl Authority {
         }
         files::sync(directory)?;
         Ok(issuer.is_some())
+    }
+
+    /// The trust domain that a certificate in the directory names as its own.
+    pub fn named_domain(directory: &Path) -> Result<Option<TrustDomain>, AuthorityError> {
+        let mut ders = files::certificates(&directory.join(files::ROOT))?;
+        ders.extend(files::issuer(directory));
+        let reports = ders.iter().filter_map(|der| describe(der).ok());
+        let uris = reports.flat_map(|report| report.uris);
+        let domain = |uri: String| uri.strip_prefix("spiffe://")?.parse().ok();
+        Ok(uris.filter_map(domain).next())
     }
 
     /// Makes a key for the next issuer, and asks for its certificate: a PKCS #10 request, PEM, to be
@@ -225,3 +235,6 @@ fn check_root(der: &[u8], path: &Path, now: SystemTime) -> Result<(), AuthorityE
 pub(crate) fn pem(der: &[u8]) -> String {
     ::pem::encode(&::pem::Pem::new("CERTIFICATE", der))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use martlet_authority::log::Anchor;
 use martlet_model::TrustDomain;
 
 /// Shows what the Martlet agent of this node does, and makes certificate authorities
@@ -95,6 +96,69 @@ pub enum AuthorityCommand {
         /// The trust domain, such as prod.example.org: the first part of every identity
         #[arg(long, value_name = "DOMAIN")]
         trust_domain: TrustDomain,
+        /// The certificate of a root that is there already, PEM; more roots may follow in the file
+        #[arg(long, value_name = "FILE")]
+        root: Option<PathBuf>,
+        /// That root's key, PEM; without it the key is behind the command in keys.yaml, or kept
+        /// elsewhere
+        #[arg(long, value_name = "FILE", requires = "root")]
+        root_key: Option<PathBuf>,
+    },
+    /// Asks for the certificate of a new issuer, where the root's key is kept elsewhere: prints a
+    /// PKCS #10 request
+    Csr {
+        #[command(flatten)]
+        authority: Place,
+    },
+    /// Signs such a request, where the root's key is: prints the certificate of an issuer
+    Sign {
+        #[command(flatten)]
+        authority: Place,
+        /// The request, PEM
+        #[arg(value_name = "CSR")]
+        request: PathBuf,
+    },
+    /// Takes the certificate that was asked for, if all of it is right
+    Install {
+        #[command(flatten)]
+        authority: Place,
+        /// The issuer's certificate, PEM
+        #[arg(value_name = "CERT")]
+        certificate: PathBuf,
+        /// Take one that lives longer than 7 days, 366 at most
+        #[arg(long)]
+        long_lived: bool,
+    },
+    /// What was issued, and what was refused
+    #[command(subcommand)]
+    Log(LogCommand),
+}
+
+/// An authority's directory.
+#[derive(Debug, clap::Args)]
+pub struct Place {
+    /// The authority's directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The trust domain, if no certificate in the directory names it
+    #[arg(long, value_name = "DOMAIN")]
+    pub trust_domain: Option<TrustDomain>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Looks whether a line was changed, removed, doubled, moved or added
+    ///
+    /// What nobody can see in the log alone is that its last lines were cut off, or that all of it
+    /// was written anew. Keep the head that is printed elsewhere, and give it as the anchor the next
+    /// time.
+    Verify {
+        /// The log's directory
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// A line's number and hash, as it was printed once
+        #[arg(long, value_name = "NUMBER:HASH")]
+        anchor: Option<Anchor>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! `martlet`: asks the agent of this node what it does, and makes authorities.
 //!
 //! Read in this order: the command line ([`args`]), how the agent is asked ([`agent`]), what is
-//! printed of its answers ([`show`]), and how an authority is made ([`authority`]).
+//! printed of its answers ([`show`]), and what an authority is asked for ([`authority`]).
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 use agent::{Agent, AgentError};
-use args::{Args, AuthorityCommand, Command};
+use args::{Args, Command};
 use paint::{Tone, paint};
 
 fn main() -> ExitCode {
@@ -41,9 +41,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<ExitCode> {
-    if let Command::Authority(AuthorityCommand::Init { directory, trust_domain }) = &args.command {
-        write(&authority::init(directory, trust_domain)?)?;
-        return Ok(ExitCode::SUCCESS);
+    if let Command::Authority(command) = &args.command {
+        let (said, code) = authority::run(command)?;
+        write(&said)?;
+        return Ok(code);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -63,6 +63,10 @@ fn what_is_not_known_is_refused() {
         &["martlet", "status", "--watch"],
         &["martlet", "authority", "init", "/a"],
         &["martlet", "authority", "init", "/a", "--trust-domain", "Prod"],
+        &["martlet", "authority", "init", "/a", "--trust-domain", "a.org", "--root-key", "/k"],
+        &["martlet", "authority", "csr"],
+        &["martlet", "authority", "install", "/a"],
+        &["martlet", "authority", "log", "verify", "/a", "--anchor", "7:short"],
     ] {
         assert!(Args::try_parse_from(line).is_err(), "{line:?}");
     }

@@ -121,3 +121,94 @@ fn a_trust_domain_that_is_none_is_a_wrong_command_line() {
     }
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }
+
+/// An offline root in one directory, an authority without its key in another.
+fn with_offline_root() -> (TempDir, std::path::PathBuf, std::path::PathBuf) {
+    let place = TempDir::new().unwrap();
+    let (vault, online) = (place.path().join("vault"), place.path().join("online"));
+    init(&vault, "demo.example");
+    let root = vault.join("root.crt");
+    let made =
+        martlet(&["init", at(&online), "--trust-domain", "demo.example", "--root", at(&root)]);
+    assert!(stdout(&made).contains("The root's key is kept elsewhere"), "{}", stderr(&made));
+    assert!(!online.join("root.key").exists() && !online.join("issuer.crt").exists());
+    (place, vault, online)
+}
+
+fn at(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn martlet(arguments: &[&str]) -> Output {
+    run(Path::new("/none"), &[&["authority"], arguments].concat())
+}
+
+#[track_caller]
+fn refused(arguments: &[&str], why: &str) {
+    let output = martlet(arguments);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert!(stderr(&output).contains(why), "{}", stderr(&output));
+}
+
+#[test]
+fn an_issuer_is_asked_for_signed_elsewhere_and_installed() {
+    let (place, vault, online) = with_offline_root();
+    let request = place.path().join("issuer.csr");
+    let ask = || {
+        let csr = martlet(&["csr", at(&online)]);
+        assert!(csr.status.success(), "{}", stderr(&csr));
+        fs::write(&request, stdout(&csr)).unwrap();
+        openssl(place.path(), &["req", "-in", "issuer.csr", "-verify", "-noout", "-pubkey"])
+    };
+    for _ in 0..2 {
+        assert_eq!(ask(), ask(), "asked again, it asks for the same key");
+        let signed = martlet(&["sign", at(&vault), at(&request)]);
+        assert!(signed.status.success(), "{}", stderr(&signed));
+        let certificate = place.path().join("issuer.crt");
+        fs::write(&certificate, stdout(&signed)).unwrap();
+        let installed = martlet(&["install", at(&online), at(&certificate)]);
+        assert!(stdout(&installed).contains("has a new issuer"), "{}", stderr(&installed));
+        openssl(&online, &["verify", "-x509_strict", "-CAfile", "root.crt", "issuer.crt"]);
+        // The same certificate is for no later request.
+        martlet(&["csr", at(&online)]);
+        refused(&["install", at(&online), at(&certificate)], "another key than the key file");
+    }
+    refused(&["install", at(&online), "/dev/null"], "cannot be read as PEM");
+    refused(&["sign", at(&online), at(&place.path().join("issuer.csr"))], "root.key");
+}
+
+#[test]
+fn a_log_is_verified_and_a_changed_line_named() {
+    use martlet_authority::log::{Event, Log};
+    let place = TempDir::new().unwrap();
+    let now = std::time::SystemTime::now();
+    let mut log = Log::open(place.path(), now).unwrap();
+    for count in 1..=3 {
+        let (node, reason) = ("one".parse().unwrap(), "other_node".to_owned());
+        let (workload, identity, detail) = (None, None, String::new());
+        let event = Event::Refused { node, workload, identity, reason, detail, count };
+        log.append(&[event], now).unwrap();
+    }
+    let head = log.head().to_string();
+    drop(log);
+    let whole = martlet(&["log", "verify", at(place.path())]);
+    assert!(whole.status.success());
+    let said = stdout(&whole);
+    for text in ["lines     1 to 3", "refused   6", &head, "known only with an anchor"] {
+        assert!(said.contains(text), "{text} is not in:\n{said}");
+    }
+    let anchored = martlet(&["log", "verify", at(place.path()), "--anchor", &head]);
+    assert!(stdout(&anchored).contains("up to line 3 for certain"));
+    let file = place.path().join("issuance-00000000000000000001.log");
+    let text = fs::read_to_string(&file).unwrap();
+    let cut: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();
+    fs::write(&file, cut).unwrap();
+    assert!(martlet(&["log", "verify", at(place.path())]).status.success());
+    let found = martlet(&["log", "verify", at(place.path()), "--anchor", &head]);
+    assert_eq!(found.status.code(), Some(1));
+    assert!(stdout(&found).contains("line 3 was anchored, and the log ends with 2"));
+    fs::write(&file, text.replacen("one", "two", 1)).unwrap();
+    let found = martlet(&["log", "verify", at(place.path())]);
+    assert_eq!(found.status.code(), Some(1));
+    assert!(stdout(&found).contains(".log:1: was changed"), "{}", stdout(&found));
+}
