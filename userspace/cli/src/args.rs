@@ -54,6 +54,9 @@ pub enum Command {
     },
     /// The certificates of this node's workloads and of their authorities
     Certificates {
+        /// Only this workload's, with all that its chain says
+        #[arg(value_name = "NAMESPACE/NAME")]
+        workload: Option<String>,
         #[command(flatten)]
         answer: Answer,
     },

@@ -14,10 +14,10 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use martlet_model::{
     coverage::Coverage,
-    report::{CheckReport, Connections},
+    report::{Certificates, CheckReport, Connections},
 };
 use serde::de::DeserializeOwned;
 
@@ -37,8 +37,8 @@ pub async fn show(agent: &Agent, command: Command) -> Result<ExitCode> {
             page(agent, "/connections", answer.output, connections::page).await?;
         }
         Command::Connections { watch: true, answer } => watch(agent, answer.output).await?,
-        Command::Certificates { answer } => {
-            page(agent, "/certificates", answer.output, certificates::page).await?;
+        Command::Certificates { workload, answer } => {
+            return certificates(agent, workload.as_deref(), answer.output).await;
         }
         Command::Coverage { filter, fail_on, answer } => {
             return coverage(agent, &filter, &fail_on, answer.output).await;
@@ -94,6 +94,25 @@ async fn watch(agent: &Agent, output: Output) -> Result<()> {
         write(&format!("{before}{text}{after}"))?;
         tokio::time::sleep(limits::WATCH).await;
     }
+}
+
+/// A workload without a certificate is a failure only if it was asked for.
+async fn certificates(agent: &Agent, workload: Option<&str>, output: Output) -> Result<ExitCode> {
+    let Some(workload) = workload else {
+        page(agent, "/certificates", output, certificates::page).await?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let answer = agent.ask("/certificates").await?;
+    let report: Certificates = agent.read(&answer).await?;
+    let leaf = report.leaves.iter().find(|leaf| leaf.workload.to_string() == workload);
+    let leaf = leaf.with_context(|| {
+        format!("this node has no workload {workload} with a certificate; see `martlet workloads`")
+    })?;
+    match output {
+        Output::Json => write(&as_json(&serde_json::to_vec(leaf)?))?,
+        Output::Table => write(&certificates::chain(leaf, &report.roots, SystemTime::now()))?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn coverage(

@@ -7,6 +7,7 @@ use martlet_model::{
     SpiffeId,
     report::{CertificateReport, Certificates, LeafReport},
 };
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     human::{self, Names},
@@ -26,6 +27,43 @@ pub fn page(report: &Certificates, now: SystemTime) -> String {
     let parts = [leaves, warnings, authorities(report, now)];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join("\n") + &names.legend()
+}
+
+/// One workload's chain, from its own certificate up to the root that it leads to.
+pub fn chain(leaf: &LeafReport, roots: &[CertificateReport], now: SystemTime) -> String {
+    let last = leaf.chain.last();
+    let mut named = roots.iter().filter(|root| last.is_some_and(|l| l.issuer == root.subject));
+    // A name does not tell which of several it is.
+    let root = named.next().filter(|_| named.next().is_none());
+    let kinds = ["leaf", "issuer"].into_iter().chain(std::iter::repeat("issuer"));
+    let chain = kinds.zip(&leaf.chain).chain(root.map(|root| ("root", root)));
+    let parts: Vec<_> =
+        chain.map(|(kind, certificate)| described(kind, certificate, now)).collect();
+    let renewal = format!("renewed {}\n", human::relative(leaf.renews_at, now));
+    let warning = warning(leaf).unwrap_or_default();
+    format!("{}\n{renewal}{warning}", parts.join("\n"))
+}
+
+fn described(kind: &str, certificate: &CertificateReport, now: SystemTime) -> String {
+    let period = |seconds| {
+        let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let text = at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
+        format!("{text} ({})", human::relative(seconds, now))
+    };
+    let mut lines = vec![
+        ("subject", certificate.subject.clone()),
+        ("issued by", certificate.issuer.clone()),
+        ("serial", certificate.serial.clone()),
+        ("valid from", period(certificate.not_before)),
+        ("valid until", period(certificate.not_after)),
+        ("SHA-256", certificate.fingerprint.clone()),
+    ];
+    for uri in certificate.uris.iter().rev() {
+        lines.insert(1, ("identity", uri.clone()));
+    }
+    let lines: String =
+        lines.iter().map(|(name, value)| format!("  {name:<13}{value}\n")).collect();
+    format!("{kind}\n{lines}")
 }
 
 fn leaves(leaves: &[LeafReport], names: &Names, now: SystemTime) -> String {

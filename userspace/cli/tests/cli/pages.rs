@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use martlet_model::report::Status;
+use martlet_model::report::{LeafReport, Status};
 
 use crate::{
     fake::{FakeAgent, Fixed},
@@ -99,6 +99,35 @@ fn coverage_fails_on_what_it_was_told_to_fail_on() {
 #[test]
 fn certificates_with_time_left_renewal_and_fingerprints() {
     page(reports(), "certificates", "certificates");
+}
+
+#[test]
+fn one_workloads_certificates_are_shown_with_all_that_they_say() {
+    let agent = FakeAgent::start(reports());
+    let output = run(&agent.socket(), &["certificates", "shop/web-0"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = stdout(&output);
+    for said in [
+        "leaf\n  subject      CN=shop/web-0\n  identity     spiffe://demo.example/ns/shop/sa/web\n",
+        "\nissuer\n  subject      CN=demo.example issuer\n",
+        "  serial       01\n",
+        "(in 10d)\n",
+        "\nrenewed in 4d\n",
+    ] {
+        assert!(page.contains(said), "{said:?} is not in:\n{page}");
+    }
+    assert!(!page.contains("cart"), "{page}");
+    let json = run(&agent.socket(), &["certificates", "shop/cart-0", "--output", "json"]);
+    let leaf: LeafReport = serde_json::from_str(stdout(&json)).unwrap();
+    assert_eq!(leaf.workload.to_string(), "shop/cart-0");
+}
+
+#[test]
+fn certificates_of_a_workload_that_is_not_here_are_an_error() {
+    let agent = FakeAgent::start(reports());
+    let output = run(&agent.socket(), &["certificates", "shop/nobody"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("this node has no workload shop/nobody"));
 }
 
 #[test]
