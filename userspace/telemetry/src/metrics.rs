@@ -27,8 +27,8 @@ use prometheus_client::{
 };
 
 use labels::{
-    BuildLabels, ByCause, ByCloser, ByColumn, ByController, ByDirection, ByHook, ByLane, ByOutcome,
-    ByRepair, ByReporter, BySide, ByTraffic, ByVerdict, ByWorkload, own_identity,
+    BuildLabels, ByCause, ByCloser, ByColumn, ByDirection, ByHook, ByLane, ByOutcome, ByRepair,
+    ByReporter, BySide, ByTraffic, ByVerdict, ByWorkload, own_identity,
 };
 
 /// Hook and verdict by which the kernel counts plaintext that a permissive workload lets in.
@@ -87,7 +87,7 @@ pub struct Metrics {
     durations: Family<ByReporter, Histogram, fn() -> Histogram>,
     plaintext: Family<ByDirection, Counter>,
     fails_open: Gauge,
-    controller: Family<ByController, Gauge>,
+    controller_lost: Gauge,
     failed_open: Family<ByDirection, Counter>,
     handshakes: Family<BySide, Counter>,
     handshake_failures: Counter,
@@ -128,7 +128,7 @@ impl Metrics {
             durations: Family::new_with_constructor(connection_buckets),
             plaintext: Family::default(),
             fails_open: Gauge::default(),
-            controller: Family::default(),
+            controller_lost: Gauge::default(),
             failed_open: Family::default(),
             handshakes: Family::default(),
             handshake_failures: Counter::default(),
@@ -196,9 +196,9 @@ impl Metrics {
             self.fails_open.clone(),
         );
         r.register(
-            "controller_connected",
-            "Whether the agent is connected to its controller: 1 or 0; absent where the agent has an authority of its own",
-            self.controller.clone(),
+            "controller_lost_timestamp_seconds",
+            "Since when the agent has been without its controller, in Unix time; 0 while it is connected, and where it has an authority of its own",
+            self.controller_lost.clone(),
         );
         r.register(
             "failed_open_connections",
@@ -366,10 +366,9 @@ impl Metrics {
     fn take_status(&self, status: &Status) {
         self.ready.set(status.ready.into());
         self.fails_open.set(status.fails_open.into());
-        if let Some(controller) = &status.controller {
-            let labels = ByController { address: controller.address.clone() };
-            self.controller.get_or_create(&labels).set(controller.away.is_none().into());
-        }
+        let lost = status.controller.as_ref().filter(|controller| controller.away.is_some());
+        let lost = lost.map_or(0, |controller| i64::try_from(controller.since).unwrap_or(i64::MAX));
+        self.controller_lost.set(lost);
         self.workloads.set(gauge(status.workloads));
         self.live.set(gauge(status.connections));
         self.idle_lanes.set(gauge(status.idle_lanes));

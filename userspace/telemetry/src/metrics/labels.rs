@@ -1,5 +1,5 @@
-//! The label sets of the metrics. Every value is a closed enum's, a name of ours, what the node file
-//! says, or an identity of one of this node's workloads.
+//! The label sets of the metrics. Every value is a closed enum's, a name of ours, or an identity
+//! of one of this node's workloads.
 
 use martlet_model::{AccessRecord, Reporter, report::RepairKind};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -30,7 +30,6 @@ label_sets! {
     ByCause { cause: &'static str }
     ByColumn { column: &'static str }
     ByHook { hook: String }
-    ByController { address: String }
     ByVerdict { hook: String, verdict: String }
     ByWorkload { workload: String }
     ByRepair { kind: &'static str, result: &'static str }

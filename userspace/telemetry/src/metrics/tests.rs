@@ -41,6 +41,7 @@ fn the_names_are_these() {
         "martlet_received_bytes_total",
         "martlet_plaintext_connections_total",
         "martlet_fails_open",
+        "martlet_controller_lost_timestamp_seconds",
         "martlet_failed_open_connections_total",
         "martlet_handshakes_total",
         "martlet_handshake_failures_total",
@@ -117,13 +118,13 @@ fn plaintext_is_counted_in_both_directions() {
 }
 
 #[test]
-fn a_controller_is_connected_or_not_and_nothing_is_said_of_one_that_is_not_there() {
+fn a_controller_is_lost_only_while_it_is_away() {
     let metrics = Metrics::default();
-    assert!(!scrape(&metrics).contains("martlet_controller_connected"));
+    shows(&scrape(&metrics), "martlet_controller_lost_timestamp_seconds 0");
     let report = ControllerReport {
         address: "controller.example.org:15012".to_owned(),
-        away: None,
-        since: 0,
+        away: Some("connection refused".to_owned()),
+        since: 1_700_000_000,
         version: Some(7),
         refused: None,
         certificate_expires: None,
@@ -132,15 +133,10 @@ fn a_controller_is_connected_or_not_and_nothing_is_said_of_one_that_is_not_there
         let status = Status { controller: Some(report), ..status() };
         metrics.scrape(&status, &certificates(), &Totals::default()).unwrap()
     };
-    shows(
-        &page(report.clone()),
-        "martlet_controller_connected{address=\"controller.example.org:15012\"} 1",
-    );
-    let away = Some("connection refused".to_owned());
-    shows(
-        &page(ControllerReport { away, ..report }),
-        "martlet_controller_connected{address=\"controller.example.org:15012\"} 0",
-    );
+    let lost = "martlet_controller_lost_timestamp_seconds 1700000000";
+    shows(&page(report.clone()), lost);
+    let connected = page(ControllerReport { away: None, ..report });
+    shows(&connected, "martlet_controller_lost_timestamp_seconds 0");
 }
 
 #[test]
@@ -257,4 +253,19 @@ fn a_certificate_without_a_chain_has_no_expiry() {
     none.leaves[0].workload = workload("new-0");
     let page = Metrics::default().scrape(&status(), &none, &totals()).unwrap();
     assert!(!page.contains("new-0"), "{page}");
+}
+
+#[test]
+fn alerts_are_about_metrics_that_there_are() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/prometheus-rules.yaml");
+    let rules = std::fs::read_to_string(path).unwrap();
+    let names = page::names(&scrape(&busy()));
+    let expressions = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+    let is_in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let words = expressions.flat_map(|line| line.split(|c| !is_in_name(c)));
+    let used: Vec<_> = words.filter(|word| word.starts_with("martlet_")).collect();
+    assert!(used.len() >= 6, "{used:?}");
+    for name in used {
+        assert!(names.iter().any(|known| known == name), "there is no {name}");
+    }
 }
