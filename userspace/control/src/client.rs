@@ -1,14 +1,48 @@
 //! An agent's end: it follows its controller for ever, and asks for certificates.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `run` | connects for ever, with pauses in between; says how it stands |
+//! | `link` | one connection |
+//! | `follow` | what is said over it, in both directions |
+//! | `member` | the node's own certificate: joining, renewing |
+//! | `issue` | certificates for workloads |
+//! | `state` | what is kept on the disk |
 
-use martlet_identity::{Chain, Csr};
-use martlet_model::{Label, TrustDomain, WorkloadName};
+mod follow;
+mod issue;
+mod link;
+mod member;
+mod pauses;
+mod run;
+mod state;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use martlet_identity::{Chain, Csr, IdentityError, NodeKey};
+use martlet_model::{Label, Trust, TrustDomain, WorkloadName};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tracing::warn;
 
-use crate::{Acknowledgement, Declared, Usage};
+use crate::{
+    Acknowledgement, Declared, Usage,
+    message::bundle_digest,
+    table::{Received, Receiving},
+};
+use member::Member;
+use run::{Told, chain_of, keep_snapshots};
+use state::{Membership, State};
+
+pub use link::{LinkError, TokenFileError};
+pub use state::StateError;
 
 /// Where the controller is, and what the client needs to be believed there.
 #[derive(Debug, Clone)]
@@ -64,35 +98,83 @@ pub struct Client {
 
 struct Inner {
     settings: ClientSettings,
+    state: State,
     declared: watch::Sender<Option<Arc<Declared>>>,
     link: watch::Sender<Link>,
     usage: watch::Sender<Usage>,
     acknowledged: watch::Sender<Option<Acknowledgement>>,
+    channel: watch::Sender<Option<Channel>>,
+    /// What is to be kept on the disk.
+    told: watch::Sender<Option<Arc<Told>>>,
+    /// The roots that were there before anything was declared.
+    first_trust: Mutex<Arc<Trust>>,
+    start: Mutex<Option<Start>>,
+}
+
+/// What [`Client::run`] begins with.
+struct Start {
+    receiving: Receiving,
+    member: Option<Member>,
+    /// Of a node that has not joined yet, or not to the end.
+    key: NodeKey,
+}
+
+/// Why there is no client.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the node's certificate in the state directory; move node.pb away, and join anew")]
+    Member(#[source] Box<LinkError>),
+    #[error("making a key for the node")]
+    Key(#[source] IdentityError),
 }
 
 impl Client {
     /// Reads what is kept in the state directory; what was declared last is there at once.
     pub fn open(settings: ClientSettings) -> Result<Self, ClientError> {
+        let (domain, node) = (settings.trust_domain.clone(), settings.node.clone());
+        let state = State::open(&settings.state, domain.as_str(), node.as_str())?;
+        let (receiving, declared) = remembered(&state, Receiving::new(domain, node));
+        let (mut trust, mut member, mut key) = (Trust::default(), None, None);
+        if let Some(Membership { key: kept, chain, trust: kept_trust }) = state.membership()? {
+            trust = kept_trust;
+            let latest = declared.as_ref().map_or(&trust, |declared| &declared.trust);
+            if let Some(chain) = chain {
+                let made = Member::new(&settings, kept.clone(), chain, latest);
+                member = Some(made.map_err(|error| ClientError::Member(Box::new(error)))?);
+            }
+            key = Some(kept);
+        }
+        let key = key.map_or_else(NodeKey::generate, Ok).map_err(ClientError::Key)?;
         let link = Link {
             connected: Err("there was no attempt yet".to_owned()),
             since: SystemTime::now(),
             refused: None,
-            certificate_expires: None,
+            certificate_expires: member.as_ref().and_then(Member::expires),
         };
         let inner = Inner {
             settings,
-            declared: watch::Sender::new(None),
+            state,
+            declared: watch::Sender::new(declared.map(Arc::new)),
             link: watch::Sender::new(link),
             usage: watch::Sender::default(),
             acknowledged: watch::Sender::new(None),
+            channel: watch::Sender::new(None),
+            told: watch::Sender::new(None),
+            first_trust: Mutex::new(Arc::new(trust)),
+            start: Mutex::new(Some(Start { receiving, member, key })),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Joins if the node has no certificate, and follows the controller until `shutdown`, connecting
-    /// again for ever.
+    /// again for ever. Of all clones, one runs.
     pub async fn run(self, shutdown: CancellationToken) {
-        shutdown.cancelled().await;
+        let inner = &*self.inner;
+        let start = inner.start.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(start) = start else { return };
+        tokio::join!(keep_snapshots(inner, &shutdown), inner.keep_connected(start, &shutdown));
     }
 
     /// The latest of what was declared; `None` until there is anything.
@@ -104,11 +186,10 @@ impl Client {
         self.inner.link.subscribe()
     }
 
-    /// Asks for certificates, and waits for all answers, at most half a minute; in the order of
-    /// `asks`.
+    /// Asks for certificates, and waits for all answers, at most half a minute, and ten seconds for a
+    /// connection; in the order of `asks`.
     pub async fn issue(&self, asks: Vec<Ask>) -> Vec<Result<Chain, IssueError>> {
-        let unreachable = || IssueError::Unreachable("there is no connection".to_owned());
-        asks.iter().map(|_| Err(unreachable())).collect()
+        issue::issue(&self.inner, asks).await
     }
 
     /// What the agent has in use now. It is told at once if it differs, and every 10 s anyway.
@@ -122,7 +203,11 @@ impl Client {
 
     /// The agent has put a version into effect, or could not.
     pub fn acknowledge(&self, version: u64, trust_version: u64, error: Option<String>) {
-        let bundle = String::new();
+        let trust = self.inner.trust();
+        let bundle = match trust.version == trust_version {
+            true => bundle_digest(&trust),
+            false => String::new(),
+        };
         let said = Acknowledgement { version, trust_version, bundle, error };
         self.inner.acknowledged.send_replace(Some(said));
     }
@@ -132,13 +217,40 @@ impl Client {
     }
 }
 
-/// Why there is no client.
-#[derive(Debug, Error)]
-pub enum ClientError {
-    #[error("the state directory {path} cannot be used")]
-    State {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
+/// What is kept on the disk, if it can be used: without it, everything is told again.
+fn remembered(state: &State, mut receiving: Receiving) -> (Receiving, Option<Declared>) {
+    let messages = match state.snapshot() {
+        Ok(messages) => messages.unwrap_or_default(),
+        Err(error) => {
+            warn!(error = chain_of(&error), "what was declared before is not used");
+            return (receiving, None);
+        }
+    };
+    let mut declared = None;
+    for message in messages {
+        match receiving.receive(message) {
+            Ok(Received::Whole(whole)) => declared = Some(*whole),
+            Ok(Received::Nothing) => {}
+            Err(refused) => {
+                warn!(reason = %refused, "what was declared before is not used");
+                let (domain, node) = receiving.into_names();
+                return (Receiving::new(domain, node), None);
+            }
+        }
+    }
+    (receiving, declared)
+}
+
+/// Makes a host a node without any controller.
+#[cfg(test)]
+pub fn keep_membership(
+    directory: &std::path::Path,
+    domain: &TrustDomain,
+    node: &Label,
+    key: NodeKey,
+    chain: Chain,
+    trust: Trust,
+) {
+    let state = State::open(directory, domain.as_str(), node.as_str()).unwrap();
+    state.keep_membership(&Membership { key, chain: Some(chain), trust }).unwrap();
 }

@@ -1,18 +1,37 @@
 //! What controllers and agents say to each other, by gRPC over streams that are secured by
 //! `martlet_identity`.
 //!
-//! Read in this order: what is declared ([`Declared`]), and an agent's end ([`Client`]).
+//! Read in this order: what is declared ([`Declared`]), a controller's end ([`Server`]), an agent's
+//! end ([`Client`]), and the token by which a node joins ([`JoinToken`]).
 
 #![forbid(unsafe_code)]
 
 mod client;
 mod declared;
 pub mod limits;
+mod message;
+mod server;
+mod table;
+#[cfg(test)]
+mod tests;
+mod token;
 
-pub use client::{Ask, Client, ClientError, ClientSettings, IssueError, Link};
+pub use client::{
+    Ask, Client, ClientError, ClientSettings, IssueError, Link, LinkError, StateError,
+    TokenFileError,
+};
 pub use declared::{Acknowledgement, Declaration, Declared, Usage};
+pub use message::{Malformed, bundle_digest};
+pub use server::{AgentState, Joined, Joining, NodeCaller, Office, Refusal, Server};
+pub use table::{Inconsistent, Refused};
+pub use token::{JoinToken, Secret, TokenError};
 
-#[allow(dead_code, reason = "a snapshot is not sent")]
 mod proto {
     tonic::include_proto!("martlet.control.v1alpha1");
 }
+
+/// For tests of what is not said to anybody outside of this crate.
+#[cfg(test)]
+use client::keep_membership as client_state;
+#[cfg(test)]
+use server::new_world as server_world;

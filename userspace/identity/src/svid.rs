@@ -65,6 +65,10 @@ impl Svid {
         &self.bearer
     }
 
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }

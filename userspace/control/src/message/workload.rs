@@ -1,0 +1,151 @@
+//! Workloads, services, and what a workload's own node knows beyond.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use martlet_model::{LocalWorkload, Mode, NetnsSource, Service, Udp, Workload, WorkloadName};
+
+use super::{Malformed, bounded, each, name_from, name_to, parsed, present};
+use crate::{limits, proto};
+
+/// A [`LocalWorkload`] that names its workload only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    pub name: WorkloadName,
+    pub netns: NetnsSource,
+    pub udp: Udp,
+    pub probes: Vec<u16>,
+}
+
+impl From<&LocalWorkload> for Local {
+    fn from(local: &LocalWorkload) -> Self {
+        let LocalWorkload { workload, netns, udp, probes } = local;
+        Self {
+            name: workload.name.clone(),
+            netns: netns.clone(),
+            udp: *udp,
+            probes: probes.clone(),
+        }
+    }
+}
+
+pub fn workload_to(workload: &Workload) -> proto::Workload {
+    let mode = match workload.mode {
+        Mode::Permissive => proto::Mode::Permissive,
+        Mode::Strict => proto::Mode::Strict,
+    };
+    proto::Workload {
+        name: Some(name_to(&workload.name)),
+        service_account: workload.service_account.to_string(),
+        identity: workload.identity.to_string(),
+        addresses: workload.addresses.iter().map(ToString::to_string).collect(),
+        node: workload.node.to_string(),
+        mode: mode.into(),
+    }
+}
+
+pub fn workload_from(workload: proto::Workload) -> Result<Workload, Malformed> {
+    let name = name_from(workload.name)?;
+    let within = |bad: Malformed| bad.within(&name);
+    let mode = match proto::Mode::try_from(workload.mode) {
+        Ok(proto::Mode::Permissive) => Mode::Permissive,
+        Ok(proto::Mode::Strict) => Mode::Strict,
+        Ok(proto::Mode::Unspecified) | Err(_) => {
+            return Err(within(Malformed::new("mode", "is unknown")));
+        }
+    };
+    let addresses =
+        each("addresses", workload.addresses, limits::ADDRESSES, |text| parsed("address", &text));
+    Ok(Workload {
+        service_account: parsed("service_account", &workload.service_account).map_err(within)?,
+        identity: parsed("identity", &workload.identity).map_err(within)?,
+        addresses: addresses.map_err(within)?,
+        node: parsed("node", &workload.node).map_err(within)?,
+        mode,
+        name,
+    })
+}
+
+pub fn service_to(service: &Service) -> proto::Service {
+    let name = WorkloadName { namespace: service.namespace.clone(), name: service.name.clone() };
+    proto::Service {
+        name: Some(name_to(&name)),
+        address: service.address.to_string(),
+        endpoints: service.endpoints.iter().map(ToString::to_string).collect(),
+    }
+}
+
+pub fn service_from(service: proto::Service) -> Result<Service, Malformed> {
+    let WorkloadName { namespace, name } = name_from(service.name)?;
+    let within = |bad: Malformed| bad.within(format_args!("{namespace}/{name}"));
+    let address: SocketAddr = parsed("address", &service.address).map_err(within)?;
+    let endpoints =
+        each("endpoints", service.endpoints, limits::ENDPOINTS, |text| parsed("endpoint", &text));
+    let endpoints = endpoints.map_err(within)?;
+    Ok(Service { namespace, name, address, endpoints })
+}
+
+/// `Err` if it cannot be said: a path that is not UTF-8.
+pub fn local_to(local: &Local) -> Result<proto::Local, Malformed> {
+    use proto::local::Netns;
+    let text = |path: &PathBuf| {
+        let text = path.to_str().map(str::to_owned);
+        text.ok_or_else(|| Malformed::new("netns", "the path is not UTF-8").within(&local.name))
+    };
+    let netns = match &local.netns {
+        NetnsSource::Path(path) => Netns::Path(text(path)?),
+        NetnsSource::Pid(pid) => Netns::Pid(*pid),
+        NetnsSource::Cgroup(path) => Netns::Cgroup(text(path)?),
+    };
+    let udp = match local.udp {
+        Udp::Pass => proto::Udp::Pass,
+        Udp::Refuse => proto::Udp::Refuse,
+    };
+    Ok(proto::Local {
+        name: Some(name_to(&local.name)),
+        netns: Some(netns),
+        udp: udp.into(),
+        probes: local.probes.iter().copied().map(u32::from).collect(),
+    })
+}
+
+pub fn local_from(local: proto::Local) -> Result<Local, Malformed> {
+    let name = name_from(local.name)?;
+    let within = |bad: Malformed| bad.within(&name);
+    let netns = present("netns", local.netns).and_then(netns_from).map_err(within)?;
+    let udp = match proto::Udp::try_from(local.udp) {
+        Ok(proto::Udp::Pass) => Udp::Pass,
+        Ok(proto::Udp::Refuse) => Udp::Refuse,
+        Ok(proto::Udp::Unspecified) | Err(_) => {
+            return Err(within(Malformed::new("udp", "is unknown")));
+        }
+    };
+    bounded("probes", &local.probes, limits::PROBES).map_err(within)?;
+    let port = |port: u32| u16::try_from(port).ok().filter(|port| *port != 0);
+    let probes: Option<Vec<u16>> = local.probes.into_iter().map(port).collect();
+    let probes = probes.ok_or_else(|| within(Malformed::new("probes", "one is no port")))?;
+    Ok(Local { name, netns, udp, probes })
+}
+
+fn netns_from(netns: proto::local::Netns) -> Result<NetnsSource, Malformed> {
+    use proto::local::Netns;
+    match netns {
+        Netns::Path(text) => path(text).map(NetnsSource::Path),
+        Netns::Cgroup(text) => path(text).map(NetnsSource::Cgroup),
+        Netns::Pid(pid) if pid == 0 || i32::try_from(pid).is_err() => {
+            Err(Malformed::new("netns.pid", "is no process number"))
+        }
+        Netns::Pid(pid) => Ok(NetnsSource::Pid(pid)),
+    }
+}
+
+/// As in the node file.
+fn path(text: String) -> Result<PathBuf, Malformed> {
+    let bad = |what| Err(Malformed::new("netns.path", what));
+    match text.as_str() {
+        text if text.len() > limits::PATH_BYTES => bad("is too long"),
+        text if !text.starts_with('/') => bad("is not absolute"),
+        text if text.contains('\0') => bad("has a zero byte"),
+        text if text.split('/').any(|part| part == "..") => bad("has `..`"),
+        _ => Ok(PathBuf::from(text)),
+    }
+}

@@ -1,0 +1,124 @@
+//! The four calls: who may make them, and their bounds.
+
+use std::{sync::Arc, time::SystemTime};
+
+use martlet_model::Label;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::info;
+
+use super::{
+    Joined, Joining, NodeCaller, Office, Refusal, Shared, accept::Caller, following, issuing,
+};
+use crate::{
+    Secret, limits,
+    message::{Malformed, chain_to, csr_from, parsed, trust_to},
+    proto::{
+        CertificateRequest, CertificateResponse, FromAgent, JoinRequest, JoinResponse,
+        RenewRequest, RenewResponse, ToAgent, control_server::Control,
+    },
+};
+
+pub struct Calls<O>(pub Arc<Shared<O>>);
+
+type Answers<T> = ReceiverStream<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl<O: Office> Control for Calls<O> {
+    type FollowStream = Answers<ToAgent>;
+    type IssueStream = Answers<CertificateResponse>;
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        if !self.0.joins.try_take() {
+            return Err(Status::resource_exhausted("too many want to join; try again later"));
+        }
+        let joining = joining(request.into_inner())?;
+        let node = joining.node.clone();
+        let Joined { chain, trust } = self.0.office.join(joining).await.map_err(refused)?;
+        info!(%node, "a node has joined");
+        let (chain, trust) = (Some(chain_to(chain)), Some(trust_to(&trust)));
+        Ok(Response::new(JoinResponse { chain, trust }))
+    }
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<FromAgent>>,
+    ) -> Result<Response<Answers<ToAgent>>, Status> {
+        let node = self.node(&request)?;
+        let (to_agent, told) = mpsc::channel(limits::QUEUE);
+        let shared = self.0.clone();
+        self.0.tasks.spawn(following::run(shared, node, request.into_inner(), to_agent));
+        Ok(Response::new(ReceiverStream::new(told)))
+    }
+
+    async fn issue(
+        &self,
+        request: Request<Streaming<CertificateRequest>>,
+    ) -> Result<Response<Answers<CertificateResponse>>, Status> {
+        let node = self.node(&request)?;
+        let desk = self.0.roster.desk(&node.node, SystemTime::now());
+        let Ok(place) = desk.streams.clone().try_acquire_owned() else {
+            return Err(Status::resource_exhausted("this node asks in too many streams already"));
+        };
+        let (to_agent, told) = mpsc::channel(limits::QUEUE);
+        let asked = request.into_inner();
+        let shared = self.0.clone();
+        self.0.tasks.spawn(async move {
+            issuing::run(&shared, &node, &desk, asked, to_agent).await;
+            drop(place);
+        });
+        Ok(Response::new(ReceiverStream::new(told)))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
+        let node = self.node(&request)?;
+        let desk = self.0.roster.desk(&node.node, SystemTime::now());
+        if !desk.pace.try_take() {
+            return Err(Status::resource_exhausted("this node asks too often; try again later"));
+        }
+        let csr = csr_from(request.into_inner().csr).map_err(malformed)?;
+        let chain = self.0.office.renew(&node, csr).await.map_err(refused)?;
+        Ok(Response::new(RenewResponse { chain: Some(chain_to(chain)) }))
+    }
+}
+
+impl<O: Office> Calls<O> {
+    /// The node that the client's certificate names, if it still is one.
+    fn node<T>(&self, request: &Request<T>) -> Result<NodeCaller, Status> {
+        match request.extensions().get::<Caller>() {
+            Some(Caller::Node(node)) => {
+                self.0.office.admit(node).map_err(refused)?;
+                Ok(node.clone())
+            }
+            Some(Caller::Nobody) | None => {
+                Err(Status::unauthenticated("this call needs the certificate of a node"))
+            }
+        }
+    }
+}
+
+fn joining(request: JoinRequest) -> Result<Joining, Status> {
+    let secret = Secret::from_bytes(request.secret)
+        .ok_or_else(|| Status::invalid_argument("secret: it is not of a join token"))?;
+    let node: Label = parsed("node", &request.node).map_err(malformed)?;
+    let csr = csr_from(request.csr).map_err(malformed)?;
+    Ok(Joining { secret, node, csr })
+}
+
+pub fn refused(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::NotYours(reason) | Refusal::Quarantined(reason) => {
+            Status::permission_denied(reason)
+        }
+        Refusal::BadRequest(reason) => Status::invalid_argument(reason),
+        Refusal::Unavailable(reason) => Status::unavailable(reason),
+    }
+}
+
+pub fn malformed(bad: Malformed) -> Status {
+    Status::invalid_argument(bad.to_string())
+}

@@ -1,0 +1,140 @@
+//! One agent that follows: it is told what it does not know, and listened to.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::{
+    sync::mpsc::Sender,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tonic::{Status, Streaming};
+use tracing::{info, warn};
+
+use super::{
+    NodeCaller, Office, Shared,
+    calls::{malformed, refused},
+    pace::Pace,
+    roster::Seat,
+};
+use crate::{
+    limits,
+    message::{acknowledgement_from, text, usage_from},
+    proto::{FromAgent, Hello, ToAgent, from_agent::Said},
+};
+
+type Told = Sender<Result<ToAgent, Status>>;
+
+/// Until the agent leaves, is silent or too slow, breaks a rule, or is no node any more.
+pub async fn run<O: Office>(
+    shared: Arc<Shared<O>>,
+    node: NodeCaller,
+    mut said: Streaming<FromAgent>,
+    told: Told,
+) {
+    let ended = match hello(&mut said).await {
+        Ok(hello) => follow(&shared, &node, hello, said, &told).await,
+        Err(status) => status,
+    };
+    // Whoever has left does not hear it.
+    let _ = told.try_send(Err(ended));
+}
+
+async fn hello(said: &mut Streaming<FromAgent>) -> Result<Hello, Status> {
+    let first = timeout(limits::ANSWER_TIMEOUT, said.message()).await;
+    match first.map_err(|_| Status::deadline_exceeded("nothing was said"))?? {
+        Some(FromAgent { said: Some(Said::Hello(hello)) }) => Ok(hello),
+        _ => Err(Status::invalid_argument("the first thing to say is hello")),
+    }
+}
+
+async fn follow<O: Office>(
+    shared: &Shared<O>,
+    node: &NodeCaller,
+    hello: Hello,
+    mut said: Streaming<FromAgent>,
+    told: &Told,
+) -> Status {
+    let agent_version = match text("agent_version", hello.agent_version) {
+        Ok(version) => version,
+        Err(bad) => return malformed(bad),
+    };
+    let seat = shared.roster.sit(&node.node, agent_version, SystemTime::now());
+    info!(node = %node.node, version = hello.version, "an agent follows");
+    shared.world.raise(hello.instance, hello.version);
+    let mut versions = shared.world.versions();
+    versions.mark_changed();
+    let (mut instance, mut known) = (hello.instance, hello.version);
+    let mut ticks = interval(limits::HEARTBEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let pace = Pace::new(limits::SAID_BURST, limits::SAID_PER_SECOND);
+    let mut silent_at = Instant::now() + limits::SILENCE;
+    let ended = loop {
+        let step = tokio::select! {
+            changed = versions.changed() => match changed {
+                Ok(()) => tell(shared, node, &seat, (&mut instance, &mut known), told).await,
+                Err(_) => Err(Status::unavailable("the controller is stopping")),
+            },
+            message = said.message() => {
+                silent_at = Instant::now() + limits::SILENCE;
+                match message {
+                    Ok(Some(message)) if pace.try_take() => listen(&seat, message),
+                    Ok(Some(_)) => Err(Status::resource_exhausted("the agent talks too much")),
+                    Ok(None) => Err(Status::ok("the agent has left")),
+                    Err(status) => Err(status),
+                }
+            }
+            _ = ticks.tick() => match shared.office.admit(node) {
+                Ok(()) => send(told, ToAgent::default()).await,
+                Err(refusal) => Err(refused(refusal)),
+            },
+            () = sleep_until(silent_at) => Err(Status::deadline_exceeded("the agent is silent")),
+            () = told.closed() => Err(Status::ok("the agent has left")),
+            () = seat.taken.cancelled() => Err(Status::aborted("another agent of this node follows, or it was removed")),
+            () = shared.shutdown.cancelled() => Err(Status::unavailable("the controller is stopping")),
+        };
+        if let Err(status) = step {
+            break status;
+        }
+    };
+    info!(node = %node.node, reason = ended.message(), "an agent follows no more");
+    ended
+}
+
+async fn tell<O: Office>(
+    shared: &Shared<O>,
+    node: &NodeCaller,
+    seat: &Seat<'_>,
+    (instance, known): (&mut u64, &mut u64),
+    told: &Told,
+) -> Result<(), Status> {
+    let news = shared.world.news(&node.node, *instance, *known);
+    // Everything that is declared was found to be sayable before.
+    let Some(news) = news.map_err(|bad| Status::internal(bad.to_string()))? else { return Ok(()) };
+    for message in news.messages {
+        send(told, message).await?;
+    }
+    (*instance, *known) = (shared.world.instance(), news.version);
+    seat.told(news.version);
+    Ok(())
+}
+
+async fn send(told: &Told, message: ToAgent) -> Result<(), Status> {
+    let sent = told.send_timeout(Ok(message), limits::SLOW_READER).await;
+    sent.map_err(|_| Status::deadline_exceeded("the agent does not read"))
+}
+
+fn listen(seat: &Seat<'_>, message: FromAgent) -> Result<(), Status> {
+    let now = SystemTime::now();
+    match message.said {
+        Some(Said::Usage(usage)) => seat.uses(usage_from(usage).map_err(malformed)?, now),
+        Some(Said::Acknowledgement(said)) => {
+            let said = acknowledgement_from(said).map_err(malformed)?;
+            if let Some(error) = &said.error {
+                warn!(version = said.version, error, "an agent did not take what it was told");
+            }
+            seat.acknowledged(said, now);
+        }
+        Some(Said::Hello(_)) => return Err(Status::invalid_argument("hello is said once")),
+        None => return Err(Status::invalid_argument("nothing that is known was said")),
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! What is declared, by name: a controller tells changes of it, and an agent applies them to its own.
+//!
+//! Values are shared, so that a copy of a table costs no more than its names.
+
+mod apply;
+mod delta;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use martlet_model::{
+    Directory, DirectoryError, Label, LocalWorkload, Part, Service, Trust, Workload, WorkloadName,
+};
+use martlet_policy::{Policy, PolicyError, PolicySet};
+use thiserror::Error;
+
+use crate::{
+    Declaration, Declared, limits,
+    message::{
+        Local, Malformed, PolicyName, local_from, local_to, policy_from, policy_to, service_from,
+        service_to, trust_from, trust_to, workload_from, workload_to,
+    },
+};
+
+pub use apply::{Received, Receiving, Refused};
+pub use delta::{Scope, messages};
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Table {
+    workloads: BTreeMap<WorkloadName, Arc<Workload>>,
+    /// A service has an entry for each address and port.
+    services: BTreeMap<SocketAddr, Arc<Service>>,
+    policies: BTreeMap<PolicyName, Arc<Policy>>,
+    /// A controller has those of all nodes, an agent those of its own.
+    locals: BTreeMap<WorkloadName, Arc<Local>>,
+    trust: Option<Arc<Trust>>,
+}
+
+/// The parts of what every agent works with.
+struct Checked {
+    directory: Arc<Directory>,
+    policies: Arc<PolicySet>,
+    trust: Arc<Trust>,
+}
+
+/// The names of what is there, is other, or is there no more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    workloads: BTreeSet<WorkloadName>,
+    services: BTreeSet<SocketAddr>,
+    policies: BTreeSet<PolicyName>,
+    /// With the nodes that it was on and is on.
+    locals: BTreeSet<(Label, WorkloadName)>,
+    trust: bool,
+}
+
+/// Why a table is not what a node can work with.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Inconsistent {
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Policies(#[from] PolicyError),
+    #[error("{0} is to run here, but there is no such workload")]
+    NoWorkload(WorkloadName),
+    #[error("{workload} is to run here, but belongs to node {node}")]
+    Elsewhere { workload: WorkloadName, node: Label },
+    #[error("{0} has an identity that belongs to a part of Martlet itself")]
+    Reserved(WorkloadName),
+    #[error("nothing is said about trust")]
+    NoTrust,
+    #[error("policy {0} is defined twice")]
+    PolicyTwice(PolicyName),
+    #[error("{0} is to run somewhere, twice")]
+    LocalTwice(WorkloadName),
+    #[error(transparent)]
+    Unsayable(#[from] Malformed),
+}
+
+impl Table {
+    /// All nodes'.
+    pub fn of(declaration: Declaration) -> Result<Self, Inconsistent> {
+        let Declaration { workloads, services, policies, local, trust } = declaration;
+        let mut table = Self { trust: Some(trust), ..Self::default() };
+        // What is there twice is found here, since a table has room for one.
+        Directory::new(workloads.iter().cloned(), services.iter().cloned())?;
+        table.workloads = workloads.into_iter().map(|one| (one.name.clone(), one)).collect();
+        table.services = services.into_iter().map(|one| (one.address, one)).collect();
+        for policy in policies {
+            let name = PolicyName::of(&policy);
+            if table.policies.insert(name.clone(), policy).is_some() {
+                return Err(Inconsistent::PolicyTwice(name));
+            }
+        }
+        for local in local {
+            let (name, local) = (local.workload.name.clone(), Local::from(&local));
+            if !table.workloads.contains_key(&name) {
+                return Err(Inconsistent::NoWorkload(name));
+            }
+            if table.locals.insert(name.clone(), Arc::new(local)).is_some() {
+                return Err(Inconsistent::LocalTwice(name));
+            }
+        }
+        table.check()?;
+        table.is_sayable()?;
+        Ok(table)
+    }
+
+    /// What an agent would not read is not said to any.
+    fn is_sayable(&self) -> Result<(), Malformed> {
+        for workload in self.workloads.values() {
+            workload_from(sized(workload_to(workload))?)?;
+        }
+        for service in self.services.values() {
+            service_from(sized(service_to(service))?)?;
+        }
+        for policy in self.policies.values() {
+            policy_from(sized(policy_to(policy))?)?;
+        }
+        for local in self.locals.values() {
+            local_from(local_to(local)?)?;
+        }
+        self.trust.as_ref().map_or(Ok(()), |trust| trust_from(trust_to(trust)).map(drop))
+    }
+
+    /// Everything that any node would find wrong, whatever its name.
+    fn check(&self) -> Result<Checked, Inconsistent> {
+        let directory =
+            Directory::new(self.workloads.values().cloned(), self.services.values().cloned())?;
+        let policies = self.policies.values().map(|policy| (**policy).clone()).collect();
+        let policies = PolicySet::new(policies)?;
+        if let Some(bad) = self.workloads.values().find(|one| Part::is_reserved(&one.identity)) {
+            return Err(Inconsistent::Reserved(bad.name.clone()));
+        }
+        let trust = self.trust.clone().ok_or(Inconsistent::NoTrust)?;
+        let (directory, policies) = (Arc::new(directory), Arc::new(policies));
+        Ok(Checked { directory, policies, trust })
+    }
+
+    /// What an agent of `node` works with.
+    pub fn declared(&self, node: &Label, version: u64) -> Result<Declared, Inconsistent> {
+        let Checked { directory, policies, trust } = self.check()?;
+        let local = self.locals.values().map(|local| {
+            let name = local.name.clone();
+            let workload = self.workloads.get(&name);
+            let workload = workload.ok_or_else(|| Inconsistent::NoWorkload(name.clone()))?;
+            if workload.node != *node {
+                let node = workload.node.clone();
+                return Err(Inconsistent::Elsewhere { workload: name, node });
+            }
+            let Local { netns, udp, probes, .. } = (**local).clone();
+            Ok(LocalWorkload { workload: workload.clone(), netns, udp, probes })
+        });
+        let local = local.collect::<Result<_, _>>()?;
+        Ok(Declared { version, directory, policies, local, trust })
+    }
+
+    pub fn trust(&self) -> Option<&Arc<Trust>> {
+        self.trust.as_ref()
+    }
+
+    /// From `self` to `new`.
+    pub fn changed(&self, new: &Self) -> Changed {
+        Changed {
+            workloads: differing(&self.workloads, &new.workloads),
+            services: differing(&self.services, &new.services),
+            policies: differing(&self.policies, &new.policies),
+            locals: self.changed_locals(new),
+            trust: self.trust != new.trust,
+        }
+    }
+
+    /// One that moves from a node to another is told to both.
+    fn changed_locals(&self, new: &Self) -> BTreeSet<(Label, WorkloadName)> {
+        let mut names = differing(&self.locals, &new.locals);
+        let moved = |name: &&WorkloadName| self.node_of(name) != new.node_of(name);
+        names.extend(self.locals.keys().filter(moved).cloned());
+        let nodes = |name: WorkloadName| {
+            let nodes = [self.node_of(&name), new.node_of(&name)];
+            nodes.into_iter().flatten().cloned().map(move |node| (node, name.clone()))
+        };
+        let nodes = |name| nodes(name).collect::<Vec<_>>();
+        names.into_iter().flat_map(nodes).collect()
+    }
+
+    fn node_of(&self, name: &WorkloadName) -> Option<&Label> {
+        self.workloads.get(name).map(|workload| &workload.node)
+    }
+}
+
+impl Changed {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.workloads.len() + self.services.len() + self.policies.len() + self.locals.len()
+    }
+
+    /// This, and then `later`.
+    pub fn add(&mut self, later: &Self) {
+        self.workloads.extend(later.workloads.iter().cloned());
+        self.services.extend(later.services.iter().copied());
+        self.policies.extend(later.policies.iter().cloned());
+        self.locals.extend(later.locals.iter().cloned());
+        self.trust |= later.trust;
+    }
+}
+
+fn sized<T: prost::Message>(item: T) -> Result<T, Malformed> {
+    match item.encoded_len() {
+        length if length <= limits::ITEM_BYTES => Ok(item),
+        length => Err(Malformed::new("an item", format_args!("has {length} bytes"))),
+    }
+}
+
+fn differing<K: Ord + Clone, V: PartialEq>(
+    old: &BTreeMap<K, Arc<V>>,
+    new: &BTreeMap<K, Arc<V>>,
+) -> BTreeSet<K> {
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    let other = new.iter().filter(|(key, value)| {
+        old.get(*key).is_none_or(|before| !Arc::ptr_eq(before, value) && before != *value)
+    });
+    gone.chain(other.map(|(key, _)| key)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! A server and clients over loopback, as controller and agents are.
+
+mod following;
+mod issuing;
+mod joining;
+mod strangers;
+mod world;
