@@ -34,9 +34,9 @@ pub const RULES: usize = 1_000;
 pub const RULE_ENTRIES: usize = 10_000;
 /// A rule's name goes into every refusal, and a refusal crosses the lane.
 pub const RULE_NAME_BYTES: usize = 64;
-pub const DOMAINS: usize = 1_000;
-/// During a rotation a domain has two.
-pub const ROOTS: usize = 16;
+pub const DOMAINS: usize = 2_000;
+/// During a rotation a domain has two; a foreign one may have some more.
+pub const ROOTS: usize = 64;
 pub const QUARANTINES: usize = 10_000;
 
 /// What a table may hold in all; each some four times the largest cluster that is supported.

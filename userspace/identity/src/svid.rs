@@ -65,10 +65,6 @@ impl Svid {
         &self.bearer
     }
 
-    pub fn chain(&self) -> &Chain {
-        &self.chain
-    }
-
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use martlet_identity::{Csr, SigningKey, Svid};
 use martlet_model::SpiffeId;
 
+use tokio_stream::wrappers::ReceiverStream;
+
 use super::{
     strangers::raw,
     world::{Agent, Controller, Host, domain, name},
@@ -116,7 +118,8 @@ async fn what_is_asked_too_fast_waits_and_streams_are_counted() {
     let mut client = raw(&controller, "one").await;
     let mut open = Vec::new();
     for _ in 0..limits::ISSUE_STREAMS {
-        open.push(client.issue(tokio_stream::pending()).await.unwrap());
+        let (asking, asks) = tokio::sync::mpsc::channel(1);
+        open.push((asking, client.issue(ReceiverStream::new(asks)).await.unwrap()));
     }
     let refused = client.issue(tokio_stream::pending()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
