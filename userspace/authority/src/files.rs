@@ -259,3 +259,45 @@ pub fn sync(directory: &Path) -> Result<(), AuthorityError> {
     let synced = cut::here().and_then(|()| open());
     synced.map_err(error(directory, "cannot be written"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::chown;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_user_is_refused() {
+        let place = TempDir::new().unwrap();
+        let own = place.path().join("own");
+        create(&own, 0o600, b"secret").unwrap();
+        assert_eq!(read_owned(&own, 0o077, "").unwrap().as_slice(), b"secret");
+        // Root can give a file away; for everybody else there are files of root's.
+        let other = match own_user().unwrap() {
+            0 => chown(&own, Some(12_345), None).map(|()| own).unwrap(),
+            _ => PathBuf::from("/etc/passwd"),
+        };
+        let refused = read_owned(&other, 0, "").unwrap_err().to_string();
+        assert!(refused.contains("belongs to another user"), "{refused}");
+    }
+
+    #[test]
+    fn who_reads_a_file_that_is_replaced_sees_the_old_or_the_new() {
+        for steps in 0.. {
+            let place = TempDir::new().unwrap();
+            let path = place.path().join("file");
+            replace(&path, 0o600, b"the old content").unwrap();
+            let died = cut::after(steps, || drop(replace(&path, 0o600, b"new")));
+            let found = fs::read(&path).unwrap();
+            assert!(found == b"the old content" || found == b"new", "{steps}: {found:?}");
+            replace(&path, 0o600, b"newer").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"newer");
+            if !died {
+                assert!(steps >= 6, "{steps}");
+                break;
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    fmt::Display,
     fs,
     sync::{
         Arc,
@@ -18,6 +19,7 @@ use martlet_authority::{
     log::{Event, Line, verify},
 };
 use martlet_identity::{Csr, describe};
+use martlet_lab::evidence;
 use martlet_model::{Label, Part, WorkloadName};
 use support::{World, ask, attested, csr, identity, label, office, openssl_csr, outcome, workload};
 use tempfile::TempDir;
@@ -72,6 +74,8 @@ async fn a_node_gets_certificates_for_what_runs_on_it_and_for_nothing_else() {
         }
     }
     assert_eq!(combinations, 20);
+    let test = "a_node_gets_certificates_for_what_runs_on_it_and_for_nothing_else";
+    evidence(test, &[("combinations", &combinations), ("wrong", &0)]).unwrap();
 }
 
 /// The other half of the combinations: what an attestor may answer, whoever asks.
@@ -111,6 +115,8 @@ async fn an_attestor_is_believed_only_as_far_as_its_answer_fits() {
     }
     let verdict = verify(office.directory.path(), None).unwrap();
     assert_eq!((verdict.issued, verdict.refused, verdict.problems.len()), (3, 17, 0));
+    let test = "an_attestor_is_believed_only_as_far_as_its_answer_fits";
+    evidence(test, &[("combinations", &20), ("wrong", &0)]).unwrap();
 }
 
 #[tokio::test]
@@ -230,7 +236,15 @@ async fn ten_thousand_moves_and_deletions_give_no_wrong_certificate() {
     }
     mover.await.unwrap();
     assert!(issued >= 500 && changed >= 100, "{issued} issued, {changed} changed meanwhile");
-    println!("{MOVES} moves, {asked} asked, {issued} issued, {changed} changed meanwhile, 0 wrong");
+    let test = "ten_thousand_moves_and_deletions_give_no_wrong_certificate";
+    let figures: [(&str, &dyn Display); 5] = [
+        ("moves", &MOVES),
+        ("asks", &asked),
+        ("issued", &issued),
+        ("refused for a change meanwhile", &changed),
+        ("wrong", &0),
+    ];
+    evidence(test, &figures).unwrap();
 }
 
 /// Where the workload is after so many moves.

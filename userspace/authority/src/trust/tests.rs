@@ -11,6 +11,7 @@ use crate::{Authority, LEAF_LIFETIME, LeafRequest, NewRoot, cut};
 
 mod changes;
 mod crashes;
+mod keys;
 
 const TICK: Duration = Duration::from_secs(10);
 
