@@ -19,7 +19,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 use crate::{
     Attested, Attestor, Authority, AuthorityError, BadRequest, Denied, LeafRequest,
     limits::{ATTESTATION, BATCH},
-    log::{Event, Log, LogError},
+    log::{Anchor, Event, Log, LogError},
     rate::{Rate, Taken},
     request,
 };
@@ -69,6 +69,17 @@ impl<A: Attestor> Registrar<A> {
 
     pub fn attestor(&self) -> &A {
         &self.attestor
+    }
+
+    /// Brings to the disk what was refused since the last certificate; to be called each second.
+    /// Gives the head of the log, to be kept elsewhere now and then.
+    pub async fn sync(&self) -> Result<Anchor, LogError> {
+        let log = self.log.clone();
+        let sync = move || {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.sync().map(|()| log.head())
+        };
+        spawn_blocking(sync).await.map_err(|_| LogError::Ended)?
     }
 
     /// Answers in the order of the asks. `node` is proven: it is that of the certificate by which

@@ -336,6 +336,9 @@ async fn every_decision_is_a_line_without_secrets() {
     assert_eq!(identity.as_ref().unwrap().as_str(), leaf.uris[0]);
     assert_eq!((serial, fingerprint), (&leaf.serial, &leaf.fingerprint));
     assert_eq!((*not_after, uid.as_deref()), (leaf.not_after, Some("u-1")));
+    let head = office.registrar.sync().await.unwrap();
+    assert_eq!(head.sequence, 4);
+    assert!(verify(office.directory.path(), Some(&head)).unwrap().is_whole());
     let Event::Refused { reason, .. } = &lines[3].event else { panic!("{:?}", lines[3]) };
     assert_eq!(reason, "unknown_workload");
     assert!(!text.contains("PRIVATE") && !text.contains("REQUEST"));

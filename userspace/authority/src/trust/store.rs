@@ -100,6 +100,7 @@ impl Store {
     pub fn tick(&mut self, nodes: &[Node], now: SystemTime) -> Result<bool, TrustError> {
         let before = (self.trust.version, self.authority.clone());
         self.know(nodes)?;
+        self.catch_up(nodes, now)?;
         self.renew(now)?;
         if self.document.rotation.is_some() && self.obstacles(nodes).is_empty() {
             self.advance(now)?;
@@ -293,6 +294,17 @@ impl Store {
         let mut document = self.document.clone();
         document.nodes.extend(nodes.iter().map(|node| node.name.clone()));
         self.commit(document)
+    }
+
+    /// Nodes that know a later version were told so before this state was put back from a copy; they
+    /// would not take an older one. No version of ours was ever greater than the time.
+    fn catch_up(&mut self, nodes: &[Node], now: SystemTime) -> Result<(), TrustError> {
+        let known = nodes.iter().map(|node| node.trust_version);
+        let latest = known.filter(|version| *version <= seconds(now)).max();
+        match latest.is_some_and(|latest| latest > self.document.version) {
+            true => self.change(now, |_| Ok(())),
+            false => Ok(()),
+        }
     }
 
     /// A node that is gone for good: nobody waits for it any more.

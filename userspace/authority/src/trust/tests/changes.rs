@@ -180,6 +180,28 @@ fn versions_never_go_back_also_with_an_old_copy_of_the_file() {
 }
 
 #[test]
+fn a_copy_that_was_put_back_goes_above_what_nodes_know_and_believes_no_version_of_the_future() {
+    let mut lab = Lab::new();
+    lab.tick();
+    let path = lab.directory.path().join("trust.json");
+    let copy = std::fs::read(&path).unwrap();
+    let now = lab.now;
+    lab.store().quarantine("cluster/b.org".parse().unwrap(), "", now).unwrap();
+    (0..3).for_each(|of| lab.sync(of));
+    let known = lab.store().trust().version;
+    lab.store = None;
+    std::fs::write(&path, copy).unwrap();
+    lab.restart();
+    assert!(lab.store().trust().version < known);
+    assert!(lab.tick());
+    let raised = lab.store().trust().version;
+    assert!(raised > known);
+    lab.nodes[0].said.trust_version = u64::MAX;
+    assert!(!lab.tick());
+    assert_eq!(lab.store().trust().version, raised);
+}
+
+#[test]
 fn a_state_that_cannot_be_read_is_not_begun_anew() {
     let (directory, store, now) = opened();
     drop(store);
