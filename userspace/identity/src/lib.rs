@@ -14,6 +14,7 @@ mod document;
 pub mod endpoint;
 mod error;
 mod expected;
+mod handed;
 mod handshake;
 mod kept;
 mod key;
@@ -29,6 +30,7 @@ pub use credentials::Credentials;
 pub use document::{BundleDocument, DocumentError};
 pub use error::{HandshakeError, IdentityError, PeerProblem};
 pub use expected::RootPin;
+pub use handed::HandedKey;
 pub use handshake::{
     Peer, Secured, originate, originate_at, refused_by_peer, terminate, terminate_at,
 };

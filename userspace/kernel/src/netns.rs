@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
@@ -32,6 +32,15 @@ impl Netns {
         let mut netns = Self { file: Arc::new(file), path: Arc::from(path), cookie: 0 };
         netns.cookie = netns.run(cookie).map_err(failed)?;
         Ok(netns)
+    }
+
+    /// Whether a Unix stream that was accepted here was opened from this namespace. The kernel makes
+    /// the accepted socket in the namespace of the connecting one, so nothing that the caller says
+    /// or becomes later counts, nor does its process's number:
+    /// `unix_stream_connect` in
+    /// <https://github.com/torvalds/linux/blob/v5.15/net/unix/af_unix.c>.
+    pub fn is_of_caller(&self, accepted: &impl AsRawFd) -> io::Result<bool> {
+        Ok(cookie_of(accepted)? == self.cookie)
     }
 
     pub fn of_pid(pid: u32) -> Result<Self, KernelError> {
@@ -189,11 +198,14 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
-/// The cookie of the namespace that this thread is in: `SO_NETNS_COOKIE`, Linux 5.14.
-#[allow(unsafe_code)]
+/// The cookie of the namespace that this thread is in.
 fn cookie() -> io::Result<u64> {
-    use std::os::fd::AsRawFd as _;
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None)?;
+    cookie_of(&socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None)?)
+}
+
+/// The cookie of the namespace that a socket was made in: `SO_NETNS_COOKIE`, Linux 5.14.
+#[allow(unsafe_code)]
+fn cookie_of(socket: &impl AsRawFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: getsockopt(2) writes at most `length` bytes to `cookie`, which has that size; the fd

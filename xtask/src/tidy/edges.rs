@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("authority", &["model", "identity"]),
     ("control", &["model", "policy", "identity"]),
     ("federation", &["model", "identity"]),
+    ("workload-api", &["model", "identity"]),
     ("telemetry", &["model"]),
     ("standalone", &["model", "policy"]),
     // The programs themselves only to build them.
@@ -66,8 +67,8 @@ const ALONE: &[(&str, &[&str])] = &[
     ("rustls-pki-types", &["identity", "authority"]),
     ("aws-lc-rs", &["identity", "authority", "tests-kernel"]),
     ("rcgen", &["identity", "authority"]),
-    ("tonic", &["control"]),
-    ("prost", &["control"]),
+    ("tonic", &["control", "workload-api"]),
+    ("prost", &["control", "workload-api"]),
     // `ebpf-shared` only says which of its types are plain memory.
     ("aya", &["kernel", "ebpf-shared"]),
     ("aya-build", &["kernel"]),

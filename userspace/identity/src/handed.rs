@@ -1,0 +1,29 @@
+//! A key that is made to be handed to its workload, which wants to speak TLS itself. The key of the
+//! workload's lanes is another one, and never leaves the agent.
+
+use aws_lc_rs::signature::EcdsaKeyPair;
+use zeroize::Zeroizing;
+
+use crate::{Csr, IdentityError, SigningKey};
+
+/// An ECDSA P-256 key for the Workload API.
+#[derive(Debug, Clone)]
+pub struct HandedKey(SigningKey);
+
+impl HandedKey {
+    pub fn generate() -> Result<Self, IdentityError> {
+        SigningKey::generate().map(Self)
+    }
+
+    /// Asks for a certificate for this key.
+    pub fn csr(&self) -> Result<Csr, IdentityError> {
+        self.0.csr()
+    }
+
+    /// PKCS #8 (RFC 5958), DER; overwritten when it is dropped.
+    pub fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
+        let pair: &EcdsaKeyPair = self.0.pair();
+        let document = pair.to_pkcs8v1().map_err(|_| IdentityError::Key)?;
+        Ok(Zeroizing::new(document.as_ref().to_vec()))
+    }
+}
