@@ -102,7 +102,7 @@ class Key:
         if kind == "rsa":
             return self.private.sign(message, padding.PKCS1v15(), digest())
         if kind == "ecdsa":
-            return self.private.sign(message, ec.ECDSA(digest()))
+            return self.private.sign(message, ec.ECDSA(digest(), deterministic_signing=True))
         return self.private.sign(message)
 
 

@@ -2,7 +2,8 @@
 
     python3 make.py
 
-Keys that exist are kept; signatures of ECDSA differ with each run. What is expected is written
+Keys that exist are kept, and signatures are deterministic: a run changes only what was changed.
+It needs `cryptography` 43 or later. What is expected is written
 beside each case, from RFC 5280 and the SPIFFE standards; it is not what an implementation said.
 """
 
@@ -294,6 +295,15 @@ one("names-unreadable", "alternative names that are no list",
     leaf(extension("2.5.29.17", b"\x04\x03abc", False)), UNREADABLE)
 one("other-identity", "a good identity that is not the expected one", leaf(WEB),
     caller=(UNEXPECTED, f"expected {CART}, met {WEB}"))
+
+for title, path in [("controller", "/martlet/controller"), ("node", "/martlet/node/one"), ("other", "/martlet/x")]:
+    name = "spiffe://prod.example" + path
+    one(f"reserved-{title}", "an identity of the control plane, which lanes do not believe", leaf(name),
+        (INVALID, name + " belongs to a part of Martlet itself, which is no workload"))
+for title, path in [("look-alike", "/martlets/controller"), ("without-slash", "/martlet")]:
+    name = "spiffe://prod.example" + path
+    one(f"not-reserved-{title}", "an identity that is not reserved", leaf(name),
+        caller=(UNEXPECTED, f"expected {CART}, met {name}"))
 
 # --- The path.
 

@@ -6,6 +6,7 @@
 use super::{Promise, Test};
 
 const CORPUS: &str = "userspace/identity/tests/corpus/main.rs";
+const JUDGED_ELSEWHERE: &str = "userspace/identity/tests/corpus/openssl.rs";
 const MUTATIONS: &str = "userspace/identity/tests/corpus/mutations.rs";
 const SPIFFE: &str = "userspace/model/tests/spiffe/main.rs";
 const AUTHORITY: &str = "userspace/authority/tests/authority.rs";
@@ -257,6 +258,7 @@ pub const PROMISES: &[Promise] = &[
                 "every_certificate_of_the_corpus_is_judged_as_the_manifest_says_by_both_sides",
             ),
             Test(CORPUS, "only_an_authority_is_taken_for_a_root"),
+            Test(JUDGED_ELSEWHERE, "no_chain_is_believed_that_openssl_refuses"),
             Test(MUTATIONS, "no_certificate_of_which_a_byte_is_changed_is_believed"),
             Test(SPIFFE, "what_the_grammar_makes_and_its_mutations_are_judged_as_by_the_oracle"),
             Test(REFUSALS, "wrong_callers_are_refused_before_an_application_byte"),

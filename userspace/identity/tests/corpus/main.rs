@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod mutations;
+mod openssl;
 mod plain;
 
 use std::{
