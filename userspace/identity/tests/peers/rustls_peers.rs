@@ -117,10 +117,15 @@ fn group(outcome: Called) -> String {
 }
 
 #[tokio::test]
-async fn the_post_quantum_exchange_is_chosen_where_the_caller_has_it() {
+async fn the_post_quantum_exchange_is_chosen_where_the_caller_prefers_it() {
     assert_eq!(group(calling(|_| {}, |_| {}).await), "X25519MLKEM768");
     let only = |provider: &mut CryptoProvider| provider.kx_groups = vec![kx_group::X25519MLKEM768];
     assert_eq!(group(calling(only, |_| {}).await), "X25519MLKEM768");
+    // Who prefers another group, and shows a share of that alone, gets it: agents never do.
+    let last = |provider: &mut CryptoProvider| {
+        provider.kx_groups = vec![kx_group::X25519, kx_group::X25519MLKEM768];
+    };
+    assert_eq!(group(calling(last, |_| {}).await), "X25519");
     let without = |provider: &mut CryptoProvider| {
         provider.kx_groups = vec![kx_group::SECP384R1, kx_group::SECP256R1, kx_group::X25519];
     };
