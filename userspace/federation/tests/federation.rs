@@ -7,7 +7,8 @@ use std::{net::SocketAddr, process::Command, sync::Arc, time::Duration};
 
 use hyper::body::Bytes;
 use martlet_federation::{
-    BundleServer, Endpoint, EndpointError, FetchError, Followed, Follower, Profile, ServedBy, fetch,
+    BundleServer, Endpoint, EndpointError, FetchError, Followed, Follower, Profile, ServedBy,
+    fetch, limits,
 };
 use martlet_identity::{
     BundleDocument, Chain, Credentials, SigningKey, Svid, TrustBundle,
@@ -21,7 +22,7 @@ use rcgen::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
 };
@@ -211,6 +212,28 @@ async fn curl_reads_our_endpoint_without_a_certificate_and_only_that() {
     }
     let old = curl("/bundle", &["--tls-max", "1.2"]).await.unwrap();
     assert!(!old.status.success());
+}
+
+#[tokio::test]
+async fn silent_callers_keep_nobody_else_out_and_are_bounded() {
+    let root = Root::new("b");
+    let served = document(&[&root], 1);
+    let published = Published::new(ServedBy::Identity(root.credentials(SERVER)), &served).await;
+    let endpoint = spiffe(published.address, "b.org", SERVER);
+    let mut silent = Vec::new();
+    for _ in 1..limits::CALLERS {
+        silent.push(TcpStream::connect(published.address).await.unwrap());
+    }
+    assert_eq!(fetch(&endpoint, trusting(&[("b.org", &root)])).await.unwrap(), served);
+    // With one more of them there is no place, until one of them leaves.
+    silent.push(TcpStream::connect(published.address).await.unwrap());
+    let mut waiting =
+        tokio::spawn(async move { fetch(&endpoint, trusting(&[("b.org", &root)])).await });
+    let second = Duration::from_secs(1);
+    assert!(tokio::time::timeout(second, &mut waiting).await.is_err(), "there was a place");
+    silent.clear();
+    let found = tokio::time::timeout(DEADLINE, waiting).await.expect("a place is free").unwrap();
+    assert_eq!(found.unwrap(), served);
 }
 
 /// An endpoint that proves itself and answers with these bytes.
