@@ -16,7 +16,7 @@ use crate::{
     AuthorityError,
     files::{self, Found},
     key::{Key, LocalKey},
-    limits::LEAF_LIFETIME,
+    limits::{ISSUER_LIFETIME, LEAF_LIFETIME},
     request,
     root::{Life, Root},
     settings::Settings,
@@ -235,11 +235,12 @@ impl Authority {
         if request.identity.trust_domain() != self.domain {
             return Err(AuthorityError::ForeignIdentity);
         }
-        let not_after = self.not_after(request.lifetime, now)?;
+        let not_after = self.not_after(request.lifetime.min(LEAF_LIFETIME), now)?;
         self.sign(csr, &template::leaf(request, now, not_after)?)
     }
 
-    /// Issues a certificate for a part of the control plane.
+    /// Issues a certificate for a part of the control plane. It may live as long as the issuer: a node
+    /// must be able to come back after an outage of some days.
     pub fn issue_part(
         &self,
         csr: &Csr,
@@ -252,13 +253,13 @@ impl Authority {
             Part::Controller => None,
             Part::Node(node) => Some(node),
         };
-        let not_after = self.not_after(lifetime, now)?;
+        let not_after = self.not_after(lifetime.min(ISSUER_LIFETIME), now)?;
         self.sign(csr, &template::part(&identity, node, now, not_after)?)
     }
 
     fn not_after(&self, lifetime: Duration, now: SystemTime) -> Result<SystemTime, AuthorityError> {
         match self.life.not_before <= now && now < self.life.not_after {
-            true => Ok((now + lifetime.min(LEAF_LIFETIME)).min(self.life.not_after)),
+            true => Ok((now + lifetime).min(self.life.not_after)),
             false => Err(AuthorityError::IssuerExpired),
         }
     }

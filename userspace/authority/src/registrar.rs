@@ -18,7 +18,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
     Attested, Attestor, Authority, AuthorityError, BadRequest, Denied, LeafRequest,
-    limits::{ATTESTATION, BATCH},
+    limits::{ATTESTATION, BATCH, ISSUER_LIFETIME},
     log::{Anchor, Event, Log, LogError},
     rate::{Rate, Taken},
     request,
@@ -135,8 +135,12 @@ impl<A: Attestor> Registrar<A> {
             Taken::Refused { .. } => Err(Refusal::TooMany),
             Taken::Granted { .. } => {
                 let identity = part.identity(authority.trust_domain());
+                let lifetime = match part {
+                    Part::Controller => self.lifetime,
+                    Part::Node(_) => ISSUER_LIFETIME,
+                };
                 let answer = request::read(csr).map_err(Refusal::Request).and_then(|_| {
-                    let made = authority.issue_part(csr, part, self.lifetime, now);
+                    let made = authority.issue_part(csr, part, lifetime, now);
                     made.map_err(|_| Refusal::CannotSign)
                 });
                 let attested = Attested { identity, node: node.clone(), uid: None };

@@ -1,12 +1,12 @@
 //! The command line. The page docs/cli.md is written from it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use martlet_authority::log::Anchor;
-use martlet_model::TrustDomain;
+use martlet_model::{Label, TrustDomain};
 
-/// Shows what the Martlet agent of this node does, and makes certificate authorities
+/// Shows what the Martlet agent of this node does, and looks after nodes, trust and authorities
 #[derive(Debug, Parser)]
 #[command(name = "martlet", version, after_help = EXIT_CODES)]
 pub struct Args {
@@ -21,6 +21,18 @@ pub struct Args {
         display_order = 100
     )]
     pub socket: PathBuf,
+
+    /// The controller's Unix socket, for `nodes`, `node` and `trust`
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "MARTLET_CONTROLLER_SOCKET",
+        default_value = "/run/martlet/controller.sock",
+        hide_env_values = true,
+        global = true,
+        display_order = 101
+    )]
+    pub controller_socket: PathBuf,
 
     #[command(subcommand)]
     pub command: Command,
@@ -84,9 +96,109 @@ pub enum Command {
         #[command(flatten)]
         answer: Answer,
     },
+    /// The nodes of a controller: whether they are connected, and what they have put into effect
+    Nodes {
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Lets a host become a node of a controller, or be one no more
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Whom the nodes of a controller trust, how that changes, and who is cut off
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Certificate authorities for nodes without a cluster
     #[command(subcommand)]
     Authority(AuthorityCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Makes a token by which the host of this name can join, once, and prints what it needs
+    Join {
+        /// The node's name, as in `node.name` of its node file
+        #[arg(value_name = "NAME")]
+        name: Label,
+        /// How long the token is good, such as 30m, 12h or 7d; an hour if nothing is said
+        #[arg(long, value_name = "TIME", value_parser = crate::trust::duration)]
+        valid: Option<Duration>,
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Ends what this node is told and certified, at once and until it joins anew
+    Remove {
+        /// As `martlet nodes` shows it
+        #[arg(value_name = "NAME")]
+        name: Label,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TrustCommand {
+    /// Roots, issuers, what each node has put into effect, federated domains, who is cut off
+    Status {
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Replaces the root, step by step: each waits until nobody needs the old state any more
+    Rotate {
+        /// Takes the next step of a rotation that is under way, whatever is in its way, and says what
+        /// that breaks; `martlet trust status` says it before
+        #[arg(long)]
+        force: bool,
+    },
+    /// Takes no further step of the rotation by itself
+    Pause,
+    /// Lets a paused rotation go on
+    Resume,
+    /// Takes the rotation back, as carefully as it went on
+    Back,
+    /// Prints our roots as a SPIFFE bundle document, for others to import
+    Export,
+    /// Believes the workloads of another trust domain, by its bundle document
+    Import {
+        /// The trust domain that the document is about
+        #[arg(value_name = "DOMAIN")]
+        domain: TrustDomain,
+        /// As `martlet trust export` prints it, or any other publisher of SPIFFE bundles
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// The other trust domains whose workloads are believed
+    List {
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Believes the workloads of another trust domain no more
+    Remove {
+        /// As `martlet trust list` shows it
+        #[arg(value_name = "DOMAIN")]
+        domain: TrustDomain,
+    },
+    /// Cuts somebody off: connections with them are refused, and those that live are ended
+    Quarantine {
+        #[command(flatten)]
+        whom: Whom,
+        /// Why, for whoever looks at it later
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Takes a quarantine back
+    Release {
+        #[command(flatten)]
+        whom: Whom,
+    },
+}
+
+/// Whom a quarantine is about.
+#[derive(Debug, clap::Args)]
+pub struct Whom {
+    #[arg(value_name = "KIND", value_parser = ["cluster", "node", "workload", "identity"])]
+    pub kind: String,
+    /// A trust domain, a node, NAMESPACE/NAME or a SPIFFE ID; nodes and workloads of another trust
+    /// domain with DOMAIN/ before them
+    #[arg(value_name = "NAME")]
+    pub name: String,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,19 +1,23 @@
-//! `martlet`: asks the agent of this node what it does, and makes authorities.
+//! `martlet`: asks the agent of this node what it does, a controller about nodes and trust, and makes
+//! authorities.
 //!
 //! Read in this order: the command line ([`args`]), how the agent is asked ([`agent`]), what is
-//! printed of its answers ([`show`]), and what an authority is asked for ([`authority`]).
+//! printed of its answers ([`show`]), how a controller is asked ([`controller`]) and about what
+//! ([`trust`]), and what an authority is asked for ([`authority`]).
 
 #![forbid(unsafe_code)]
 
 mod agent;
 mod args;
 mod authority;
+mod controller;
 mod human;
 mod json;
 mod limits;
 mod paint;
 mod show;
 mod table;
+mod trust;
 
 use std::{
     io::{self, Write},
@@ -25,6 +29,7 @@ use clap::Parser;
 
 use agent::{Agent, AgentError};
 use args::{Args, Command};
+use controller::{Controller, ControllerError};
 use paint::{Tone, paint};
 
 fn main() -> ExitCode {
@@ -50,7 +55,16 @@ fn run(args: Args) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(show::show(&Agent::at(args.socket), args.command))
+    let Args { socket, controller_socket, command } = args;
+    let controller = Controller::at(controller_socket);
+    runtime.block_on(async {
+        match command {
+            Command::Nodes { answer } => trust::nodes(&controller, answer.output).await,
+            Command::Node(command) => trust::node(&controller, command).await,
+            Command::Trust(command) => trust::trust(&controller, command).await,
+            command => show::show(&Agent::at(socket), command).await,
+        }
+    })
 }
 
 /// Writes to standard output: with colors on a terminal, without them elsewhere.
@@ -66,7 +80,9 @@ fn reader_has_left(error: &anyhow::Error) -> bool {
 
 fn tell(error: &anyhow::Error) -> String {
     let mut told = format!("{} {error:#}\n", paint("error:", Tone::Bad));
-    if let Some(hint) = error.downcast_ref::<AgentError>().and_then(AgentError::hint) {
+    let agent = error.downcast_ref::<AgentError>().and_then(AgentError::hint);
+    let controller = error.downcast_ref::<ControllerError>().and_then(ControllerError::hint);
+    if let Some(hint) = agent.or(controller) {
         told.push_str(&format!("{} {hint}\n", paint(" hint:", Tone::Faint)));
     }
     told

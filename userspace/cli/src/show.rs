@@ -48,8 +48,8 @@ pub async fn show(agent: &Agent, command: Command) -> Result<ExitCode> {
             page(agent, "/records", answer.output, records::page).await?;
         }
         Command::Records { follow: true, answer } => follow(agent, answer.output).await?,
-        // Needs no agent, and was done before one was looked for.
-        Command::Authority(_) => {}
+        // Need no agent, and were done before one was looked for.
+        Command::Authority(_) | Command::Nodes { .. } | Command::Node(_) | Command::Trust(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -68,7 +68,7 @@ async fn page<T: DeserializeOwned>(
 }
 
 /// As it came, for programs; indented for a person.
-fn as_json(answer: &[u8]) -> String {
+pub fn as_json(answer: &[u8]) -> String {
     let answer = String::from_utf8_lossy(answer);
     let answer = answer.trim_end();
     if io::stdout().is_terminal() { json::indent(answer) + "\n" } else { format!("{answer}\n") }

@@ -165,6 +165,11 @@ impl<O: Office> Server<O> {
         Ok(self.shared.world.declare(Table::of(declaration)?))
     }
 
+    /// The latest that was declared.
+    pub fn version(&self) -> u64 {
+        *self.shared.world.versions().borrow()
+    }
+
     pub fn office(&self) -> &O {
         &self.shared.office
     }

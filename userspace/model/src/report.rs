@@ -2,6 +2,7 @@
 //!
 //! Every answer is one JSON object; fields are only ever added.
 
+mod nodes;
 mod trust;
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,10 @@ use crate::{
     TrustDomain, WorkloadName,
 };
 
+pub use nodes::{
+    Advanced, CutOff, Export, Import, Invitation, Invite, NodeName, NodeReport, Nodes, Release,
+    Unfederate,
+};
 pub use trust::{
     ForeignReport, IssuerReport, KeyPlace, QuarantineReport, RootReport, RootRole, RotationReport,
     RotationStep, TrustNode, TrustReport,

@@ -1,6 +1,7 @@
 //! What must be true of a file beyond its shape. Every problem is noted and the rest is still
 //! looked at, so that one run shows all of them.
 
+mod controller;
 mod outside;
 mod policies;
 mod services;
@@ -21,6 +22,8 @@ use crate::{
     node_file::NodeFile,
     problem::{Fault, Problem},
 };
+
+pub(crate) use controller::{controller, directory};
 
 /// What was found so far.
 #[derive(Debug, Default)]

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod controller_file;
+mod directory_file;
 mod file;
 mod limits;
 mod mark;
@@ -14,6 +16,8 @@ mod node_file;
 mod problem;
 mod yaml;
 
+pub use controller_file::ControllerFile;
+pub use directory_file::DirectoryFile;
 pub use limits::MAX_FILE_BYTES;
 pub use mark::Mark;
 pub use node_file::{

@@ -24,6 +24,9 @@ pub(crate) const MAX_ALIAS_DEPTH: usize = 4;
 /// Probe ports of a workload: liveness, readiness and start of some containers.
 pub(crate) const MAX_PROBES: usize = 16;
 
+/// Addresses at which a controller listens: one of each network that has nodes.
+pub(crate) const MAX_LISTENERS: usize = 16;
+
 /// Problems that are listed; a person mends no more at once.
 pub(crate) const MAX_PROBLEMS: usize = 20;
 

@@ -112,14 +112,8 @@ pub enum AccessLog {
 
 /// `name` stands before each problem, as compilers do it.
 pub fn parse(text: &str, name: &str) -> Result<NodeFile, NodeFileError> {
-    let (problems, unlisted) = match yaml::read(text) {
-        Err(problem) => (vec![problem], 0),
-        Ok(file) => match check::file(&file) {
-            Ok(file) => return Ok(file),
-            Err(findings) => findings.into_list(),
-        },
-    };
-    Err(NodeFileError { name: name.to_owned(), problems, unlisted })
+    let file = yaml::read(text).map_err(|problem| NodeFileError::one(name, problem))?;
+    check::file(&file).map_err(|findings| NodeFileError::all(name, findings))
 }
 
 /// The file's JSON schema, for editors and for generators of node files.

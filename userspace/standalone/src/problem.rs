@@ -10,7 +10,7 @@ use martlet_model::{DirectoryError, Label, LabelError, SpiffeIdError, TrustDomai
 use martlet_policy::PolicyError;
 use thiserror::Error;
 
-use crate::{limits, mark::Mark};
+use crate::{check::Findings, limits, mark::Mark};
 
 /// Everything that is wrong with one file, in the file's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +128,18 @@ pub enum Fault {
         "{workload} is of the trust domain {domain}, so it can't run on this node; name its `node`"
     )]
     ForeignHere { workload: WorkloadName, domain: TrustDomain },
+    #[error("{workload} needs `node`: the name of the node that it runs on")]
+    NodeMissing { workload: WorkloadName },
+    #[error(
+        "{workload} needs `netns`, by which the agent of its node finds it: one of path, pid and \
+         cgroup"
+    )]
+    NetnsMissingThere { workload: WorkloadName },
+    #[error(
+        "{workload} is of the trust domain {domain}, so no node of this controller has its \
+         `netns`; leave it out"
+    )]
+    NetnsForeign { workload: WorkloadName, domain: TrustDomain },
     #[error("{address} is the address of workload {owner}; a service needs an address of its own")]
     ServiceOnWorkload { address: IpAddr, owner: WorkloadName },
     #[error("{endpoint} is not of the family of the service's address {address}")]
@@ -140,6 +152,13 @@ pub enum Fault {
         max = limits::MAX_RULE_NAME_BYTES
     )]
     RuleName(String),
+    #[error("{0:?} is not a lifetime from 10m to 24h")]
+    Lifetime(String),
+    #[error("{0:?} is not an address and port like 0.0.0.0:15012 or [::]:15012")]
+    Listen(String),
+    #[error("a controller listens at {max} addresses at most, and here are {0}", max = limits::MAX_LISTENERS)]
+    ManyListeners(usize),
+
     #[error(transparent)]
     Policies(#[from] PolicyError),
     #[error(transparent)]
@@ -147,6 +166,15 @@ pub enum Fault {
 }
 
 impl NodeFileError {
+    pub(crate) fn one(name: &str, problem: Problem) -> Self {
+        Self { name: name.to_owned(), problems: vec![problem], unlisted: 0 }
+    }
+
+    pub(crate) fn all(name: &str, findings: Findings) -> Self {
+        let (problems, unlisted) = findings.into_list();
+        Self { name: name.to_owned(), problems, unlisted }
+    }
+
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }

@@ -1,20 +1,20 @@
 //! From text to the file's shape: the limits that the YAML library keeps, and its errors in words
 //! that a person who edits the file understands.
 
+use serde::de::DeserializeOwned;
 use serde_saphyr::{
     DefaultMessageFormatter, DuplicateKeyPolicy, Error, MessageFormatter, Options, alias_limits,
     budget, options,
 };
 
 use crate::{
-    file::File,
     limits,
     mark::Mark,
     problem::{Fault, Problem},
 };
 
 /// The first problem of the text's form; what is wrong with the values is `check`'s.
-pub(crate) fn read(text: &str) -> Result<File, Problem> {
+pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
     if text.len() > limits::MAX_FILE_BYTES {
         return Err(Problem { mark: None, fault: Fault::TooLarge(text.len()) });
     }

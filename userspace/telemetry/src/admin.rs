@@ -14,6 +14,7 @@ mod serve;
 
 use std::sync::Arc;
 
+use axum::Router;
 use martlet_model::{
     coverage::Coverage,
     report::{Certificates, CheckReport, Connections, Status, Workloads},
@@ -48,7 +49,7 @@ impl Admin {
     pub async fn serve_tcp(self, listener: TcpListener, shutdown: CancellationToken) {
         let pages = pages::public(self);
         let lifetime = Some(limits::ADMIN_TCP_CONNECTION);
-        serve::serve(listener, pages, lifetime, shutdown).await;
+        serve::serve(listener, serve::for_reading(pages), lifetime, shutdown).await;
     }
 
     /// Serves the reports until `shutdown`, and removes the socket.
@@ -56,8 +57,21 @@ impl Admin {
         let pages = pages::private(self, shutdown.clone());
         let (listener, _removed_at_the_end) = socket.into_parts();
         // No lifetime: a person may follow the records for as long as they like.
-        serve::serve(listener, pages, None, shutdown).await;
+        serve::serve(listener, serve::for_reading(pages), None, shutdown).await;
     }
+}
+
+/// Serves the pages of another process of Martlet's, which may change something, to root alone; until
+/// `shutdown`, and removes the socket.
+pub async fn serve_pages_unix(socket: AdminSocket, pages: Router, shutdown: CancellationToken) {
+    let (listener, _removed_at_the_end) = socket.into_parts();
+    serve::serve(listener, pages, None, shutdown).await;
+}
+
+/// Serves the pages of another process of Martlet's to whoever connects: for reading only.
+pub async fn serve_pages_tcp(listener: TcpListener, pages: Router, shutdown: CancellationToken) {
+    let lifetime = Some(limits::ADMIN_TCP_CONNECTION);
+    serve::serve(listener, serve::for_reading(pages), lifetime, shutdown).await;
 }
 
 #[cfg(test)]

@@ -14,7 +14,10 @@ pub mod logs;
 mod metrics;
 mod records;
 
-pub use admin::{Admin, AdminError, AdminSocket, Reports, bind_socket, bind_tcp};
+pub use admin::{
+    Admin, AdminError, AdminSocket, Reports, bind_socket, bind_tcp, serve_pages_tcp,
+    serve_pages_unix,
+};
 pub use logs::Format;
 pub use metrics::{
     FAILED_OPEN_INBOUND, FAILED_OPEN_OUTBOUND, Metrics, Outcome, PLAINTEXT_LET_IN, RecordLoss,

@@ -36,6 +36,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "dataplane",
         ],
     ),
+    ("controller", &["model", "identity", "authority", "control", "telemetry", "standalone"]),
     ("cli", &["model", "authority"]),
     // The lab judges the product from outside, as a user would see it.
     ("lab", &[]),

@@ -7,7 +7,7 @@ use super::*;
 const HEAD: &str = "\
 # Command line
 
-`martlet` asks the agent of this node, over its Unix socket; `martlet authority` needs no agent.
+`martlet` asks the agent of this node, over its Unix socket; `martlet nodes`, `node` and `trust` ask a controller, and `martlet authority` needs neither.
 This page is written from the program's own help: `MARTLET_BLESS=1 cargo test -p martlet-cli`.
 
 Tables are for people: they may change, are colored on a terminal unless `NO_COLOR` is set, and are never cut off in a pipe.

@@ -45,7 +45,7 @@ pub(super) fn settings(node: &Node, found: &mut Findings) -> Option<Settings> {
     })
 }
 
-fn metrics(given: &At<String>, found: &mut Findings) -> Option<Option<SocketAddr>> {
+pub(super) fn metrics(given: &At<String>, found: &mut Findings) -> Option<Option<SocketAddr>> {
     match given.value.as_str() {
         OFF => Some(None),
         _ => text::listen(given, found).map(Some),

@@ -66,6 +66,12 @@ pub(super) fn listen(text: &At<String>, found: &mut Findings) -> Option<SocketAd
     found.keep(text.mark, text.value.parse().map_err(refused).and_then(with_port))
 }
 
+/// The same for agents.
+pub(super) fn listen_at(text: &At<String>, found: &mut Findings) -> Option<SocketAddr> {
+    let refused = |_| Fault::Listen(shown(&text.value));
+    found.keep(text.mark, text.value.parse().map_err(refused).and_then(with_port))
+}
+
 /// Whom to connect to: a DNS name (RFC 1123, section 2.1) or an address, and a port.
 pub(super) fn host_and_port(text: &At<String>, found: &mut Findings) -> Option<String> {
     found.keep(text.mark, parse_host_and_port(&text.value))

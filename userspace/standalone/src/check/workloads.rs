@@ -22,6 +22,13 @@ pub(super) struct Workloads {
     pub(super) sources: Seen<NetnsSource>,
 }
 
+impl Default for Workloads {
+    fn default() -> Self {
+        let (all, local) = (Vec::new(), Vec::new());
+        Self { all, local, owners: HashMap::new(), sources: Seen::new() }
+    }
+}
+
 /// An entry whose texts were read. What was refused is missing, and is noted.
 struct Entry {
     mark: Option<Mark>,
@@ -46,12 +53,7 @@ pub(super) fn workloads(
     own_node: Option<&Label>,
     found: &mut Findings,
 ) -> Workloads {
-    let mut workloads = Workloads {
-        all: Vec::new(),
-        local: Vec::new(),
-        owners: HashMap::new(),
-        sources: Seen::new(),
-    };
+    let mut workloads = Workloads::default();
     let mut names = Seen::new();
     for At { value, mark } in entries {
         let entry = read(value, *mark, trust_domain, own_node, found);
@@ -64,7 +66,32 @@ pub(super) fn workloads(
             sources.once(source.clone(), || "this network namespace".to_owned(), *mark, found);
         }
         check_presence(&entry, own_node, found);
-        workloads.extend(entry, trust_domain, own_node, found);
+        workloads.extend(entry, trust_domain, |node| own_node == Some(node), found);
+    }
+    workloads
+}
+
+/// Those of a controller, which knows the network namespaces of all nodes.
+pub(super) fn all(
+    entries: &[At<file::Workload>],
+    trust_domain: Option<&TrustDomain>,
+    found: &mut Findings,
+) -> Workloads {
+    let mut workloads = Workloads::default();
+    let (mut names, mut sources) = (Seen::new(), Seen::new());
+    for At { value, mark } in entries {
+        let entry = read(value, *mark, trust_domain, None, found);
+        if let Some(name) = &entry.name {
+            names.once(name.clone(), || format!("workload {name}"), *mark, found);
+            claim(&mut workloads.owners, name, &entry.addresses, found);
+            check_presence_there(&entry, name, value.node.as_ref().is_some(), found);
+        }
+        if let (Some(node), Some(At { value: Some(source), mark })) = (&entry.node, &entry.netns) {
+            let what = || format!("this network namespace of node {node}");
+            sources.once((node.clone(), source.clone()), what, *mark, found);
+        }
+        let is_local = entry.foreign.is_none();
+        workloads.extend(entry, trust_domain, |_| is_local, found);
     }
     workloads
 }
@@ -74,7 +101,7 @@ impl Workloads {
         &mut self,
         entry: Entry,
         trust_domain: Option<&TrustDomain>,
-        own_node: Option<&Label>,
+        is_local: impl Fn(&Label) -> bool,
         found: &mut Findings,
     ) {
         let Entry { mark, name, account, foreign, node, addresses, netns, mode, udp, probes } =
@@ -88,7 +115,7 @@ impl Workloads {
         let identity = SpiffeId::for_workload(domain, namespace, service_account.as_str())
             .map_err(|reason| Fault::Identity { text: name.to_string(), reason });
         let Some(identity) = found.keep(mark, identity) else { return };
-        let is_local = own_node == Some(&node);
+        let is_local = is_local(&node);
         let addresses = addresses.into_iter().map(|(address, _)| address).collect();
         let workload = Workload { name, service_account, identity, addresses, node, mode };
         let workload = Arc::new(workload);
@@ -203,6 +230,27 @@ fn check_presence(entry: &Entry, own_node: Option<&Label>, found: &mut Findings)
         None if node == own_node => found.note(*mark, Fault::NetnsMissing { workload }),
         Some(netns) if node != own_node => {
             found.note(netns.mark, Fault::NetnsElsewhere { workload, node: node.clone() });
+        }
+        _ => {}
+    }
+}
+
+/// Whoever knows all nodes has to be told where each workload is.
+fn check_presence_there(
+    entry: &Entry,
+    name: &WorkloadName,
+    names_node: bool,
+    found: &mut Findings,
+) {
+    let workload = name.clone();
+    if !names_node {
+        found.note(entry.mark, Fault::NodeMissing { workload: workload.clone() });
+    }
+    match (&entry.netns, &entry.foreign) {
+        (None, None) => found.note(entry.mark, Fault::NetnsMissingThere { workload }),
+        (Some(netns), Some(domain)) => {
+            let domain = domain.clone();
+            found.note(netns.mark, Fault::NetnsForeign { workload, domain });
         }
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! Serving a listener: so many connections at once, each with deadlines, only reading.
+//! Serving a listener: so many connections at once, each with deadlines.
 
 use std::{future::pending, io, sync::Arc, time::Duration};
 
@@ -51,7 +51,6 @@ pub(super) async fn serve<L: Listen>(
     lifetime: Option<Duration>,
     shutdown: CancellationToken,
 ) {
-    let pages = pages.layer(middleware::from_fn(only_reading));
     let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
     let connections = TaskTracker::new();
     let mut failing = false;
@@ -67,6 +66,11 @@ pub(super) async fn serve<L: Listen>(
     if tokio::time::timeout(limits::ADMIN_DRAIN, connections.wait()).await.is_err() {
         debug!("admin connections were cut off");
     }
+}
+
+/// Nothing can be changed by these.
+pub(super) fn for_reading(pages: Router) -> Router {
+    pages.layer(middleware::from_fn(only_reading))
 }
 
 /// A failure to accept is said once, until accepting works again.

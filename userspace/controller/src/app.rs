@@ -1,0 +1,203 @@
+//! The controller's components, started from top to bottom and stopped in reverse.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
+
+use anyhow::{Context as _, Result};
+use martlet_authority::Registrar;
+use martlet_control::Server;
+use martlet_identity::{Credentials, TrustBundle};
+use martlet_model::Part;
+use martlet_standalone::{ControllerFile, DirectoryFile};
+use martlet_telemetry::{bind_socket, bind_tcp};
+use sd_notify::NotifyState;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+use crate::{
+    admin::Desk,
+    book::{Book, Places},
+    files, limits,
+    metrics::Counts,
+    office::Clerk,
+};
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(file: ControllerFile, directory: DirectoryFile, digest: String) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listening for signals")?;
+
+    // Knowing: the authority, the nodes, the directory.
+    let now = SystemTime::now();
+    let (book, log) = Book::open(&file.state, directory, now)?;
+    let book = Arc::new(book);
+    let counts = Arc::new(Counts::default());
+    let identity = Part::Controller.identity(&file.trust_domain);
+    let roots = book.trust().roots.get(&file.trust_domain).cloned().unwrap_or_default();
+    let bundle = TrustBundle::new([(file.trust_domain.clone(), roots)])?;
+    let credentials = Arc::new(Credentials::new(identity, Arc::new(bundle)));
+    book.certify_controller(&credentials, now).context("certifying the controller itself")?;
+
+    // Telling: the agents.
+    let registrar = Registrar::new(Places(book.directory.clone()), log, file.leaf_lifetime);
+    let clerk = Clerk { book: book.clone(), registrar, counts: counts.clone() };
+    let server = Server::new(clerk, credentials.clone());
+    let keeper = Keeper { book, server, credentials, counts, file: Arc::new(file), digest };
+    keeper.declare().context("declaring what the directory file says")?;
+    let mut listeners = Vec::new();
+    for address in &keeper.file.listen {
+        let bound = TcpListener::bind(address).await;
+        listeners.push(bound.with_context(|| format!("listening for agents on {address}"))?);
+    }
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let telling = keeper.server.clone();
+    tasks.spawn(telling.run(listeners, shutdown.clone()));
+
+    // Saying: the admin socket and metrics.
+    let desk = Desk::new(
+        keeper.book.clone(),
+        keeper.server.clone(),
+        keeper.counts.clone(),
+        keeper.file.clone(),
+    );
+    let changed = desk.changed();
+    let socket = bind_socket(&keeper.file.socket)?;
+    tasks.spawn(desk.clone().serve_unix(socket, shutdown.clone()));
+    if let Some(address) = keeper.file.metrics {
+        tasks.spawn(desk.clone().serve_tcp(bind_tcp(address)?, shutdown.clone()));
+    }
+
+    // Looking: at the directory file, and at the trust.
+    let touched = Arc::new(Notify::new());
+    let asked = Arc::new(Notify::new());
+    let watching = files::watch(&keeper.file.directory, touched.clone());
+    tasks.spawn(keeper.run(touched, asked.clone(), changed, shutdown.clone()));
+    desk.is_ready();
+    info!("ready");
+    tell_systemd(&[NotifyState::Ready]);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => asked.notify_one(),
+        }
+    }
+    info!("stopping; nothing changes on any node meanwhile");
+    tell_systemd(&[NotifyState::Stopping]);
+    drop(watching);
+    shutdown.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+/// Owns what changes while it runs.
+struct Keeper {
+    book: Arc<Book>,
+    server: Server<Clerk>,
+    credentials: Arc<Credentials>,
+    counts: Arc<Counts>,
+    file: Arc<ControllerFile>,
+    /// Of the directory file that was looked at last.
+    digest: String,
+}
+
+impl Keeper {
+    async fn run(
+        mut self,
+        touched: Arc<Notify>,
+        asked: Arc<Notify>,
+        changed: Arc<Notify>,
+        shutdown: CancellationToken,
+    ) {
+        let mut ticks = interval(limits::TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failure = String::new();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                // Somebody has changed the trust by hand.
+                () = changed.notified() => {}
+                () = asked.notified() => self.reload(true).await,
+                () = touched.notified() => {
+                    tokio::time::sleep(limits::SETTLE).await;
+                    self.reload(false).await;
+                }
+                () = shutdown.cancelled() => return,
+            }
+            if let Err(error) = self.tick().await {
+                let text = format!("{error:#}");
+                if failure != text {
+                    error!(error = text, "the trust could not be looked after");
+                    failure = text;
+                }
+            } else {
+                failure.clear();
+            }
+        }
+    }
+
+    /// Goes on with a rotation, renews what is due, and tells the nodes.
+    async fn tick(&mut self) -> Result<()> {
+        let (book, agents) = (self.book.clone(), self.server.agents());
+        let credentials = self.credentials.clone();
+        let ticked = spawn_blocking(move || {
+            let (said, now) = (book.said(&agents), SystemTime::now());
+            let ticked = book.with_store(|store| store.tick(&said, now));
+            // The controller's own certificate does not wait for what else is wrong.
+            book.certify_controller(&credentials, now).context("certifying the controller")?;
+            ticked.context("going on with the trust")
+        });
+        if ticked.await.context("the controller is stopping")?? {
+            info!(version = self.book.trust().version, "the trust has changed");
+        }
+        self.declare()
+    }
+
+    fn declare(&self) -> Result<()> {
+        self.server.declare(self.book.declaration())?;
+        Ok(())
+    }
+
+    async fn reload(&mut self, asked: bool) {
+        let path: PathBuf = self.file.directory.clone();
+        let digest = files::digest(&path);
+        // The directory is watched: most changes there are another file's.
+        if !asked && digest == self.digest {
+            return;
+        }
+        self.digest = digest;
+        let before = self.book.directory.load_full();
+        let taken = files::directory(&path, &self.file.trust_domain).and_then(|(file, _)| {
+            self.book.directory.store(Arc::new(file));
+            self.declare()
+        });
+        match taken {
+            Ok(()) => info!(digest = self.digest, "directory file changed"),
+            Err(refused) => {
+                self.book.directory.store(before);
+                self.counts.reloads_refused.fetch_add(1, Ordering::Relaxed);
+                let refused = format!("{refused:#}");
+                error!(error = refused, "the new directory file was not taken; the old one stays");
+            }
+        }
+    }
+}
+
+/// Outside of systemd there is nobody to tell.
+fn tell_systemd(state: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}

@@ -1,0 +1,24 @@
+//! Every bound of this crate.
+
+use std::time::Duration;
+
+/// How often the trust is looked at: whether a rotation can go on, or a certificate is due.
+pub const TICK: Duration = Duration::from_secs(2);
+
+/// How long a join token is good if nothing else is said, and at most.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+pub const LONGEST_TOKEN_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
+/// Tokens that nobody has used yet, all together.
+pub const TOKENS: usize = 10_000;
+/// Nodes that have joined and were not removed.
+pub const NODES: usize = 20_000;
+
+/// A file that is being written is read when it is whole.
+pub const SETTLE: Duration = Duration::from_millis(200);
+/// Some seventy times what 20,000 nodes need.
+pub const REGISTRY_BYTES: u64 = 256 * 1024 * 1024;
+/// A bundle, or a name with a reason.
+pub const REQUEST_BYTES: usize = 1024 * 1024;
+
+/// How often others should look for a new bundle of ours: a rotation waits longer than that for them.
+pub const REFRESH_HINT: Duration = Duration::from_secs(300);
