@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use caps::{CapSet, Capability};
-use martlet_kernel::{Confinement, Feature, NEEDED, Netns, Node, Places, Terms, confine};
+use martlet_kernel::{Confinement, Feature, Keyring, NEEDED, Netns, Node, Places, Terms, confine};
 use martlet_lab::{AGENT_CAPABILITIES, PORT, Pod, Response, Stage, evidence, wait_for};
 use martlet_tests_kernel::{Lab, children};
 use nix::{
@@ -227,6 +227,9 @@ fn errno(result: i64) -> i32 {
     }
 }
 
+/// `KEYCTL_UPDATE` of <linux/keyctl.h>.
+const KEYCTL_UPDATE: i64 = 2;
+
 /// Number and arguments that would succeed, or fail otherwise, without the filter.
 const CALLS: [(&str, i64, [i64; 4]); 22] = [
     ("execve", libc::SYS_execve, [0; 4]),
@@ -246,7 +249,7 @@ const CALLS: [(&str, i64, [i64; 4]); 22] = [
     ("init_module", libc::SYS_init_module, [0; 4]),
     ("io_uring_setup", libc::SYS_io_uring_setup, [0; 4]),
     ("perf_event_open", libc::SYS_perf_event_open, [0; 4]),
-    ("keyctl", libc::SYS_keyctl, [0; 4]),
+    ("changing a key that others hold", libc::SYS_keyctl, [KEYCTL_UPDATE, 0, 0, 0]),
     ("setuid", libc::SYS_setuid, [0; 4]),
     ("a socket for packets", libc::SYS_socket, [libc::AF_PACKET as i64, 3, 0, 0]),
     ("setns to mounts", libc::SYS_setns, [-1, libc::CLONE_NEWNS as i64, 0, 0]),
@@ -275,6 +278,16 @@ fn system_calls_outside_of_the_filter_fail_and_the_agents_own_work() -> Result<(
         }
         if let Err(error) = std::net::TcpListener::bind("127.0.0.1:0") {
             wrong += &format!("no socket: {error}; ");
+        }
+        let keyring = Keyring::of(directory.path());
+        let kept = keyring.keep("a", b"secret", Duration::from_secs(60));
+        let found = kept.and_then(|()| keyring.find("a"));
+        if !found.is_ok_and(|found| found.is_some_and(|found| found.as_slice() == b"secret")) {
+            wrong += "no keyring; ";
+        }
+        let forgotten = keyring.forget_all_but(|_| false);
+        if let Err(error) = forgotten {
+            wrong += &format!("the keyring stays: {error}; ");
         }
         let own = Netns::open(Path::new("/proc/self/ns/net"));
         if let Err(error) = own.map(|netns| netns.run(|| Ok(()))) {
