@@ -76,6 +76,7 @@ impl Kept for Parked {
         let own = local.credentials.current();
         !local.is_retired()
             && own.is_some_and(|own| own.not_after() > now)
+            && local.credentials.goes_on_with(lane.stream.peer())
             && lane.is_usable(local.credentials.generation(), now, waker)
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use martlet_authority::Authority;
+use martlet_authority::{Authority, LEAF_LIFETIME};
 use martlet_dataplane::View;
 use martlet_identity::{TrustBundle, originate};
 use martlet_model::{Closed, Directory, Trust};
@@ -17,7 +17,8 @@ use martlet_policy::PolicySet;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use crate::world::{
-    World, closed, domain, greet, is_reset, set_policies, svid, until, warm, workload, world,
+    World, closed, domain, greet, is_reset, read_all, set_policies, svid, until, warm, workload,
+    world,
 };
 
 #[tokio::test]
@@ -106,6 +107,37 @@ async fn nobody_else_is_cut_off() {
         let (mut another, mut answering) = world.open().await;
         greet(&mut another, &mut answering).await;
         greet(&mut caller, &mut callee).await;
+    }
+}
+
+/// Both trust both roots, and cart is certified below the new one already: web is not yet.
+#[tokio::test]
+async fn a_lane_to_who_is_proven_by_a_root_that_goes_is_not_used_again() {
+    let mut world = world().await;
+    let coming = Authority::ephemeral(&domain()).unwrap();
+    let roots = [world.authority.roots(), coming.roots()].concat();
+    let both = Arc::new(TrustBundle::new([(domain(), roots)]).unwrap());
+    for workload in [&world.cart, &world.web] {
+        workload.credentials.set_trust(both.clone());
+    }
+    world.cart.credentials.install(svid(&coming, &world.cart.workload, LEAF_LIFETIME));
+    for expected in [false, false] {
+        let (mut caller, callee) = world.open().await;
+        caller.shutdown().await.unwrap();
+        drop(callee);
+        read_all(&mut caller).await.unwrap();
+        let (here, _) = world.records().await;
+        assert_eq!(here.warm, expected);
+    }
+    world.web.credentials.install(svid(&coming, &world.web.workload, LEAF_LIFETIME));
+    for expected in [false, true] {
+        let (mut caller, callee) = world.open().await;
+        caller.shutdown().await.unwrap();
+        drop(callee);
+        read_all(&mut caller).await.unwrap();
+        let (here, _) = world.records().await;
+        assert_eq!(here.warm, expected);
+        until("the lane is idle", || world.here.idle_lanes() == 1).await;
     }
 }
 

@@ -1,14 +1,17 @@
 //! What one workload proves itself with, and whom it trusts; both replaceable while it runs.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use martlet_model::{Quarantine, SpiffeId};
 
-use crate::{Svid, TrustBundle};
+use crate::{Peer, RootKey, Svid, TrustBundle, verify::root_of};
 
 /// One workload's credentials.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub struct Credentials {
     identity: SpiffeId,
     svid: ArcSwapOption<Svid>,
     trust: ArcSwap<TrustBundle>,
+    /// What its own chain leads to, if the bundle has it.
+    root: ArcSwapOption<RootKey>,
     generation: AtomicU64,
 }
 
@@ -26,6 +31,7 @@ impl Credentials {
             identity,
             svid: ArcSwapOption::empty(),
             trust: ArcSwap::new(trust),
+            root: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
         }
     }
@@ -36,6 +42,8 @@ impl Credentials {
 
     /// New connections use it at once; connections that are open keep what they have.
     pub fn install(&self, svid: Svid) {
+        let root = root_of(svid.chain(), self.trust(), SystemTime::now());
+        self.root.store(root.ok().map(Arc::new));
         self.svid.store(Some(Arc::new(svid)));
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -56,6 +64,15 @@ impl Credentials {
     /// Why this workload itself is cut off, if it is.
     pub fn quarantine(&self) -> Option<Quarantine> {
         self.trust.load().quarantine_of(self.svid.load().as_ref()?.bearer()).cloned()
+    }
+
+    /// Whether a lane to this peer may be used again. While a root is being replaced, peers of our own
+    /// trust domain should prove themselves by the root that we are proven by: a lane that is never
+    /// idle would rest on the other one for ever.
+    pub fn goes_on_with(&self, peer: &Peer) -> bool {
+        let is_ours = peer.identity().trust_domain_str() == self.identity.trust_domain_str();
+        let root = self.root.load();
+        !is_ours || root.as_ref().is_none_or(|root| **root == *peer.root())
     }
 
     /// Changes with every new SVID and every new bundle; a lane of an older one is not reused.

@@ -42,12 +42,22 @@ pub fn verify_chain(
     trust: Arc<TrustBundle>,
     now: SystemTime,
 ) -> Result<(), PeerProblem> {
+    root_of(chain, trust, now).map(|_| ())
+}
+
+/// The same, and which root it leads to.
+pub(crate) fn root_of(
+    chain: &Chain,
+    trust: Arc<TrustBundle>,
+    now: SystemTime,
+) -> Result<RootKey, PeerProblem> {
     let ders: Vec<_> = chain.0.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     let (leaf, issuers) = ders.split_first().ok_or(PeerProblem::Unreadable)?;
     let since = now.duration_since(UNIX_EPOCH).map_err(|_| PeerProblem::NotYetValid)?;
     let now = UnixTime::since_unix_epoch(since);
     let verifier = Verifier::new(Roots::Bundle(trust), Expected::Anybody);
-    verifier.verify(leaf, issuers, KeyUsage::server_auth(), now)
+    verifier.verify(leaf, issuers, KeyUsage::server_auth(), now)?;
+    verifier.root().ok_or(PeerProblem::Unreadable)
 }
 
 impl Verifier {
