@@ -133,8 +133,9 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         };
     }
     if is_told {
-        let members = told.complete(&loaded.file).directory;
-        let mut node = Node::start_among(&kernel, addresses(&members))
+        let complete = Arc::new(told.complete(&loaded.file));
+        shared.set_configuration(loaded.digest.clone(), complete.clone());
+        let mut node = Node::start_among(&kernel, addresses(&complete.directory))
             .context("attaching the kernel programs")?;
         if let Some(log) = node.take_log() {
             saying.tasks.spawn(kernel_log(log, saying.shutdown.clone()));
