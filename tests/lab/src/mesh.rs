@@ -28,6 +28,8 @@ struct Member {
     namespace: String,
     service_account: String,
     mode: String,
+    /// Of a pod of another cluster.
+    foreign: Option<String>,
 }
 
 impl Mesh {
@@ -41,6 +43,11 @@ impl Mesh {
             bail!("`martlet authority init` failed: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(Mesh::with_authority(trust_domain, authority))
+    }
+
+    /// For nodes that follow a controller, which has the authority.
+    pub fn without_authority(trust_domain: &str) -> Mesh {
+        Mesh::with_authority(trust_domain, PathBuf::new())
     }
 
     /// Uses an authority that was made before: its directory holds root and issuer.
@@ -79,7 +86,18 @@ impl Mesh {
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
             mode: mode.to_owned(),
+            foreign: None,
         });
+    }
+
+    /// Takes over what another mesh says about its pods: they are those of another cluster.
+    pub fn know(&mut self, other: &Mesh) {
+        let foreign = |member: &Member| Member {
+            foreign: Some(other.trust_domain.clone()),
+            ..member.clone()
+        };
+        let theirs = other.members.iter().filter(|member| member.foreign.is_none());
+        self.members.extend(theirs.map(foreign));
     }
 
     /// Decides that a pod is outside: it may call the mesh in plaintext.
@@ -202,7 +220,9 @@ impl Member {
             "addresses": self.pod.addresses(),
             "mode": self.mode,
         });
-        if self.pod.node().name() == node.name() {
+        if let Some(domain) = &self.foreign {
+            entry["trustDomain"] = json!(domain);
+        } else if self.pod.node().name() == node.name() {
             entry["netns"] = json!({ "path": self.pod.netns().path() });
         }
         entry

@@ -1,6 +1,10 @@
 //! A program in a pod that asks a server all the time, and what came of each time.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -46,6 +50,12 @@ impl Patrol {
         let running = program.with_input().spawn()?;
         let name = format!("{} to {to}", from.name());
         Ok(Patrol { name, running, read: 0, outcomes: Vec::new() })
+    }
+
+    /// In the time of outcomes.
+    pub fn now() -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 
     pub fn name(&self) -> &str {

@@ -8,13 +8,7 @@
 //! The sniffer is there before the traffic, and is replaced after each fault, the next one before
 //! the last one ends.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::SocketAddr,
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use martlet_lab::{
@@ -278,7 +272,7 @@ fn write(directory: &std::path::Path, names: &[&str], canaries: &Canaries) -> Re
 
 /// As patrols tell it.
 pub fn now() -> u64 {
-    micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    Patrol::now()
 }
 
 pub fn micros(duration: Duration) -> u64 {
