@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use martlet_kernel::{Idle, Installed, KernelError, peer_of, terminate};
+use martlet_control::KEPT_FILES;
+use martlet_kernel::{Idle, Installed, KernelError, Keyring, peer_of, terminate};
 use martlet_standalone::Places;
 
 use crate::{
@@ -20,7 +21,8 @@ use crate::{
 };
 
 /// Take everything away that agents have put on this node: programs, links, maps, filters, changed
-/// sysctls, notes and the socket.
+/// sysctls, notes, the socket, and what a controller has given: keys of workloads, the certificate of
+/// this node, and what was declared.
 ///
 /// The node file, the authority's files and access logs stay. What is enrolled goes on in plaintext.
 #[derive(Debug, Args)]
@@ -58,8 +60,10 @@ impl Uninstall {
             count += 1;
         };
         let removed = installed.remove(&idle, &mut say);
+        let keys = self.forget_keys(&places, &mut say);
         let files = self.remove_files(&places, &mut say);
         removed.context("not everything could be removed")?;
+        keys.context("not every key could be removed from the keyring")?;
         files.context("not every file could be removed")?;
         if count == 0 {
             println!("nothing of Martlet's is on this node");
@@ -111,7 +115,18 @@ impl Uninstall {
         }
     }
 
-    /// The socket, and directories that are empty now.
+    fn forget_keys(&self, places: &Places, say: &mut dyn FnMut(String)) -> Result<(), KernelError> {
+        let keyring = Keyring::of(&places.pin);
+        for name in keyring.names()? {
+            say(format!("key of {name}"));
+            if !self.dry_run {
+                keyring.forget(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket, what was kept of a controller, and directories that are empty now.
     fn remove_files(&self, places: &Places, say: &mut dyn FnMut(String)) -> io::Result<()> {
         let socket = &places.socket;
         let is_ours = fs::symlink_metadata(socket).is_ok_and(|file| file.file_type().is_socket())
@@ -120,6 +135,15 @@ impl Uninstall {
             say(format!("socket {}", socket.display()));
             if !self.dry_run {
                 fs::remove_file(socket)?;
+            }
+        }
+        for name in KEPT_FILES {
+            let path = places.state.join(name);
+            if path.exists() {
+                say(format!("file {}", path.display()));
+                if !self.dry_run {
+                    fs::remove_file(&path)?;
+                }
             }
         }
         for directory in [Some(places.state.as_path()), socket.parent()].into_iter().flatten() {

@@ -42,7 +42,7 @@ use run::{Told, chain_of, keep_snapshots};
 use state::{Membership, State};
 
 pub use link::{LinkError, TokenFileError};
-pub use state::StateError;
+pub use state::{KEPT_FILES, StateError};
 
 /// Where the controller is, and what the client needs to be believed there.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ mod tests;
 mod token;
 
 pub use client::{
-    Ask, Client, ClientError, ClientSettings, IssueError, Link, LinkError, StateError,
+    Ask, Client, ClientError, ClientSettings, IssueError, KEPT_FILES, Link, LinkError, StateError,
     TokenFileError,
 };
 pub use declared::{Acknowledgement, Declaration, Declared, Usage};

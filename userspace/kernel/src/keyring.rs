@@ -6,9 +6,7 @@
 
 use std::time::Duration;
 
-use linux_keyutils::{
-    Key, KeyError, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission,
-};
+use linux_keyutils::{KeyError, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission};
 use zeroize::Zeroizing;
 
 use crate::KernelError;
@@ -62,7 +60,7 @@ impl Keyring {
 
     /// Forgets a secret, if there is one.
     pub fn forget(&self, name: &str) -> Result<(), KernelError> {
-        let forgotten = ring().and_then(|ring| invalidate(ring.search(&self.full(name))?));
+        let forgotten = ring().and_then(|ring| ring.search(&self.full(name))?.invalidate());
         match forgotten {
             Err(error) if !is_absence(error) => {
                 Err(KernelError::keyring("forgetting a secret")(error))
@@ -71,22 +69,22 @@ impl Keyring {
         }
     }
 
+    /// What is kept.
+    pub fn names(&self) -> Result<Vec<String>, KernelError> {
+        let links = ring().and_then(|ring| ring.get_links(MAX_NAMES));
+        let links = links.map_err(KernelError::keyring("looking through the keyring"))?;
+        // Others come and go meanwhile.
+        let about = links.iter().filter_map(|link| link.as_key()?.metadata().ok());
+        let named = about.filter_map(|about| {
+            about.get_description().strip_prefix(&self.prefix).map(str::to_owned)
+        });
+        Ok(named.collect())
+    }
+
     /// Forgets all but these.
     pub fn forget_all_but(&self, is_wanted: impl Fn(&str) -> bool) -> Result<(), KernelError> {
-        let failed = KernelError::keyring("looking through the keyring");
-        let links = ring().and_then(|ring| ring.get_links(MAX_NAMES)).map_err(&failed)?;
-        for key in links.iter().filter_map(|link| link.as_key()) {
-            // Others come and go meanwhile.
-            let Ok(about) = key.metadata() else { continue };
-            let name = about.get_description().strip_prefix(&self.prefix);
-            if name.is_some_and(|name| !is_wanted(name)) {
-                match invalidate(key) {
-                    Err(error) if !is_absence(error) => return Err(failed(error)),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
+        let names = self.names()?.into_iter();
+        names.filter(|name| !is_wanted(name)).try_for_each(|name| self.forget(&name))
     }
 
     fn full(&self, name: &str) -> String {
@@ -100,10 +98,6 @@ fn ring() -> Result<KeyRing, KeyError> {
     let ring = KeyRing::from_special_id(KeyRingIdentifier::User, false)?;
     KeyRing::from_special_id(KeyRingIdentifier::Thread, true)?.link_keyring(ring)?;
     Ok(ring)
-}
-
-fn invalidate(key: Key) -> Result<(), KeyError> {
-    key.invalidate()
 }
 
 fn is_absence(error: KeyError) -> bool {

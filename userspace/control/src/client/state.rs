@@ -26,6 +26,8 @@ use crate::{
 const MAGIC: &[u8; 8] = b"martlet1";
 const NODE: &str = "node.pb";
 const DIRECTORY: &str = "directory.pb";
+/// What there may be in a state directory, by its names.
+pub const KEPT_FILES: [&str; 2] = [NODE, DIRECTORY];
 
 /// Why what is kept cannot be used.
 #[derive(Debug, Error)]
