@@ -14,7 +14,10 @@ use std::{
 use martlet_identity::{Chain, Csr};
 use martlet_model::{Label, Part, WorkloadName};
 use thiserror::Error;
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     Attested, Attestor, Authority, AuthorityError, BadRequest, Denied, LeafRequest,
@@ -91,6 +94,7 @@ impl<A: Attestor> Registrar<A> {
         asks: Vec<Ask>,
         now: SystemTime,
     ) -> Vec<Result<Chain, Refusal>> {
+        let until = Instant::now() + ATTESTATION;
         let mut answers = Vec::with_capacity(asks.len());
         let mut events = Vec::with_capacity(asks.len());
         for (index, ask) in asks.iter().enumerate() {
@@ -99,7 +103,7 @@ impl<A: Attestor> Registrar<A> {
                 false => Taken::Refused { summed: (index == BATCH).then_some(asks.len() - BATCH) },
             };
             let (answer, attested) = match taken {
-                Taken::Granted { .. } => self.decide(authority, node, ask, now).await,
+                Taken::Granted { .. } => self.decide(authority, node, ask, until, now).await,
                 Taken::Refused { .. } => (Err(Refusal::TooMany), None),
             };
             events.extend(event::too_many(node, &taken));
@@ -157,12 +161,13 @@ impl<A: Attestor> Registrar<A> {
         authority: &Authority,
         node: &Label,
         ask: &Ask,
+        until: Instant,
         now: SystemTime,
     ) -> (Result<Chain, Refusal>, Option<Attested>) {
         if let Err(bad) = request::read(&ask.csr) {
             return (Err(bad.into()), None);
         }
-        let attested = match self.attest(node, &ask.workload).await {
+        let attested = match self.attest(node, &ask.workload, until).await {
             Ok(attested) => attested,
             Err(denied) => return (Err(denied.into()), None),
         };
@@ -172,7 +177,9 @@ impl<A: Attestor> Registrar<A> {
         };
         // What was so before and after was so when the certificate was made.
         let answer = match answer {
-            Ok(chain) if self.attest(node, &ask.workload).await.as_ref() == Ok(&attested) => {
+            Ok(chain)
+                if self.attest(node, &ask.workload, until).await.as_ref() == Ok(&attested) =>
+            {
                 Ok(chain)
             }
             Ok(_) => Err(Refusal::Changed),
@@ -181,9 +188,14 @@ impl<A: Attestor> Registrar<A> {
         (answer, Some(attested))
     }
 
-    async fn attest(&self, node: &Label, workload: &WorkloadName) -> Result<Attested, Denied> {
+    async fn attest(
+        &self,
+        node: &Label,
+        workload: &WorkloadName,
+        until: Instant,
+    ) -> Result<Attested, Denied> {
         let late = |_| Denied::Unavailable(format!("no answer within {} s", ATTESTATION.as_secs()));
-        timeout(ATTESTATION, self.attestor.attest(node, workload)).await.map_err(late)?
+        timeout_at(until, self.attestor.attest(node, workload)).await.map_err(late)?
     }
 
     fn sign(
