@@ -59,3 +59,27 @@ fn check_kind(info: &Info<'_>) -> Result<(), BadRequest> {
         _ => Err(BadRequest::Point),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use martlet_identity::SigningKey;
+    use rcgen::PublicKeyData as _;
+
+    use super::*;
+
+    #[test]
+    fn no_single_bit_of_a_request_can_be_changed() {
+        let good = SigningKey::generate().unwrap().csr().unwrap();
+        let key = read(&good).unwrap();
+        for bit in 0..good.0.len() * 8 {
+            let mut changed = good.clone();
+            changed.0[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(other) = read(&changed) {
+                assert_eq!(other.der_bytes(), key.der_bytes(), "bit {bit}");
+            }
+        }
+        for length in 0..good.0.len() {
+            assert!(read(&Csr(good.0[..length].to_vec())).is_err(), "{length} bytes");
+        }
+    }
+}

@@ -28,6 +28,12 @@ pub fn path(directory: &Path, number: u64) -> PathBuf {
     }
 }
 
+/// Whether there is one that no directory has without a rotation.
+pub fn has_later(directory: &Path) -> Result<bool, TrustError> {
+    let names = files::names(&directory.join(NAME))?;
+    Ok(names.iter().any(|name| name.parse().is_ok_and(|number: u64| number != FIRST)))
+}
+
 /// A whole authority beside its place, with the settings of the one in `from`.
 pub fn prepare(
     from: &Path,

@@ -26,6 +26,8 @@ pub enum Obstacle {
     Paused,
     /// The root's key is elsewhere, and its certificate for the new issuer is not here yet.
     NoIssuer,
+    /// The other root is not there as it should be, so that nobody knows who needs it.
+    Unreadable,
     /// It would refuse every certificate below the new root.
     NotAcknowledged { node: Label, has: u64, wants: u64 },
     /// Nothing is known about it: it is away, or has said nothing since the step before.
@@ -50,8 +52,8 @@ pub struct Facts<'a> {
     pub nodes: &'a [Node],
     /// Issuers below the root that stays.
     pub staying_issuers: &'a BTreeSet<String>,
-    /// Digests of the keys of the root that goes.
-    pub leaving_roots: &'a BTreeSet<String>,
+    /// Digests of the keys of the root that goes; absent if it cannot be read.
+    pub leaving_roots: Option<&'a BTreeSet<String>>,
 }
 
 /// Nothing, if the next step may be taken.
@@ -62,6 +64,9 @@ pub fn obstacles(facts: &Facts<'_>) -> Vec<Obstacle> {
     }
     if !facts.has_issuer {
         found.push(Obstacle::NoIssuer);
+    }
+    if facts.leaving_roots.is_none() {
+        found.push(Obstacle::Unreadable);
     }
     let nodes: BTreeMap<_, _> = facts.nodes.iter().map(|node| (&node.name, node)).collect();
     let unheard = facts.known.iter().filter(|name| !nodes.contains_key(name));
@@ -92,7 +97,7 @@ fn needs(facts: &Facts<'_>, node: &Node) -> Vec<Obstacle> {
     if leaves > 0 {
         found.push(Obstacle::Leaves { node: name(), count: leaves });
     }
-    let is_leaving = |root: &String| facts.leaving_roots.contains(root);
+    let is_leaving = |root: &String| facts.leaving_roots.is_none_or(|of| of.contains(root));
     let connections = node.connections.iter().filter(|(root, _)| is_leaving(root));
     let connections: u64 = connections.map(|(_, count)| count).sum();
     if connections > 0 {
@@ -105,7 +110,7 @@ impl Obstacle {
     /// Whose it is, if it is a node's.
     pub fn node(&self) -> Option<&Label> {
         match self {
-            Self::Paused | Self::NoIssuer => None,
+            Self::Paused | Self::NoIssuer | Self::Unreadable => None,
             Self::NotAcknowledged { node, .. }
             | Self::Silent { node }
             | Self::Leaves { node, .. }
@@ -119,6 +124,7 @@ impl fmt::Display for Obstacle {
         match self {
             Self::Paused => f.write_str("it is paused (martlet trust resume)"),
             Self::NoIssuer => f.write_str("the new root has no issuer yet (martlet authority csr)"),
+            Self::Unreadable => f.write_str("the certificate of the other root cannot be read"),
             Self::NotAcknowledged { node, has, wants } => {
                 write!(
                     f,
@@ -167,7 +173,7 @@ mod tests {
             known: &known.iter().map(|name| name.parse().unwrap()).collect(),
             nodes,
             staying_issuers: &["new".to_owned()].into(),
-            leaving_roots: &["old-root".to_owned()].into(),
+            leaving_roots: Some(&["old-root".to_owned()].into()),
         })
     }
 

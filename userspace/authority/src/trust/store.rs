@@ -66,6 +66,10 @@ impl Store {
             Err(_) => Document::new(now),
         };
         let is_new = !state.exists();
+        if is_new && generation::has_later(directory)? {
+            let what = "is missing, but generations are there that only it explains; restore it";
+            return Err(TrustError::State(format!("{}: {what}", state.display())));
+        }
         if is_new && !generation::path(directory, FIRST).join(files::ROOT).exists() {
             let place = generation::place(directory, FIRST);
             let made = generation::prepare(directory, &place, domain, NewRoot::Made, now)?;
@@ -115,7 +119,7 @@ impl Store {
         let issuers = self.document.issuers.iter().filter(|(_, issuer)| stays(issuer));
         let other = generation::path(&self.directory, rotation.other);
         let leaving = files::certificates(&other.join(files::ROOT)).ok();
-        let leaving = leaving.and_then(|roots| keys(&self.domain, &roots).ok()).unwrap_or_default();
+        let leaving = leaving.and_then(|roots| keys(&self.domain, &roots).ok());
         let has_issuer = rotation.step == StepName::Switched || files::has_issuer(&other);
         obstacles(&Facts {
             step: rotation.step.into(),
@@ -126,7 +130,7 @@ impl Store {
             known: &self.document.nodes,
             nodes,
             staying_issuers: &issuers.map(|(print, _)| print.clone()).collect(),
-            leaving_roots: &leaving.into_iter().collect(),
+            leaving_roots: leaving.map(|keys| keys.into_iter().collect()).as_ref(),
         })
     }
 
@@ -249,23 +253,23 @@ impl Store {
     fn renew(&mut self, now: SystemTime) -> Result<(), TrustError> {
         let at = generation::path(&self.directory, self.document.generation);
         let installed = self.authority.was_replaced(&at);
-        let renewed = match installed {
-            true => Authority::load_at(&at, &self.domain, now).map(Some),
-            false => self.authority.renewed(now),
+        let installed = installed.then(|| Authority::load_at(&at, &self.domain, now)).transpose();
+        // What issues may do so for days, so an error stops nothing; `report` says it.
+        self.renewal_error = installed.as_ref().err().map(|error| text(error));
+        let fresh = match installed {
+            Ok(Some(authority)) => Ok(Some(authority)),
+            Ok(None) | Err(_) => self.authority.renewed(now),
         };
-        match renewed {
-            Ok(None) => self.renewal_error = None,
-            Ok(Some(authority)) => {
-                self.renewal_error = None;
-                let mut document = self.document.clone();
-                document.forget_issuers(now);
-                self.issues(&mut document, &authority, now);
-                self.commit(document)?;
-                self.authority = Arc::new(authority);
-            }
-            // What issues may do so for days; `report` says it.
-            Err(error) => self.renewal_error = Some(text(&error)),
-        }
+        let fresh = fresh.unwrap_or_else(|error| {
+            self.renewal_error = Some(text(&error));
+            None
+        });
+        let Some(authority) = fresh else { return Ok(()) };
+        let mut document = self.document.clone();
+        document.forget_issuers(now);
+        self.issues(&mut document, &authority, now);
+        self.commit(document)?;
+        self.authority = Arc::new(authority);
         Ok(())
     }
 

@@ -222,6 +222,45 @@ fn a_state_that_cannot_be_read_is_not_begun_anew() {
 }
 
 #[test]
+fn a_state_that_is_missing_is_not_begun_anew_where_a_root_was_rotated() {
+    let mut lab = Lab::new();
+    lab.tick();
+    lab.rotate();
+    lab.run();
+    lab.store = None;
+    let path = lab.directory.path().join("trust.json");
+    let good = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let refused = Store::open(lab.directory.path(), &domain(), lab.now).err().unwrap().to_string();
+    assert!(refused.contains("restore it"), "{refused}");
+    std::fs::write(&path, good).unwrap();
+    lab.restart();
+    lab.all_believe_each_other();
+}
+
+#[test]
+fn a_root_that_cannot_be_read_is_not_retired_and_its_connections_are_not_forgotten() {
+    let mut lab = Lab::new();
+    lab.tick();
+    lab.rotate();
+    (0..3).for_each(|of| lab.sync(of));
+    assert!(lab.tick());
+    for _ in 0..2 {
+        (0..3).for_each(|of| lab.sync(of));
+        (0..3).for_each(|of| lab.dial(of));
+    }
+    (0..3).for_each(|of| lab.sync(of));
+    let path = lab.directory.path().join("generations/1/root.crt");
+    let good = std::fs::read(&path).unwrap();
+    std::fs::write(&path, "nonsense").unwrap();
+    assert!(!lab.tick());
+    assert!(lab.obstacles().contains(&Obstacle::Unreadable));
+    std::fs::write(&path, good).unwrap();
+    assert!(lab.tick());
+    assert_eq!((lab.step(), lab.lost), (None, 0));
+}
+
+#[test]
 fn the_report_says_who_has_what() {
     let mut lab = Lab::new();
     lab.tick();
