@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 
 pub use self::totals::{Report, Totals};
 use crate::{
-    build::{self, ALL_BUT_EBPF, NODE},
+    build::{self, ALL_BUT_EBPF, CONTROLLER, NODE},
     command::cargo,
     doctor::{self, Group, machine},
     promises,
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         totals += watch(unit_tests(args), &mut ran)?;
     }
     if !args.unit {
-        build::release(NODE)?;
+        build::release(&[NODE, CONTROLLER].concat())?;
         totals += watch(kernel_tests(args), &mut ran)?;
     }
     for complaint in promises::absent(|file| is_meant(args, file), &ran) {
