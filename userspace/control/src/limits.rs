@@ -91,6 +91,8 @@ pub const STREAMS_PER_CONNECTION: u32 = 16;
 pub const QUEUE: usize = 4;
 /// For such an agent, before it is let go.
 pub const SLOW_READER: Duration = Duration::from_secs(30);
+/// Agents that are told everything at the same time; that of a large mesh is some 10 MiB for each.
+pub const TELLERS: usize = 32;
 /// Changes that are remembered; whoever is further behind is told everything.
 pub const CHANGES: usize = 256;
 

@@ -132,6 +132,7 @@ struct Shared<O> {
     roster: Roster,
     joins: Pace,
     signers: Semaphore,
+    tellers: Semaphore,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -153,6 +154,7 @@ impl<O: Office> Server<O> {
             roster: Roster::default(),
             joins: Pace::new(limits::JOIN_BURST, limits::JOIN_PER_SECOND),
             signers: Semaphore::new(limits::SIGNERS),
+            tellers: Semaphore::new(limits::TELLERS),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         };

@@ -8,6 +8,7 @@
 //! What changes something is a `POST` on the Unix socket, and on no other.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -186,9 +187,10 @@ async fn nodes(State(desk): State<Desk>) -> Json<Nodes> {
     let agents = desk.server.agents();
     let trust_version = desk.book.trust().version;
     let version = desk.server.version();
+    let by_name: HashMap<_, _> = agents.iter().map(|agent| (&agent.node, agent)).collect();
     let members = desk.book.members();
     let nodes = members.nodes().iter().map(|(name, member)| {
-        let agent = agents.iter().find(|agent| agent.node == *name);
+        let agent = by_name.get(name).copied();
         let usage = agent.and_then(|agent| agent.usage.as_ref());
         NodeReport {
             name: name.clone(),

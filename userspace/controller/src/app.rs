@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use martlet_authority::Registrar;
 use martlet_control::Server;
 use martlet_identity::{Credentials, TrustBundle};
-use martlet_model::Part;
+use martlet_model::{Part, Trust};
 use martlet_standalone::{ControllerFile, DirectoryFile};
 use martlet_telemetry::{bind_socket, bind_tcp};
 use sd_notify::NotifyState;
@@ -26,7 +26,7 @@ use tracing::{error, info};
 
 use crate::{
     admin::Desk,
-    book::{Book, Places},
+    book::{Book, Known, Places},
     files, limits,
     metrics::Counts,
     office::Clerk,
@@ -53,8 +53,10 @@ pub async fn run(file: ControllerFile, directory: DirectoryFile, digest: String)
     let registrar = Registrar::new(Places(book.directory.clone()), log, file.leaf_lifetime);
     let clerk = Clerk { book: book.clone(), registrar, counts: counts.clone() };
     let server = Server::new(clerk, credentials.clone());
-    let keeper = Keeper { book, server, credentials, counts, file: Arc::new(file), digest };
-    keeper.declare().context("declaring what the directory file says")?;
+    let declared = None;
+    let file = Arc::new(file);
+    let mut keeper = Keeper { book, server, credentials, counts, file, digest, declared };
+    keeper.declare().await.context("declaring what the directory file says")?;
     let mut listeners = Vec::new();
     for address in &keeper.file.listen {
         let bound = TcpListener::bind(address).await;
@@ -111,6 +113,8 @@ struct Keeper {
     file: Arc<ControllerFile>,
     /// Of the directory file that was looked at last.
     digest: String,
+    /// What was declared last: telling the same costs as much as finding that it is.
+    declared: Option<(Arc<Known>, Arc<Trust>)>,
 }
 
 impl Keeper {
@@ -162,11 +166,21 @@ impl Keeper {
         if ticked.await.context("the controller is stopping")?? {
             info!(version = self.book.trust().version, "the trust has changed");
         }
-        self.declare()
+        self.declare().await
     }
 
-    fn declare(&self) -> Result<()> {
-        self.server.declare(self.book.declaration())?;
+    async fn declare(&mut self) -> Result<()> {
+        let now = (self.book.directory.load_full(), self.book.trust());
+        let is_same = |(directory, trust): &(Arc<Known>, Arc<Trust>)| {
+            Arc::ptr_eq(directory, &now.0) && trust == &now.1
+        };
+        if self.declared.as_ref().is_some_and(is_same) {
+            return Ok(());
+        }
+        let (server, declaration) = (self.server.clone(), self.book.declaration());
+        let declared = spawn_blocking(move || server.declare(declaration));
+        declared.await.context("the controller is stopping")??;
+        self.declared = Some(now);
         Ok(())
     }
 
@@ -179,10 +193,13 @@ impl Keeper {
         }
         self.digest = digest;
         let before = self.book.directory.load_full();
-        let taken = files::directory(&path, &self.file.trust_domain).and_then(|(file, _)| {
-            self.book.directory.store(Arc::new(file));
-            self.declare()
-        });
+        let taken = match files::directory(&path, &self.file.trust_domain) {
+            Ok((file, _)) => {
+                self.book.directory.store(Arc::new(Known::new(file)));
+                self.declare().await
+            }
+            Err(refused) => Err(refused),
+        };
         match taken {
             Ok(()) => info!(digest = self.digest, "directory file changed"),
             Err(refused) => {

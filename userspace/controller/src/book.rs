@@ -1,6 +1,7 @@
 //! All that the controller knows and decides by: the directory file, the nodes, and the trust.
 
 use std::{
+    collections::HashMap,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -15,14 +16,14 @@ use martlet_authority::{
 };
 use martlet_control::{AgentState, Declaration};
 use martlet_identity::{Chain, Credentials, SigningKey, Svid, TrustBundle, fingerprint};
-use martlet_model::{Label, Part, Trust, TrustDomain, WorkloadName};
+use martlet_model::{Label, Part, Trust, TrustDomain, Workload, WorkloadName};
 use martlet_standalone::DirectoryFile;
 
 use crate::members::Members;
 
 pub struct Book {
     pub trust_domain: TrustDomain,
-    pub directory: Arc<ArcSwap<DirectoryFile>>,
+    pub directory: Arc<ArcSwap<Known>>,
     pub members: Mutex<Members>,
     store: Mutex<Store>,
     /// What the store has said last.
@@ -30,9 +31,27 @@ pub struct Book {
     authority: ArcSwap<Authority>,
 }
 
+/// A directory file, and its workloads by name.
+#[derive(Debug)]
+pub struct Known {
+    file: DirectoryFile,
+    by_name: HashMap<WorkloadName, Arc<Workload>>,
+}
+
 /// What runs where, as the directory file says.
 #[derive(Debug, Clone)]
-pub struct Places(pub Arc<ArcSwap<DirectoryFile>>);
+pub struct Places(pub Arc<ArcSwap<Known>>);
+
+impl Known {
+    pub fn new(file: DirectoryFile) -> Self {
+        let by_name = file.workloads.iter().map(|one| (one.name.clone(), one.clone())).collect();
+        Self { file, by_name }
+    }
+
+    pub fn workload(&self, name: &WorkloadName) -> Option<&Arc<Workload>> {
+        self.by_name.get(name)
+    }
+}
 
 impl Book {
     /// Opens what is in the state directory; at the first start, a root and an issuer are made.
@@ -46,7 +65,7 @@ impl Book {
         let (trust, authority) = (store.trust(), store.authority());
         let book = Self {
             trust_domain,
-            directory: Arc::new(ArcSwap::from_pointee(directory)),
+            directory: Arc::new(ArcSwap::from_pointee(Known::new(directory))),
             members: Mutex::new(members),
             store: Mutex::new(store),
             trust: ArcSwap::new(trust),
@@ -77,7 +96,8 @@ impl Book {
     }
 
     pub fn declaration(&self) -> Declaration {
-        let directory = self.directory.load();
+        let known = self.directory.load();
+        let directory = &known.file;
         Declaration {
             workloads: directory.workloads.clone(),
             services: directory.services.clone(),
@@ -91,9 +111,10 @@ impl Book {
     /// needs nothing: it counts as one that has heard of nothing.
     pub fn said(&self, agents: &[AgentState]) -> Vec<trust::Node> {
         let members = self.members();
+        let agents: HashMap<_, _> = agents.iter().map(|agent| (&agent.node, agent)).collect();
         let said = |(name, member): (&Label, &crate::members::Member)| {
             let joined = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(member.joined);
-            let agent = agents.iter().find(|agent| agent.node == *name);
+            let agent = agents.get(name).copied();
             let usage = agent.and_then(|agent| agent.usage.clone());
             let trust_version = match (&usage, agent) {
                 (Some(_), Some(agent)) => agent.acknowledged.trust_version,
@@ -147,8 +168,7 @@ impl Book {
 impl Attestor for Places {
     async fn attest(&self, node: &Label, workload: &WorkloadName) -> Result<Attested, Denied> {
         let directory = self.0.load();
-        let found = directory.workloads.iter().find(|known| known.name == *workload);
-        match found {
+        match directory.workload(workload) {
             None => Err(Denied::UnknownWorkload),
             Some(known) if known.node != *node => Err(Denied::OtherNode),
             Some(known) => Ok(Attested {

@@ -98,7 +98,7 @@ impl Clerk {
     /// Which quarantine is about this workload on this node.
     fn quarantine(&self, caller: &NodeCaller, ask: &Ask) -> Option<Quarantine> {
         let directory = self.book.directory.load();
-        let known = directory.workloads.iter().find(|known| known.name == ask.workload)?;
+        let known = directory.workload(&ask.workload)?;
         let bearer = Bearer {
             identity: known.identity.clone(),
             workload: Some(ask.workload.clone()),

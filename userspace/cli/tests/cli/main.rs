@@ -8,6 +8,7 @@ mod fake;
 mod fixtures;
 mod pages;
 mod streams;
+mod trust;
 
 use std::{
     path::Path,

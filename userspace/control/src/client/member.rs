@@ -74,7 +74,8 @@ impl Member {
             let now = SystemTime::now();
             let trust = declared.borrow_and_update().as_ref().map(|all| all.trust.clone());
             if trust.as_ref().is_some_and(|trust| self.is_unwanted(trust)) {
-                due = due.min(now + limits::TRUST_SPREAD.mul_f64(chance));
+                // Never at once: a controller whose wish cannot be met would have it asked all the time.
+                due = due.min(now + limits::TRUST_SPREAD.mul_f64(0.1 + 0.9 * chance));
             }
             // Now and then the clock is looked at again: it may have been set.
             let pause = due.duration_since(now).unwrap_or_default();

@@ -39,6 +39,10 @@ impl Inner {
             let attempt = shutdown.run_until_cancelled(self.attempt(&mut start)).await;
             self.channel.send_replace(None);
             let Some(error) = attempt else { return };
+            if matches!(error, LinkError::Renewed) {
+                // Nothing is wrong, and the renewals of all nodes are spread already.
+                continue;
+            }
             self.is_down(&error);
             let pause = pauses.next(began.elapsed(), rand::random());
             if shutdown.run_until_cancelled(sleep(pause)).await.is_none() {
@@ -95,9 +99,6 @@ impl Inner {
 
     /// Said on change only.
     fn is_down(&self, error: &LinkError) {
-        if matches!(error, LinkError::Renewed) {
-            return;
-        }
         let why = self.explain(error);
         self.link.send_if_modified(|link| {
             if link.connected.as_ref() == Err(&why) {

@@ -36,6 +36,8 @@ impl<O: Office> Control for Calls<O> {
         let joining = joining(request.into_inner())?;
         let node = joining.node.clone();
         let Joined { chain, trust } = self.0.office.join(joining).await.map_err(refused)?;
+        // Whoever was this node before is it no more.
+        self.0.roster.expel(&node);
         info!(%node, "a node has joined");
         let (chain, trust) = (Some(chain_to(chain)), Some(trust_to(&trust)));
         Ok(Response::new(JoinResponse { chain, trust }))

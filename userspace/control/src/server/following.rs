@@ -106,6 +106,13 @@ async fn tell<O: Office>(
     (instance, known): (&mut u64, &mut u64),
     told: &Told,
 ) -> Result<(), Status> {
+    // Those who have to be told everything wait for each other, so that it is in memory for some of
+    // them only; changes wait for nobody.
+    let is_far = shared.world.is_far(*instance, *known);
+    let _turn = match is_far {
+        true => Some(shared.tellers.acquire().await),
+        false => None,
+    };
     let news = shared.world.news(&node.node, *instance, *known);
     // Everything that is declared was found to be sayable before.
     let Some(news) = news.map_err(|bad| Status::internal(bad.to_string()))? else { return Ok(()) };

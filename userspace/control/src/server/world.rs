@@ -97,6 +97,13 @@ impl World {
         self.version.subscribe()
     }
 
+    /// Whether an agent has to be told everything.
+    pub fn is_far(&self, instance: u64, known: u64) -> bool {
+        let now = self.now();
+        let is_near = known == now.version || now.changes.iter().any(|change| change.from == known);
+        instance != self.instance || !is_near
+    }
+
     /// `None`: the agent knows everything, or nothing is declared yet.
     pub fn news(&self, node: &Label, instance: u64, known: u64) -> Result<Option<News>, Malformed> {
         let (table, version, changed) = {

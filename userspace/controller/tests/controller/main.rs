@@ -1,0 +1,7 @@
+//! The built `martlet-controller`, its socket, and agents that follow it over loopback.
+
+#![allow(clippy::unwrap_used)]
+
+mod nodes;
+mod process;
+mod rotation;
