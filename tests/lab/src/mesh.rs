@@ -18,6 +18,8 @@ pub struct Mesh {
     policies: Vec<Value>,
     /// Names of pods, with the ports at which they are probed.
     probes: Vec<(String, Vec<u16>)>,
+    /// Names of pods that are offered the Workload API.
+    workload_api: Vec<String>,
     /// What nodes do without an agent; nothing is said by default.
     failure: Option<String>,
 }
@@ -60,6 +62,7 @@ impl Mesh {
             services: Vec::new(),
             policies: Vec::new(),
             probes: Vec::new(),
+            workload_api: Vec::new(),
             failure: None,
         }
     }
@@ -111,6 +114,14 @@ impl Mesh {
         self.probes.retain(|(name, _)| name != pod.name());
         if !ports.is_empty() {
             self.probes.push((pod.name().to_owned(), ports.to_vec()));
+        }
+    }
+
+    /// Whether a pod is offered the Workload API.
+    pub fn workload_api(&mut self, pod: &Pod, offered: bool) {
+        self.workload_api.retain(|name| name != pod.name());
+        if offered {
+            self.workload_api.push(pod.name().to_owned());
         }
     }
 
@@ -205,6 +216,10 @@ impl Mesh {
         let mut entry = member.entry(node);
         if let Some((_, ports)) = self.probes.iter().find(|(name, _)| name == member.pod.name()) {
             entry["probes"] = json!(ports);
+        }
+        let is_local = entry.get("netns").is_some();
+        if is_local && self.workload_api.iter().any(|name| name == member.pod.name()) {
+            entry["workloadApi"] = json!(true);
         }
         entry
     }

@@ -11,13 +11,13 @@
 //! issued is kept in the kernel's keyring too, for the same workload in the same network namespace.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::SystemTime,
 };
 
 use anyhow::{Result, bail};
-use martlet_identity::{Credentials, Svid, TrustBundle, fingerprint, verify_chain};
+use martlet_identity::{Credentials, Svid, TrustBundle, verify_chain};
 use martlet_kernel::Keyring;
 use martlet_model::{Workload, WorkloadName};
 use martlet_telemetry::{Metrics, Outcome};
@@ -179,16 +179,9 @@ impl Certificates {
         self.ask(now);
     }
 
-    /// How many certificates of each issuer are in use, and which ends first.
-    pub fn leaves(&self) -> (BTreeMap<String, u64>, Option<SystemTime>) {
-        let mut leaves = BTreeMap::new();
-        let current = || self.held.values().filter_map(|held| held.credentials.current());
-        for svid in current() {
-            if let Some(issuer) = svid.chain().0.get(1) {
-                *leaves.entry(fingerprint(issuer)).or_default() += 1;
-            }
-        }
-        (leaves, current().map(|svid| svid.not_after()).min())
+    /// What is in use now.
+    pub fn current(&self) -> impl Iterator<Item = Arc<Svid>> {
+        self.held.values().filter_map(|held| held.credentials.current())
     }
 
     /// All certificates are replaced as soon as possible.

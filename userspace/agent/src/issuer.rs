@@ -2,6 +2,7 @@
 //! node that has no controller, or the controller.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use martlet_authority::{Authority, LEAF_LIFETIME, LeafRequest};
 use martlet_control::{Ask, Client};
-use martlet_identity::{SigningKey, Svid, TrustBundle, fingerprint};
+use martlet_identity::{Chain, Csr, SigningKey, Svid, TrustBundle, fingerprint};
 use martlet_model::{Trust, TrustDomain, Workload};
 use tracing::warn;
 
@@ -99,6 +100,11 @@ impl Issuer {
         self.trusted.load().bundle.clone()
     }
 
+    /// DER, by trust domain.
+    pub fn bundles(&self) -> BTreeMap<TrustDomain, Vec<Vec<u8>>> {
+        self.trusted.load().told.roots.clone()
+    }
+
     /// DER.
     pub fn roots(&self) -> Vec<Vec<u8>> {
         self.trusted.load().told.roots.values().flatten().cloned().collect()
@@ -125,6 +131,31 @@ impl Issuer {
         let issue = |workload: &Arc<Workload>| issue(&authority, workload, *leaf_lifetime, now);
         workloads.iter().map(issue).collect()
     }
+
+    /// Certificates for keys that were made elsewhere, in the order in which they are asked for.
+    pub async fn certify(
+        &self,
+        asks: Vec<(Arc<Workload>, Csr)>,
+        now: SystemTime,
+    ) -> Vec<Result<Chain>> {
+        match &self.source {
+            Source::Here { leaf_lifetime, authority, .. } => {
+                let authority = renewed(authority, now);
+                let certify = |(workload, csr): &(Arc<Workload>, Csr)| {
+                    certify(&authority, workload, *leaf_lifetime, csr, now)
+                };
+                asks.iter().map(certify).collect()
+            }
+            Source::Controller(client) => {
+                let ask = |(workload, csr): (Arc<Workload>, Csr)| Ask {
+                    workload: workload.name.clone(),
+                    csr,
+                };
+                let answers = client.issue(asks.into_iter().map(ask).collect()).await;
+                answers.into_iter().map(|answer| Ok(answer?)).collect()
+            }
+        }
+    }
 }
 
 /// With a new issuer below the same root if the old one is due, and the root's key is there.
@@ -145,6 +176,17 @@ fn issue(
     now: SystemTime,
 ) -> Result<Svid> {
     let key = SigningKey::generate()?;
+    let chain = certify(authority, workload, lifetime, &key.csr()?, now)?;
+    Ok(Svid::new(&key, chain, &workload.identity)?)
+}
+
+fn certify(
+    authority: &Authority,
+    workload: &Workload,
+    lifetime: Duration,
+    csr: &Csr,
+    now: SystemTime,
+) -> Result<Chain> {
     let request = LeafRequest {
         identity: workload.identity.clone(),
         workload: workload.name.clone(),
@@ -152,8 +194,7 @@ fn issue(
         uid: None,
         lifetime,
     };
-    let chain = authority.issue(&key.csr()?, &request, now)?;
-    Ok(Svid::new(&key, chain, &workload.identity)?)
+    Ok(authority.issue(csr, &request, now)?)
 }
 
 /// The same, of a controller.

@@ -30,6 +30,8 @@ pub const DESERTION_PAUSE: Duration = Duration::from_millis(1);
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// Within which a node renews all certificates of an issuer that is given up.
 pub const RENEWAL_SPREAD: Duration = Duration::from_secs(10);
+/// Whoever was handed an identity has so long to read that there is none any more.
+pub const HANDING_PATIENCE: Duration = Duration::from_secs(2);
 /// The first pause after a certificate could not be renewed; it doubles each time.
 pub const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts to renew.

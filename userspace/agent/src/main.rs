@@ -11,6 +11,7 @@ mod configuration;
 mod coverage;
 mod deserted;
 mod failing;
+mod handing;
 mod issuer;
 mod limits;
 mod outside;

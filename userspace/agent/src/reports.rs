@@ -23,6 +23,7 @@ use martlet_model::{
 };
 use martlet_standalone::{Failure, NodeFile};
 use martlet_telemetry::{Metrics, Reports, Totals};
+use martlet_workload_api::Counts;
 
 use crate::{
     check,
@@ -76,6 +77,8 @@ pub struct Shared {
     upkeep: Mutex<Upkeep>,
     /// Of those that the ledger counts.
     pub names: Names,
+    /// How often the Workload API was used.
+    pub workload_api: Arc<Counts>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,6 +108,7 @@ impl Shared {
             node: OnceLock::new(),
             upkeep: Mutex::default(),
             names: Names::default(),
+            workload_api: Arc::default(),
         }
     }
 
@@ -340,6 +344,8 @@ impl Reports for Answers {
             handshakes_terminated: read(&stats.handshakes_terminated),
             handshakes_failed: read(&stats.handshakes_failed),
             records_dropped: read(&stats.records_dropped),
+            workload_api_answered: self.0.workload_api.calls(),
+            workload_api_refused: self.0.workload_api.refused(),
             coverage: CoverageTotals::of(&self.coverage().pairs),
         }
     }

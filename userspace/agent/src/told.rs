@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, future::pending, sync::Arc};
 
 use martlet_control::{Client, Declared, Usage};
 use martlet_dataplane::Dataplane;
+use martlet_identity::fingerprint;
 use martlet_standalone::NodeFile;
 use tokio::sync::watch;
 
-use crate::{certificates::Certificates, renewal::unix_seconds};
+use crate::{certificates::Certificates, handing::Handing, renewal::unix_seconds};
 
 /// Between this agent and its controller.
 pub struct Told {
@@ -80,9 +81,20 @@ impl Told {
     }
 
     /// Says what is in use.
-    pub fn report_usage(&self, certificates: &Certificates, dataplane: &Dataplane) {
+    pub fn report_usage(
+        &self,
+        certificates: &Certificates,
+        handing: &Handing,
+        dataplane: &Dataplane,
+    ) {
         let Some((client, _)) = &self.controller else { return };
-        let (leaves, first) = certificates.leaves();
+        let (mut leaves, mut first) = (BTreeMap::new(), None);
+        for svid in certificates.current().chain(handing.current()) {
+            if let Some(issuer) = svid.chain().0.get(1) {
+                *leaves.entry(fingerprint(issuer)).or_default() += 1;
+            }
+            first = first.into_iter().chain([svid.not_after()]).min();
+        }
         let mut connections = BTreeMap::new();
         for ((_, root), count) in dataplane.roots_in_use() {
             *connections.entry(root.digest()).or_default() += count;

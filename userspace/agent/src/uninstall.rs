@@ -126,7 +126,7 @@ impl Uninstall {
         Ok(())
     }
 
-    /// The socket, what was kept of a controller, and directories that are empty now.
+    /// The sockets, what was kept of a controller, and directories that are empty now.
     fn remove_files(&self, places: &Places, say: &mut dyn FnMut(String)) -> io::Result<()> {
         let socket = &places.socket;
         let is_ours = fs::symlink_metadata(socket).is_ok_and(|file| file.file_type().is_socket())
@@ -144,6 +144,13 @@ impl Uninstall {
                 if !self.dry_run {
                     fs::remove_file(&path)?;
                 }
+            }
+        }
+        let sockets = places.workload_sockets();
+        if sockets.is_dir() {
+            say(format!("directory {}", sockets.display()));
+            if !self.dry_run {
+                fs::remove_dir_all(&sockets)?;
             }
         }
         for directory in [Some(places.state.as_path()), socket.parent()].into_iter().flatten() {

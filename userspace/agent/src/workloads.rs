@@ -45,6 +45,7 @@ use crate::{
     configuration::Loaded,
     coverage::{party, terms},
     failing::Failing,
+    handing::{Asking, Handing},
     issuer::Issuer,
     limits::LOOK_INTERVAL,
     outside::Decided,
@@ -71,6 +72,7 @@ pub struct Workloads {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     certificates: Certificates,
+    handing: Handing,
     /// The node file in use, as it was read.
     file: Loaded,
     told: Told,
@@ -109,6 +111,8 @@ impl Workloads {
         let Parts { node, dataplane, view, issuer, metrics } = parts;
         let keyring = issuer.client().map(|_| Keyring::of(&file.file.settings.pin));
         let certificates = Certificates::new(issuer.clone(), metrics.clone(), keyring);
+        let api = shared.workload_api.clone();
+        let handing = Handing::new(issuer.clone(), metrics.clone(), api, &file.file.settings);
         Self {
             node,
             dataplane,
@@ -117,6 +121,7 @@ impl Workloads {
             shared,
             metrics,
             certificates,
+            handing,
             file,
             told,
             enrolled: HashMap::new(),
@@ -153,6 +158,7 @@ impl Workloads {
         for enrolled in self.enrolled.values() {
             enrolled.stop.cancel();
         }
+        self.handing.end().await;
         self.accepting.close();
         self.accepting.wait().await;
         self.node.stop_living();
@@ -197,6 +203,7 @@ impl Workloads {
         let told = self.tell_members();
         self.close_plaintext();
         self.forget_leftovers();
+        self.hand_out(SystemTime::now());
         self.report();
         told.context("telling the kernel who is in the mesh")?;
         failing.context("telling the kernel how the node fails")
@@ -231,10 +238,14 @@ impl Workloads {
         self.repair();
         let now = SystemTime::now();
         match self.told.is_back() {
-            true => self.certificates.ask_again(now),
+            true => {
+                self.certificates.ask_again(now);
+                self.handing.ask_again(now);
+            }
             false => self.certificates.ask(now),
         }
-        self.told.report_usage(&self.certificates, &self.dataplane);
+        self.hand_out(now);
+        self.told.report_usage(&self.certificates, &self.handing, &self.dataplane);
         self.report();
     }
 
@@ -306,6 +317,7 @@ impl Workloads {
 
     fn enroll(&mut self, wanted: &LocalWorkload) -> Result<Enrolled> {
         let workload = &wanted.workload;
+        self.handing.check(&workload.name, wanted.workload_api)?;
         let netns = find(&wanted.netns)?;
         let twice = self.enrolled.values().find(|other| other.netns.cookie() == netns.cookie());
         if let Some(other) = twice {
@@ -372,6 +384,16 @@ impl Workloads {
             self.abandon(&name, "a listener of the agent's was closed");
         }
         self.shared.take_findings(findings, &self.metrics);
+    }
+
+    fn hand_out(&mut self, now: SystemTime) {
+        let asking = self.enrolled.values().filter(|enrolled| enrolled.wanted.workload_api);
+        let asking = asking.map(|Enrolled { wanted, netns, stop, .. }| Asking {
+            workload: &wanted.workload,
+            netns,
+            enrolled: stop,
+        });
+        self.handing.keep(asking, now);
     }
 
     fn report(&self) {

@@ -151,8 +151,8 @@ impl Table {
                 let node = workload.node.clone();
                 return Err(Inconsistent::Elsewhere { workload: name, node });
             }
-            let Local { netns, udp, probes, .. } = (**local).clone();
-            Ok(LocalWorkload { workload: workload.clone(), netns, udp, probes })
+            let Local { netns, udp, probes, workload_api, .. } = (**local).clone();
+            Ok(LocalWorkload { workload: workload.clone(), netns, udp, probes, workload_api })
         });
         let local = local.collect::<Result<_, _>>()?;
         Ok(Declared { version, directory, policies, local, trust })

@@ -2,9 +2,10 @@
 //! workload's lanes is another one, and never leaves the agent.
 
 use aws_lc_rs::signature::EcdsaKeyPair;
+use martlet_model::SpiffeId;
 use zeroize::Zeroizing;
 
-use crate::{Csr, IdentityError, SigningKey};
+use crate::{Chain, Csr, IdentityError, SigningKey, Svid};
 
 /// An ECDSA P-256 key for the Workload API.
 #[derive(Debug, Clone)]
@@ -18,6 +19,11 @@ impl HandedKey {
     /// Asks for a certificate for this key.
     pub fn csr(&self) -> Result<Csr, IdentityError> {
         self.0.csr()
+    }
+
+    /// With its certificate, which has to be for this key and this identity.
+    pub fn certified(&self, chain: Chain, expected: &SpiffeId) -> Result<Svid, IdentityError> {
+        Svid::new(&self.0, chain, expected)
     }
 
     /// PKCS #8 (RFC 5958), DER; overwritten when it is dropped.

@@ -11,6 +11,8 @@ pub struct LocalWorkload {
     pub udp: Udp,
     /// At which ports it may be probed in plaintext.
     pub probes: Vec<u16>,
+    /// Whether it is offered the SPIFFE Workload API.
+    pub workload_api: bool,
 }
 
 /// How a network namespace is found.

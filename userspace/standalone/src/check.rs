@@ -12,14 +12,14 @@ mod workloads;
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
-use martlet_model::{Directory, LocalWorkload};
+use martlet_model::{Directory, LocalWorkload, WorkloadName};
 use martlet_policy::PolicySet;
 
 use crate::{
     file::File,
     limits,
     mark::{At, Mark},
-    node_file::NodeFile,
+    node_file::{NodeFile, Settings},
     problem::{Fault, Problem},
 };
 
@@ -48,6 +48,9 @@ pub(crate) fn file(file: &File) -> Result<NodeFile, Findings> {
     let outside = outside::outside(file, &mut workloads.sources, found);
     if settings.as_ref().is_some_and(|settings| settings.prober.is_none()) {
         refuse_probes(&file.workloads, &workloads.local, found);
+    }
+    if let Some(settings) = &settings {
+        refuse_long_sockets(&file.workloads, &workloads.local, settings, found);
     }
     let services = services::services(&file.services, &workloads.owners, found);
     let policies = policies::policies(&file.policies, found);
@@ -83,14 +86,34 @@ fn refuse_probes(
 ) {
     for LocalWorkload { workload, .. } in local.iter().filter(|local| !local.probes.is_empty()) {
         let name = &workload.name;
-        let entry = entries.iter().find(|entry| {
-            let At { value: entry, .. } = entry;
-            (entry.namespace.value.as_str(), entry.name.value.as_str())
-                == (name.namespace.as_str(), name.name.as_str())
-        });
-        let mark = entry.and_then(|entry| entry.value.probes.as_ref()?.mark);
+        let mark = entry_of(name, entries).and_then(|entry| entry.probes.as_ref()?.mark);
         found.note(mark, Fault::ProberMissing { workload: name.clone() });
     }
+}
+
+/// The path is made of names, each of which may be right by itself.
+fn refuse_long_sockets(
+    entries: &[At<crate::file::Workload>],
+    local: &[LocalWorkload],
+    settings: &Settings,
+    found: &mut Findings,
+) {
+    for LocalWorkload { workload, .. } in local.iter().filter(|local| local.workload_api) {
+        let name = &workload.name;
+        let mark = entry_of(name, entries).and_then(|entry| entry.workload_api.as_ref()?.mark);
+        found.keep(mark, settings.workload_socket(name));
+    }
+}
+
+fn entry_of<'a>(
+    name: &WorkloadName,
+    entries: &'a [At<crate::file::Workload>],
+) -> Option<&'a crate::file::Workload> {
+    let is_its = |entry: &&crate::file::Workload| {
+        (entry.namespace.value.as_str(), entry.name.value.as_str())
+            == (name.namespace.as_str(), name.name.as_str())
+    };
+    entries.iter().map(|entry| &entry.value).find(is_its)
 }
 
 impl Findings {

@@ -164,6 +164,10 @@ pub(crate) struct Workload {
     #[serde(default)]
     #[schemars(with = "Vec<ProbePort>", length(min = 1, max = 16))]
     pub(crate) probes: Given<Texts>,
+    /// Whether it is offered its identity over the SPIFFE Workload API. Refused on other nodes.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(crate) workload_api: Given<At<bool>>,
     /// How the agent finds the network namespace. Required on this node, refused on others.
     #[serde(default)]
     pub(crate) netns: Given<At<Netns>>,

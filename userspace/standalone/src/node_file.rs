@@ -2,11 +2,17 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use martlet_model::{Directory, Label, LocalWorkload, NetnsSource, TrustDomain};
+use martlet_model::{Directory, Label, LocalWorkload, NetnsSource, TrustDomain, WorkloadName};
 use martlet_policy::PolicySet;
 use serde_json::Value;
 
-use crate::{check, file::File, problem::NodeFileError, yaml};
+use crate::{
+    check,
+    file::File,
+    limits,
+    problem::{Fault, NodeFileError},
+    yaml,
+};
 
 #[derive(Debug, Clone)]
 pub struct NodeFile {
@@ -96,9 +102,30 @@ impl Default for Places {
 }
 
 impl Settings {
+    /// Where a workload of this node is offered the Workload API; an error if the kernel has no room
+    /// for the path.
+    pub fn workload_socket(&self, workload: &WorkloadName) -> Result<PathBuf, Fault> {
+        let WorkloadName { namespace, name } = workload;
+        let directory = self.places().workload_sockets();
+        let path = directory.join(namespace.as_str()).join(format!("{name}.sock"));
+        match path.as_os_str().len() {
+            length if length > limits::MAX_SOCKET_PATH_BYTES => {
+                Err(Fault::LongWorkloadSocket { workload: workload.clone(), path, length })
+            }
+            _ => Ok(path),
+        }
+    }
+
     pub fn places(&self) -> Places {
         let Settings { pin, state, socket, .. } = self.clone();
         Places { pin, state, socket }
+    }
+}
+
+impl Places {
+    /// Below it are the sockets of the Workload API: beside the agent's own, where it may write.
+    pub fn workload_sockets(&self) -> PathBuf {
+        self.socket.with_file_name("workloads")
     }
 }
 

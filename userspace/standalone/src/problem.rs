@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
 };
 
 use ipnet::IpNet;
@@ -124,6 +125,22 @@ pub enum Fault {
     )]
     NetnsElsewhere { workload: WorkloadName, node: Label },
 
+    #[error(
+        "{workload} runs on node {node}, whose agent alone is to be told of its `workloadApi`; \
+         leave it out here"
+    )]
+    WorkloadApiElsewhere { workload: WorkloadName, node: Label },
+    #[error(
+        "{workload} is of the trust domain {domain}, whose own agents offer it the Workload API; \
+         leave `workloadApi` out"
+    )]
+    WorkloadApiForeign { workload: WorkloadName, domain: TrustDomain },
+    #[error(
+        "the Workload API's socket of {workload} would be {path}, which has {length} bytes, and at \
+         most {max} are possible; shorten the workload's name or the path of `node.socket`",
+        path = path.display(), max = limits::MAX_SOCKET_PATH_BYTES
+    )]
+    LongWorkloadSocket { workload: WorkloadName, path: PathBuf, length: usize },
     #[error(
         "{workload} is of the trust domain {domain}, so it can't run on this node; name its `node`"
     )]

@@ -115,6 +115,15 @@ fn a_workload_has_its_identity_and_mode() {
 }
 
 #[test]
+fn only_who_asks_is_offered_the_workload_api_at_a_socket_of_its_own() {
+    let file = full();
+    let asks: Vec<_> = file.local.iter().map(|local| local.workload_api).collect();
+    assert_eq!(asks, [true, false, false]);
+    let socket = file.settings.workload_socket(&file.local[0].workload.name).unwrap();
+    assert_eq!(socket, PathBuf::from("/run/martlet-one/workloads/shop/web-0.sock"));
+}
+
+#[test]
 fn a_service_leads_to_its_endpoints_on_each_port_and_family() {
     let file = full();
     for (address, endpoints) in [

@@ -62,6 +62,9 @@ pub struct Totals {
     pub handshakes_failed: u64,
     /// Records that found the queue to the writer full.
     pub records_dropped: u64,
+    /// Calls of the Workload API.
+    pub workload_api_answered: u64,
+    pub workload_api_refused: u64,
     /// Counted by the kernel.
     pub coverage: CoverageTotals,
 }
@@ -96,6 +99,7 @@ pub struct Metrics {
     live: Gauge,
     lost: Family<ByCause, Counter>,
     renewals: Family<ByOutcome, Counter>,
+    workload_api: Family<ByOutcome, Counter>,
     expiry: Family<ByWorkload, Gauge>,
     reloads: Family<ByOutcome, Counter>,
     repairs: Family<ByRepair, Counter>,
@@ -137,6 +141,7 @@ impl Metrics {
             live: Gauge::default(),
             lost: Family::default(),
             renewals: Family::default(),
+            workload_api: Family::default(),
             expiry: Family::default(),
             reloads: Family::default(),
             repairs: Family::default(),
@@ -233,6 +238,11 @@ impl Metrics {
             self.expiry.clone(),
         );
         r.register(
+            "workload_api_calls",
+            "Calls of the SPIFFE Workload API: those of somebody else than the socket's workload, or without the header, are failures",
+            self.workload_api.clone(),
+        );
+        r.register(
             "certificate_renewals",
             "Attempts to renew a certificate",
             self.renewals.clone(),
@@ -288,6 +298,7 @@ impl Metrics {
         for outcome in [Outcome::Success, Outcome::Failure] {
             self.renewals.get_or_create(&outcome.into()).inc_by(0);
             self.reloads.get_or_create(&outcome.into()).inc_by(0);
+            self.workload_api.get_or_create(&outcome.into()).inc_by(0);
             for kind in RepairKind::ALL {
                 self.repairs.get_or_create(&ByRepair::new(*kind, outcome)).inc_by(0);
             }
@@ -402,6 +413,12 @@ impl Metrics {
         }
         raise_to(&self.handshake_failures, totals.handshakes_failed);
         raise_to(&self.lost.get_or_create(&RecordLoss::Queue.into()), totals.records_dropped);
+        for (outcome, total) in [
+            (Outcome::Success, totals.workload_api_answered),
+            (Outcome::Failure, totals.workload_api_refused),
+        ] {
+            raise_to(&self.workload_api.get_or_create(&outcome.into()), total);
+        }
     }
 
     fn take_coverage(&self, coverage: &CoverageTotals) {

@@ -105,6 +105,10 @@ impl<F> Following<F> {
     {
         loop {
             match self.shutdown.run_until_cancelled(self.material.changed()).await {
+                // Nobody would say anything to whoever connects again.
+                None if self.material.has_changed().is_err() => {
+                    return Some((Err(no_identity()), None));
+                }
                 None => return Some((Err(Status::unavailable("the agent ends")), None)),
                 Some(Err(_)) => return Some((Err(no_identity()), None)),
                 Some(Ok(())) => {}

@@ -34,6 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "standalone",
             "kernel",
             "dataplane",
+            "workload-api",
         ],
     ),
     ("controller", &["model", "identity", "authority", "control", "telemetry", "standalone"]),

@@ -70,5 +70,6 @@ impl Workloads {
         info!("the authority's files changed");
         self.certificates.set_trust();
         self.certificates.renew_all(SystemTime::now());
+        self.handing.renew_all(SystemTime::now());
     }
 }

@@ -14,16 +14,18 @@ pub struct Local {
     pub netns: NetnsSource,
     pub udp: Udp,
     pub probes: Vec<u16>,
+    pub workload_api: bool,
 }
 
 impl From<&LocalWorkload> for Local {
     fn from(local: &LocalWorkload) -> Self {
-        let LocalWorkload { workload, netns, udp, probes } = local;
+        let LocalWorkload { workload, netns, udp, probes, workload_api } = local;
         Self {
             name: workload.name.clone(),
             netns: netns.clone(),
             udp: *udp,
             probes: probes.clone(),
+            workload_api: *workload_api,
         }
     }
 }
@@ -105,6 +107,7 @@ pub fn local_to(local: &Local) -> Result<proto::Local, Malformed> {
         netns: Some(netns),
         udp: udp.into(),
         probes: local.probes.iter().copied().map(u32::from).collect(),
+        workload_api: local.workload_api,
     })
 }
 
@@ -123,7 +126,7 @@ pub fn local_from(local: proto::Local) -> Result<Local, Malformed> {
     let port = |port: u32| u16::try_from(port).ok().filter(|port| *port != 0);
     let probes: Option<Vec<u16>> = local.probes.into_iter().map(port).collect();
     let probes = probes.ok_or_else(|| within(Malformed::new("probes", "one is no port")))?;
-    Ok(Local { name, netns, udp, probes })
+    Ok(Local { name, netns, udp, probes, workload_api: local.workload_api })
 }
 
 fn netns_from(netns: proto::local::Netns) -> Result<NetnsSource, Malformed> {

@@ -51,6 +51,7 @@ fn local(workload: &Arc<Workload>) -> LocalWorkload {
         netns: NetnsSource::Path("/run/netns/web".into()),
         udp: Udp::Refuse,
         probes: vec![8080],
+        workload_api: true,
     }
 }
 
@@ -319,12 +320,14 @@ fn locals() -> impl Strategy<Value = Local> {
         (1..=2_147_483_647_u32).prop_map(NetnsSource::Pid),
     ];
     let udp = prop_oneof![Just(Udp::Pass), Just(Udp::Refuse)];
-    (names(), names(), netns, udp, prop::collection::vec(1..=u16::MAX, 0..4)).prop_map(
-        |(namespace, name, netns, udp, probes)| Local {
+    let probes = prop::collection::vec(1..=u16::MAX, 0..4);
+    (names(), names(), netns, udp, probes, any::<bool>()).prop_map(
+        |(namespace, name, netns, udp, probes, workload_api)| Local {
             name: WorkloadName { namespace, name },
             netns,
             udp,
             probes,
+            workload_api,
         },
     )
 }

@@ -208,6 +208,7 @@ impl Controller {
             netns: NetnsSource::Pid(1),
             udp: Udp::Pass,
             probes: Vec::new(),
+            workload_api: false,
         });
         let others = (0..more).map(|number| {
             let address = std::net::Ipv4Addr::from(0x0a10_0000 + u32::try_from(number).unwrap());

@@ -42,6 +42,7 @@ struct Entry {
     mode: Mode,
     udp: Udp,
     probes: Vec<u16>,
+    workload_api: Option<At<bool>>,
 }
 
 type Addresses = Vec<(IpAddr, Option<Mark>)>;
@@ -104,8 +105,7 @@ impl Workloads {
         is_local: impl Fn(&Label) -> bool,
         found: &mut Findings,
     ) {
-        let Entry { mark, name, account, foreign, node, addresses, netns, mode, udp, probes } =
-            entry;
+        let Entry { mark, name, account, foreign, node, netns, mode, udp, probes, .. } = entry;
         let (Some(domain), Some(name), Some(service_account), Some(node)) =
             (foreign.as_ref().or(trust_domain), name, account, node)
         else {
@@ -116,12 +116,13 @@ impl Workloads {
             .map_err(|reason| Fault::Identity { text: name.to_string(), reason });
         let Some(identity) = found.keep(mark, identity) else { return };
         let is_local = is_local(&node);
-        let addresses = addresses.into_iter().map(|(address, _)| address).collect();
+        let addresses = entry.addresses.into_iter().map(|(address, _)| address).collect();
         let workload = Workload { name, service_account, identity, addresses, node, mode };
         let workload = Arc::new(workload);
         self.all.push(workload.clone());
         if let (true, Some(netns)) = (is_local, netns.and_then(|netns| netns.value)) {
-            self.local.push(LocalWorkload { workload, netns, udp, probes });
+            let workload_api = entry.workload_api.is_some_and(|asks| asks.value);
+            self.local.push(LocalWorkload { workload, netns, udp, probes, workload_api });
         }
     }
 }
@@ -152,6 +153,7 @@ fn read(
         mode: mode(entry.mode.as_ref()),
         udp: udp(entry.udp.as_ref()),
         probes: entry.probes.as_ref().map(|ports| probes(ports, found)).unwrap_or_default(),
+        workload_api: entry.workload_api.as_ref().cloned(),
     }
 }
 
@@ -233,6 +235,10 @@ fn check_presence(entry: &Entry, own_node: Option<&Label>, found: &mut Findings)
         }
         _ => {}
     }
+    if let Some(asks) = entry.workload_api.as_ref().filter(|_| node != own_node) {
+        let (workload, node) = (name.clone(), node.clone());
+        found.note(asks.mark, Fault::WorkloadApiElsewhere { workload, node });
+    }
 }
 
 /// Whoever knows all nodes has to be told where each workload is.
@@ -253,6 +259,10 @@ fn check_presence_there(
             found.note(netns.mark, Fault::NetnsForeign { workload, domain });
         }
         _ => {}
+    }
+    if let (Some(asks), Some(domain)) = (&entry.workload_api, &entry.foreign) {
+        let (workload, domain) = (name.clone(), domain.clone());
+        found.note(asks.mark, Fault::WorkloadApiForeign { workload, domain });
     }
 }
 
