@@ -6,12 +6,7 @@
 
 mod socket;
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use martlet_identity::{Chain, HandedKey, Svid};

@@ -113,6 +113,8 @@ pub fn totals() -> Totals {
         handshakes_terminated: 3,
         handshakes_failed: 2,
         records_dropped: 1,
+        workload_api_answered: 2,
+        workload_api_refused: 1,
         coverage: coverage(),
     }
 }

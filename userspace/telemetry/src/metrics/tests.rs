@@ -49,6 +49,7 @@ fn the_names_are_these() {
         "martlet_idle_lanes",
         "martlet_records_dropped_total",
         "martlet_certificate_expiry_timestamp_seconds",
+        "martlet_workload_api_calls_total",
         "martlet_certificate_renewals_total",
         "martlet_configuration_reloads_total",
         "martlet_repairs_total",
