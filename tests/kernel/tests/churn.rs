@@ -211,7 +211,11 @@ fn who_follows_at_an_address_gets_neither_identity_nor_bytes_of_who_was_there() 
             let identity = stage.mesh.identity("shop", called.account);
             assert_eq!(found, identity, "{generation} {place}");
             // What was said to it: once, or again where the first answer did not come.
-            let (call, received) = (&calls[place], called.received());
+            let call = &calls[place];
+            // It counts what it got when the connection has ended, which may be after the answer.
+            let received = wait_for("the server to count what it got", PATIENCE, || {
+                Ok(Some(called.received()).filter(|received| *received > 0))
+            })?;
             let said = call["said"].as_u64().context("the caller counts")?;
             let most = said * Canaries::LENGTH as u64;
             let is_own = (Canaries::LENGTH as u64..=most).contains(&received);
