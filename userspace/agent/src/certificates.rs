@@ -26,7 +26,6 @@ use tracing::{error, info, warn};
 
 use crate::{
     issuer::{self, Issuer},
-    limits::RENEWAL_SPREAD,
     renewal::Renewal,
     workloads::chain,
 };
@@ -97,7 +96,7 @@ impl Certificates {
         let credentials = Arc::new(Credentials::new(workload.identity.clone(), trust.clone()));
         let mut renewal = Renewal::at(now, now);
         if let Some(svid) = self.kept(&workload, cookie, trust, now) {
-            renewal = Renewal::at(svid.renews_at(rand::random()), now);
+            renewal = self.issuer.renewal(&svid, now);
             info!(workload = %workload.name, "certificate of the earlier process taken over");
             credentials.install(svid);
         }
@@ -160,12 +159,12 @@ impl Certificates {
         self.held.values().for_each(|held| held.credentials.set_trust(trust.clone()));
     }
 
-    /// Certificates of an issuer whose leaves are not wanted any more are replaced soon, and not all at
-    /// once: other nodes do the same.
+    /// Certificates of an issuer whose leaves are not wanted any more are replaced soon.
     pub fn renew_superseded(&mut self, now: SystemTime) {
         for held in self.held.values_mut() {
-            if held.credentials.current().is_some_and(|svid| self.issuer.is_superseded(&svid)) {
-                let soon = now + RENEWAL_SPREAD.mul_f64(rand::random());
+            let current = held.credentials.current();
+            if let Some(svid) = current.filter(|svid| self.issuer.is_superseded(svid)) {
+                let soon = self.issuer.renewal(&svid, now).due();
                 held.renewal = Renewal::at(soon.min(held.renewal.due()), now);
             }
         }
@@ -242,7 +241,7 @@ impl Certificates {
                     if let Some(Err(error)) = kept {
                         warn!(workload = %name, error = format!("{error:#}"), "the key would be lost by a restart of the agent");
                     }
-                    held.renewal = Renewal::at(svid.renews_at(rand::random()), now);
+                    held.renewal = self.issuer.renewal(&svid, now);
                     match held.credentials.current() {
                         Some(_) => {
                             self.metrics.certificate_renewal(Outcome::Success);
@@ -269,4 +268,48 @@ impl Certificates {
 /// The name of what is kept: another network namespace is another life.
 fn kept_as(name: &WorkloadName, cookie: u64) -> String {
     format!("{name}@{cookie}")
+}
+
+#[cfg(test)]
+mod tests {
+    use martlet_authority::Authority;
+    use martlet_model::{Mode, Trust};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::limits::RENEWAL_SPREAD;
+
+    /// An answer that was on its way when the issuer was changed, or what an earlier process has left.
+    #[test]
+    fn a_certificate_of_an_issuer_that_is_given_up_is_renewed_soon_whenever_it_comes() {
+        let directory = TempDir::new().unwrap();
+        let (path, domain) = (directory.path().join("authority"), "a.org".parse().unwrap());
+        Authority::init(&path, &domain).unwrap();
+        let issuer = Arc::new(Issuer::open(&path, &domain, None).unwrap());
+        let workload = |name: &str| {
+            Arc::new(Workload {
+                name: WorkloadName {
+                    namespace: "shop".parse().unwrap(),
+                    name: name.parse().unwrap(),
+                },
+                service_account: name.parse().unwrap(),
+                identity: format!("spiffe://a.org/ns/shop/sa/{name}").parse().unwrap(),
+                addresses: vec![],
+                node: "one".parse().unwrap(),
+                mode: Mode::Strict,
+            })
+        };
+        let (before, after, now) = (workload("web"), workload("cart"), SystemTime::now());
+        let mut certificates = Certificates::new(issuer.clone(), Arc::default(), None);
+        certificates.of(&before, 1, now).unwrap();
+        let due = |certificates: &Certificates, workload: &Workload| {
+            certificates.renewal(&workload.name).unwrap().due()
+        };
+        assert!(due(&certificates, &before) > now + 10 * RENEWAL_SPREAD);
+        let roots = [(domain, issuer.roots())].into();
+        let told = Trust { roots, issuer: Some("another".to_owned()), ..Trust::default() };
+        assert!(issuer.take(&Arc::new(told)).unwrap());
+        certificates.of(&after, 2, now).unwrap();
+        assert!(due(&certificates, &after) <= now + RENEWAL_SPREAD);
+    }
 }

@@ -16,6 +16,8 @@ use martlet_identity::{Chain, Csr, SigningKey, Svid, TrustBundle, fingerprint};
 use martlet_model::{Trust, TrustDomain, Workload};
 use tracing::warn;
 
+use crate::{limits::RENEWAL_SPREAD, renewal::Renewal};
+
 pub struct Issuer {
     source: Source,
     trusted: ArcSwap<Trusted>,
@@ -115,6 +117,15 @@ impl Issuer {
         let trusted = self.trusted.load();
         let Some(wanted) = &trusted.told.issuer else { return false };
         svid.chain().0.get(1).is_none_or(|issuer| fingerprint(issuer) != *wanted)
+    }
+
+    /// When a certificate is replaced: at half of its life, or soon if its issuer is given up, and not
+    /// all at once, since other nodes do the same.
+    pub fn renewal(&self, svid: &Svid, now: SystemTime) -> Renewal {
+        match self.is_superseded(svid) {
+            true => Renewal::at(now + RENEWAL_SPREAD.mul_f64(rand::random()), now),
+            false => Renewal::at(svid.renews_at(rand::random()), now),
+        }
     }
 
     pub fn client(&self) -> Option<&Client> {
