@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
+    clock::Clock,
     http::{self, Response},
     limits,
     mesh::Mesh,
@@ -77,6 +78,13 @@ impl Agent {
     /// For the next launch.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// For the next launch.
+    pub fn set_clock(&mut self, clock: &Clock) {
+        for (name, value) in clock.environment() {
+            self.set_env(name, &value);
+        }
     }
 
     /// For the next launch.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::Agent,
+    clock::Clock,
     http, limits,
     mesh::Mesh,
     node::Node,
@@ -61,9 +62,15 @@ impl Controller {
     }
 
     /// For the next launch.
-    pub fn with_env(mut self, name: &str, value: &str) -> Controller {
+    pub fn set_env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
-        self
+    }
+
+    /// For the next launch.
+    pub fn set_clock(&mut self, clock: &Clock) {
+        for (name, value) in clock.environment() {
+            self.set_env(name, &value);
+        }
     }
 
     pub fn node(&self) -> &Node {

@@ -1,6 +1,10 @@
 //! What is said about one end of one connection.
 
-use std::{io, net::TcpStream, time::Duration};
+use std::{
+    io,
+    net::TcpStream,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use nix::{
     errno::Errno,
@@ -58,6 +62,11 @@ impl Facts {
 
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Microseconds of the wall clock, which all programs of a lab share.
+pub fn wall_clock() -> u64 {
+    micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// `ECONNREFUSED` rather than a sentence.

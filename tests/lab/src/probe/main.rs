@@ -2,6 +2,7 @@
 //!
 //! Every end of a connection does one [`exchange::Exchange`]; each prints one line when it has ended.
 
+mod calls;
 mod crowd;
 mod dial;
 mod exchange;
@@ -14,6 +15,8 @@ mod pattern;
 mod reopen;
 mod row;
 mod serve;
+mod streams;
+mod tally;
 
 use clap::{Parser, Subcommand};
 use serde_json::Value;
@@ -43,6 +46,10 @@ enum Command {
     Insist(insist::Insist),
     /// Does one thing as hard as it can until it is killed.
     Flood(flood::Flood),
+    /// Makes new connections at a steady rate.
+    Calls(calls::Calls),
+    /// Holds streams open on which numbers go out and come back.
+    Streams(streams::Streams),
     /// Measures round trips to several echo servers, in turns.
     Latency(latency::Latency),
 }
@@ -59,6 +66,8 @@ fn main() -> anyhow::Result<()> {
         Command::Patrol(patrol) => patrol.run(),
         Command::Insist(insist) => insist.run(),
         Command::Flood(flood) => flood.run(),
+        Command::Calls(calls) => calls.run(),
+        Command::Streams(streams) => streams.run(),
         Command::Latency(latency) => latency.run(),
     }
 }

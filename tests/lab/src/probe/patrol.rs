@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -66,7 +66,7 @@ impl Asking {
     fn forever(&self, stays_open: bool) {
         let mut open = None;
         for question in self.questions.iter().cycle() {
-            let (began, is_fresh) = (now(), open.is_none());
+            let (began, is_fresh) = (facts::wall_clock(), open.is_none());
             let asked = open.take().map_or_else(|| self.open(), Ok).and_then(|mut stream| {
                 let reply = ask(&mut stream, question)?;
                 Ok((stream, reply))
@@ -79,7 +79,7 @@ impl Asking {
                 Err(error) => (Some(facts::name(&error)), false),
             };
             crate::print(&json!({
-                "stays_open": stays_open, "fresh": is_fresh, "began": began, "ended": now(),
+                "stays_open": stays_open, "fresh": is_fresh, "began": began, "ended": facts::wall_clock(),
                 "error": error, "wrong": is_wrong,
             }));
             thread::sleep(Duration::from_millis(self.patrol.pause_ms));
@@ -106,9 +106,4 @@ fn ask(stream: &mut TcpStream, question: &Canary) -> io::Result<Canary> {
 fn read(path: &PathBuf) -> Result<Vec<Canary>> {
     let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     Ok(bytes.as_chunks::<32>().0.to_vec())
-}
-
-/// Microseconds of the wall clock, which all programs of a lab share.
-fn now() -> u64 {
-    facts::micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
