@@ -211,6 +211,7 @@ impl Shared {
             since: unix_seconds(link.since),
             version: client.declared().borrow().as_ref().map(|declared| declared.version),
             refused: link.refused,
+            clock: link.clock,
             certificate_expires: link.certificate_expires.map(unix_seconds),
         })
     }

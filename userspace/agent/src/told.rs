@@ -100,6 +100,6 @@ impl Told {
             *connections.entry(root.digest()).or_default() += count;
         }
         let oldest_expiry = first.map_or(0, unix_seconds);
-        client.report_usage(Usage { leaves, connections, oldest_expiry });
+        client.report_usage(Usage { leaves, connections, oldest_expiry, clock: None });
     }
 }

@@ -7,9 +7,11 @@
 //! | `link` | one connection |
 //! | `follow` | what is said over it, in both directions |
 //! | `member` | the node's own certificate: joining, renewing |
+//! | `clock` | how far this node's clock is from the controller's |
 //! | `issue` | certificates for workloads |
 //! | `state` | what is kept on the disk |
 
+mod clock;
 mod follow;
 mod issue;
 mod link;
@@ -25,7 +27,7 @@ use std::{
 };
 
 use martlet_identity::{Chain, Csr, IdentityError, NodeKey};
-use martlet_model::{Label, Trust, TrustDomain, WorkloadName};
+use martlet_model::{Label, Skew, Trust, TrustDomain, WorkloadName};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +90,8 @@ pub struct Link {
     pub refused: Option<String>,
     /// When the node's own certificate ends; `None` before it has joined.
     pub certificate_expires: Option<SystemTime>,
+    /// How far this node's clock was from the controller's when that was measured last.
+    pub clock: Option<Skew>,
 }
 
 /// Cheap to clone: all clones are one client.
@@ -152,6 +156,7 @@ impl Client {
             since: SystemTime::now(),
             refused: None,
             certificate_expires: member.as_ref().and_then(Member::expires),
+            clock: None,
         };
         let inner = Inner {
             settings,

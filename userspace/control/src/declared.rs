@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use martlet_model::{Directory, LocalWorkload, Service, Trust, Workload};
+use martlet_model::{Directory, LocalWorkload, Service, Skew, Trust, Workload};
 use martlet_policy::{Policy, PolicySet};
 
 /// All that a node is told, complete and consistent.
@@ -38,6 +38,8 @@ pub struct Usage {
     pub connections: BTreeMap<String, u64>,
     /// Seconds since 1970; of all certificates in use the one that expires first. 0 without any.
     pub oldest_expiry: u64,
+    /// How far the node's clock is from the controller's; `None` before it was measured.
+    pub clock: Option<Skew>,
 }
 
 /// What an agent has put into effect.

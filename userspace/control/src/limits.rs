@@ -74,6 +74,8 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 /// Within which all nodes renew their own certificates after the trust has changed.
 pub const TRUST_SPREAD: Duration = Duration::from_secs(10);
+/// How often an agent asks what the controller's clock shows.
+pub const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two snapshots.
 pub const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
 

@@ -4,7 +4,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `accept` | connections, and who is at their other ends |
-//! | `calls` | the four calls: who may make them, and their bounds |
+//! | `calls` | what can be asked: who may make them, and their bounds |
 //! | `following` | one agent that follows |
 //! | `issuing` | one stream of requests for certificates |
 //! | `world` | what is declared now, and what changed |

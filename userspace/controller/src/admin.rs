@@ -203,6 +203,7 @@ async fn nodes(State(desk): State<Desk>) -> Json<Nodes> {
             error: agent.and_then(|agent| agent.acknowledged.error.clone()),
             leaves: usage.map_or(0, |usage| usage.leaves.values().sum()),
             connections: usage.map_or(0, |usage| usage.connections.values().sum()),
+            clock: usage.and_then(|usage| usage.clock),
         }
     });
     let trust_domain = desk.book.trust_domain.clone();

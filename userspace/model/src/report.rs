@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccessRecord, ConnectionId, Label, Mode, Party, Protection, Reporter, SpiffeId, TlsFacts,
+    AccessRecord, ConnectionId, Label, Mode, Party, Protection, Reporter, Skew, SpiffeId, TlsFacts,
     TrustDomain, WorkloadName,
 };
 
@@ -71,6 +71,9 @@ pub struct ControllerReport {
     /// Why what was said last was not taken; what was said before stays in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// How far this node's clock was from the controller's when that was measured last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Skew>,
     /// When the certificate of this node itself ends, in seconds since the Unix epoch; absent before
     /// it has joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]

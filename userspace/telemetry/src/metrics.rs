@@ -7,7 +7,10 @@
 
 mod labels;
 
-use std::{fmt, sync::Mutex};
+use std::{
+    fmt,
+    sync::{Mutex, atomic::AtomicU64},
+};
 
 use martlet_model::{
     AccessRecord, Closed, Protection, Reporter,
@@ -91,6 +94,7 @@ pub struct Metrics {
     plaintext: Family<ByDirection, Counter>,
     fails_open: Gauge,
     controller_lost: Gauge,
+    clock_ahead: Gauge<f64, AtomicU64>,
     failed_open: Family<ByDirection, Counter>,
     handshakes: Family<BySide, Counter>,
     handshake_failures: Counter,
@@ -133,6 +137,7 @@ impl Metrics {
             plaintext: Family::default(),
             fails_open: Gauge::default(),
             controller_lost: Gauge::default(),
+            clock_ahead: Gauge::default(),
             failed_open: Family::default(),
             handshakes: Family::default(),
             handshake_failures: Counter::default(),
@@ -204,6 +209,12 @@ impl Metrics {
             "controller_lost_timestamp_seconds",
             "Since when the agent has been without its controller, in Unix time; 0 while it is connected, and where it has an authority of its own",
             self.controller_lost.clone(),
+        );
+        r.register_with_unit(
+            "clock_ahead",
+            "By how much the node's clock is ahead of its controller's, as measured last; negative if it is behind, 0 before it was measured and without a controller",
+            Unit::Seconds,
+            self.clock_ahead.clone(),
         );
         r.register(
             "failed_open_connections",
@@ -380,6 +391,8 @@ impl Metrics {
         let lost = status.controller.as_ref().filter(|controller| controller.away.is_some());
         let lost = lost.map_or(0, |controller| i64::try_from(controller.since).unwrap_or(i64::MAX));
         self.controller_lost.set(lost);
+        let clock = status.controller.as_ref().and_then(|controller| controller.clock);
+        self.clock_ahead.set(clock.map_or(0.0, |clock| clock.ahead_ms as f64 / 1e3));
         self.workloads.set(gauge(status.workloads));
         self.live.set(gauge(status.connections));
         self.idle_lanes.set(gauge(status.idle_lanes));

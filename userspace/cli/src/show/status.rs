@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use martlet_model::report::{ControllerReport, Hook, Status};
+use martlet_model::{
+    Skew,
+    report::{ControllerReport, Hook, Status},
+};
 
 use crate::{
     human,
@@ -91,6 +94,7 @@ fn facts(status: &Status, now: SystemTime) -> Vec<(&'static str, String)> {
     ];
     if let Some(report) = &status.controller {
         facts.insert(1, ("controller", controller(report, now)));
+        facts.extend(report.clock.map(|skew| ("clock", clock(skew))));
     }
     facts
 }
@@ -112,6 +116,13 @@ fn controller(report: &ControllerReport, now: SystemTime) -> String {
             let refused = format!("what it says is not taken: {why}");
             format!("{state}; {}", paint(&refused, Tone::Bad))
         }
+    }
+}
+
+fn clock(skew: Skew) -> String {
+    match skew.is_too_far() {
+        true => paint(&format!("{skew}, which is too far"), Tone::Bad),
+        false => skew.to_string(),
     }
 }
 

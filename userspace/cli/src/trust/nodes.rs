@@ -32,7 +32,12 @@ pub fn table(all: &Nodes, now: SystemTime) -> String {
         let error = node.error.as_ref()?;
         Some(format!("{}\n", paint(&format!("‼ {}: {error}", node.name), Tone::Warning)))
     });
-    let errors: String = errors.collect();
+    let clocks = all.nodes.iter().filter_map(|node| {
+        let skew = node.clock.filter(|clock| clock.is_too_far())?;
+        let text = format!("‼ {}: its clock is {skew}, which is too far", node.name);
+        Some(format!("{}\n", paint(&text, Tone::Warning)))
+    });
+    let errors: String = errors.chain(clocks).collect();
     let blank = if errors.is_empty() { "" } else { "\n" };
     format!("{}{blank}{errors}", table.text())
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use martlet_model::{
-    AccessRecord, Closed, ConnectionId, Mode, Party, Protection, Reporter, SpiffeId, TlsFacts,
-    WorkloadName,
+    AccessRecord, Closed, ConnectionId, Mode, Party, Protection, Reporter, Skew, SpiffeId,
+    TlsFacts, WorkloadName,
     coverage::{Counterpart, Coverage, Datagrams, PairReport, Stream},
     report::{
         CertificateReport, Certificates, Check, CheckCategory, CheckReport, CheckResult,
@@ -93,6 +93,7 @@ pub fn not_ready() -> Status {
         since: seconds(-5 * HOUR),
         version: Some(7),
         refused: Some("10.1.0.2 belongs to both shop/web and shop/cart".to_owned()),
+        clock: Some(Skew { ahead_ms: -42_500, within_ms: 3 }),
         certificate_expires: Some(seconds(7 * HOUR)),
     });
     status.hooks[1].attached = false;

@@ -7,6 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use martlet_model::Skew;
 use martlet_model::report::{
     Advanced, CertificateReport, Export, ForeignReport, Invitation, IssuerReport, KeyPlace,
     NodeReport, Nodes, QuarantineReport, RootReport, RootRole, RotationReport, RotationStep,
@@ -199,10 +200,12 @@ fn nodes() -> Nodes {
         error: None,
         leaves: 12,
         connections: 40,
+        clock: Some(Skew { ahead_ms: 1_200, within_ms: 3 }),
     };
     let mut away = node("worker-2", 39, 8);
     (away.is_connected, away.last_seen) = (false, Some(ago(3 * HOUR)));
     away.error = Some("workload shop/web: the namespace is gone".to_owned());
+    away.clock = Some(Skew { ahead_ms: 42_500, within_ms: 3 });
     let mut unheard = node("worker-3", 0, 0);
     (unheard.is_connected, unheard.last_seen, unheard.agent_version) = (false, None, None);
     (unheard.version, unheard.trust_version, unheard.leaves) = (None, None, 0);

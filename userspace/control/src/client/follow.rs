@@ -71,12 +71,12 @@ pub async fn follow(
             () = sleep_until(silent_at) => return Err(LinkError::Silent),
             _ = ticks.tick() => {
                 let now = usage.borrow_and_update().clone();
-                say.say(Said::Usage(usage_to(&with_own(now, member)))).await?;
+                say.say(Said::Usage(usage_to(&with_own(now, inner, member)))).await?;
             }
             changed = usage.changed() => {
                 changed.map_err(|_| LinkError::Ended)?;
                 let now = usage.borrow_and_update().clone();
-                say.say(Said::Usage(usage_to(&with_own(now, member)))).await?;
+                say.say(Said::Usage(usage_to(&with_own(now, inner, member)))).await?;
             }
             changed = acknowledged.changed() => {
                 changed.map_err(|_| LinkError::Ended)?;
@@ -112,8 +112,9 @@ async fn take(
     Ok(())
 }
 
-/// The node's own certificate is in use, too.
-fn with_own(mut usage: Usage, member: &Member) -> Usage {
+/// The node's own certificate is in use, too, and so is its clock.
+fn with_own(mut usage: Usage, inner: &Inner, member: &Member) -> Usage {
+    usage.clock = inner.link.borrow().clock;
     if let Some(issuer) = member.issuer() {
         *usage.leaves.entry(issuer).or_default() += 1;
     }

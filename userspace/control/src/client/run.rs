@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Inner, Link, Start,
+    Inner, Link, Start, clock,
     follow::follow,
     link::{LinkError, connect},
     member::join,
@@ -76,7 +76,8 @@ impl Inner {
         self.is_up(member.expires());
         tokio::select! {
             ended = follow(self, member, receiving, channel.clone()) => ended,
-            ended = member.renew(self, channel) => Err(ended),
+            ended = member.renew(self, channel.clone()) => Err(ended),
+            never = clock::watch(self, channel) => match never {},
         }
     }
 
@@ -93,7 +94,8 @@ impl Inner {
         self.link.send_modify(|link| {
             let since = SystemTime::now();
             let refused = link.refused.take();
-            *link = Link { connected: Ok(()), since, refused, certificate_expires };
+            let clock = link.clock;
+            *link = Link { connected: Ok(()), since, refused, certificate_expires, clock };
         });
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use martlet_model::Skew;
+
 use super::{Malformed, cut, is_digest, text};
 use crate::{Acknowledgement, Usage, limits, proto};
 
@@ -17,6 +19,7 @@ pub fn usage_to(usage: &Usage) -> proto::Usage {
         leaves: most(&usage.leaves),
         connections: most(&usage.connections),
         oldest_expiry: usage.oldest_expiry,
+        clock: usage.clock.map(|Skew { ahead_ms, within_ms }| proto::Skew { ahead_ms, within_ms }),
     }
 }
 
@@ -25,6 +28,7 @@ pub fn usage_from(usage: proto::Usage) -> Result<Usage, Malformed> {
         leaves: counts("leaves", usage.leaves)?,
         connections: counts("connections", usage.connections)?,
         oldest_expiry: usage.oldest_expiry,
+        clock: usage.clock.map(|proto::Skew { ahead_ms, within_ms }| Skew { ahead_ms, within_ms }),
     })
 }
 

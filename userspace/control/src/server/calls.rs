@@ -1,4 +1,4 @@
-//! The four calls: who may make them, and their bounds.
+//! The calls: who may make them, and their bounds.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -16,7 +16,7 @@ use crate::{
     message::{Malformed, chain_to, csr_from, parsed, trust_to},
     proto::{
         CertificateRequest, CertificateResponse, FromAgent, JoinRequest, JoinResponse,
-        RenewRequest, RenewResponse, ToAgent, control_server::Control,
+        RenewRequest, RenewResponse, TimeRequest, TimeResponse, ToAgent, control_server::Control,
     },
 };
 
@@ -85,6 +85,17 @@ impl<O: Office> Control for Calls<O> {
         let csr = csr_from(request.into_inner().csr).map_err(malformed)?;
         let chain = self.0.office.renew(&node, csr).await.map_err(refused)?;
         Ok(Response::new(RenewResponse { chain: Some(chain_to(chain)) }))
+    }
+
+    async fn time(&self, request: Request<TimeRequest>) -> Result<Response<TimeResponse>, Status> {
+        let node = self.node(&request)?;
+        let now = SystemTime::now();
+        if !self.0.roster.desk(&node.node, now).pace.try_take() {
+            return Err(Status::resource_exhausted("this node asks too often; try again later"));
+        }
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Ok(Response::new(TimeResponse { unix_ms }))
     }
 }
 

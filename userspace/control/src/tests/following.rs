@@ -137,3 +137,32 @@ async fn a_controller_that_lies_harms_nothing_and_is_named_a_liar() {
     agent.until_down("was not taken").await;
     eventually("the controller hears of it", || liar.complaints() > 0).await;
 }
+
+#[tokio::test]
+async fn an_agent_knows_how_far_its_clock_is_from_its_controllers() {
+    let liar = super::strangers::Liar::start(Vec::new()).await;
+    // So far that a slow machine doesn't matter.
+    for (ahead_ms, is_too_far) in [(0, false), (-3_600_000, true), (3_600_000, true)] {
+        liar.set_clock(ahead_ms);
+        let agent = liar.agent();
+        let link = until(&mut agent.client.link(), |link| link.clock.is_some()).await;
+        let clock = link.clock.unwrap();
+        assert_eq!(clock.is_too_far(), is_too_far, "{clock:?}");
+        let off = (clock.ahead_ms + ahead_ms).unsigned_abs();
+        assert!(off <= clock.within_ms + 1, "{clock:?} for {ahead_ms}");
+        agent.stop().await;
+    }
+    // That there is no such time is nothing to fall over.
+    liar.set_clock(i64::MAX);
+    let agent = liar.agent();
+    liar.until_followed().await;
+    agent.until_connected().await;
+}
+
+#[tokio::test]
+async fn a_controller_hears_how_far_the_clocks_of_its_agents_are() {
+    let (controller, _host, _agent) = followed().await;
+    let clock = || controller.server.agents()[0].usage.as_ref().and_then(|usage| usage.clock);
+    eventually("the agent has said it", || clock().is_some()).await;
+    assert!(!clock().unwrap().is_too_far(), "{:?}", clock());
+}

@@ -5,8 +5,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
+    time::SystemTime,
 };
 
 use hyper_util::rt::TokioIo;
@@ -29,7 +30,7 @@ use crate::{
     message::{name_to, trust_to},
     proto::{
         CertificateRequest, CertificateResponse, FromAgent, Hello, JoinRequest, JoinResponse,
-        RenewRequest, RenewResponse, ToAgent, Workload,
+        RenewRequest, RenewResponse, TimeRequest, TimeResponse, ToAgent, Workload,
         control_client::ControlClient,
         control_server::{Control, ControlServer},
         from_agent::Said,
@@ -119,6 +120,8 @@ async fn who_is_no_node_of_this_domain_does_not_get_as_far_as_a_call() {
         let mut client = over(secured).await;
         let refused = client.renew(RenewRequest { csr: vec![1] }).await.unwrap_err();
         assert!(!matches!(refused.code(), Code::Ok | Code::InvalidArgument), "{refused}");
+        let refused = client.time(TimeRequest {}).await.unwrap_err();
+        assert!(!matches!(refused.code(), Code::Ok | Code::Unimplemented), "{refused}");
     }
     let mut client = raw(&controller, "one").await;
     let reached = client.renew(RenewRequest { csr: Vec::new() }).await.unwrap_err();
@@ -169,6 +172,8 @@ pub struct Liar {
 struct Calls {
     says: Mutex<Vec<ToAgent>>,
     followed: AtomicUsize,
+    /// By how many milliseconds its clock is ahead.
+    ahead_ms: AtomicI64,
     complaints: Arc<AtomicUsize>,
     open: Mutex<Vec<mpsc::Sender<Result<ToAgent, Status>>>>,
 }
@@ -196,6 +201,7 @@ impl Liar {
         let calls = Arc::new(Calls {
             says: Mutex::new(says),
             followed: AtomicUsize::new(0),
+            ahead_ms: AtomicI64::new(0),
             complaints: Arc::default(),
             open: Mutex::default(),
         });
@@ -233,6 +239,10 @@ impl Liar {
         Agent::on(host, self.address)
     }
 
+    pub fn set_clock(&self, ahead_ms: i64) {
+        self.calls.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    }
+
     pub async fn until_followed(&self) {
         let followed = || self.calls.followed.load(Ordering::Relaxed) > 0;
         eventually("somebody follows", followed).await;
@@ -254,6 +264,13 @@ impl Control for Calls {
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         Err(Status::unimplemented("it lies"))
+    }
+
+    async fn time(&self, _: Request<TimeRequest>) -> Result<Response<TimeResponse>, Status> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let ahead = self.ahead_ms.load(Ordering::Relaxed);
+        let unix_ms = u64::try_from(now.as_millis()).unwrap().saturating_add_signed(ahead);
+        Ok(Response::new(TimeResponse { unix_ms }))
     }
 
     async fn issue(

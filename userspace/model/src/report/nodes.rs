@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Label, Quarantine, TrustDomain};
+use crate::{Label, Quarantine, Skew, TrustDomain};
 
 /// `GET /nodes`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct NodeReport {
     /// Certificates in use, its own one too.
     pub leaves: u64,
     pub connections: u64,
+    /// How far its clock is from the controller's, as it has measured it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Skew>,
 }
 
 /// `POST /nodes/join`

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use martlet_model::{Closed, report::ControllerReport};
+use martlet_model::{Closed, Skew, report::ControllerReport};
 
 use super::*;
 use crate::fixtures::{
@@ -42,6 +42,7 @@ fn the_names_are_these() {
         "martlet_plaintext_connections_total",
         "martlet_fails_open",
         "martlet_controller_lost_timestamp_seconds",
+        "martlet_clock_ahead_seconds",
         "martlet_failed_open_connections_total",
         "martlet_handshakes_total",
         "martlet_handshake_failures_total",
@@ -128,6 +129,7 @@ fn a_controller_is_lost_only_while_it_is_away() {
         since: 1_700_000_000,
         version: Some(7),
         refused: None,
+        clock: None,
         certificate_expires: None,
     };
     let page = |report: ControllerReport| {
@@ -136,8 +138,12 @@ fn a_controller_is_lost_only_while_it_is_away() {
     };
     let lost = "martlet_controller_lost_timestamp_seconds 1700000000";
     shows(&page(report.clone()), lost);
-    let connected = page(ControllerReport { away: None, ..report });
+    let connected = page(ControllerReport { away: None, ..report.clone() });
     shows(&connected, "martlet_controller_lost_timestamp_seconds 0");
+    shows(&connected, "martlet_clock_ahead_seconds 0.0");
+    let behind = Some(Skew { ahead_ms: -1500, within_ms: 3 });
+    let page = page(ControllerReport { clock: behind, ..report });
+    shows(&page, "martlet_clock_ahead_seconds -1.5");
 }
 
 #[test]
