@@ -8,12 +8,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use martlet_lab::{Agent, Cluster, Lab, Pod, Stage, find_binary, patience, wait_for};
+use martlet_lab::{Agent, Clock, Cluster, Lab, Pod, Stage, find_binary, patience, wait_for};
 use spiffe::{WorkloadApiClient, WorkloadApiError, X509Context};
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 
 const WAIT: Duration = Duration::from_secs(30);
+const MINUTE: i64 = 60;
+const DAY: i64 = 24 * 60 * MINUTE;
 
 type Said = Result<X509Context, WorkloadApiError>;
 
@@ -248,5 +250,133 @@ fn who_is_cut_off_is_handed_nothing_until_it_is_released() -> Result<()> {
     let again = follow(&pod, &path);
     cluster.controller.martlet_text(&["trust", "release", "identity", &id])?;
     assert!(next(&again)?.is_ok());
+    Ok(())
+}
+
+#[test]
+fn a_socket_that_cannot_be_made_is_said_by_readiness_until_it_is_there() -> Result<()> {
+    let mut stage = stage()?;
+    stage.launch()?;
+    let path = socket(&stage.one, &stage.caller);
+    let of_namespace = path.parent().context("it is in a directory")?.to_owned();
+    // Somebody puts a file where the directory was.
+    std::fs::remove_dir_all(&of_namespace)?;
+    std::fs::write(&of_namespace, "in the way")?;
+    let why = wait_for("readiness to say so", patience(WAIT), || {
+        let ready = stage.one.admin("/readyz")?;
+        Ok((ready.status == 503).then_some(ready.body))
+    })?;
+    assert!(why.contains("shop/caller is not offered the Workload API"), "{why}");
+    assert!(why.contains(&path.display().to_string()), "{why}");
+    // Its lanes have nothing to do with it.
+    let server = stage.far.serve(&["--then", "echo"])?;
+    let client =
+        stage.caller.connect(stage.far.application(), &["--then", "send", "--bytes", "9"])?;
+    assert_eq!(client["received"], 9, "{client}");
+    drop(server);
+    std::fs::remove_file(&of_namespace)?;
+    wait_for("the agent to be ready again", patience(WAIT), || {
+        Ok((stage.one.admin("/readyz")?.status == 200).then_some(()))
+    })?;
+    assert!(stage.caller.run(|| ask(&path))??.is_ok());
+    Ok(())
+}
+
+#[test]
+fn a_controllers_workload_whose_socket_would_have_too_long_a_path_is_refused_alone() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut cluster = Cluster::start(&lab, "a", 1)?;
+    let (pod, long) = (cluster.pod("a1")?.clone(), cluster.agents[0].node().pod("long")?);
+    cluster.mesh.enroll(&long, &"n".repeat(63), "long", "strict");
+    for pod in [&pod, &long] {
+        cluster.mesh.workload_api(pod, true);
+    }
+    cluster.declare()?;
+    let agent = cluster.agent("a1")?;
+    let why = wait_for("the agent to say why", patience(WAIT), || {
+        let ready = agent.admin("/readyz")?;
+        Ok((ready.status == 503 && ready.body.contains("/long")).then_some(ready.body))
+    })?;
+    assert!(why.contains("bytes") && why.contains("long.sock"), "{why}");
+    let path = socket(agent, &pod);
+    wait_for_socket(&path)?;
+    let said = pod.run(|| ask(&path))???;
+    assert_eq!(identity(&said)?, cluster.mesh.identity("shop", "a1"));
+    // Nothing is there for who was refused, and nothing was asked for.
+    let leaves = agent.get("/certificates")?["leaves"].clone();
+    assert_eq!(leaves.as_array().map(Vec::len), Some(1), "{leaves:#}");
+    cluster.mesh.withdraw(&long);
+    cluster.declare()?;
+    wait_for("the agent to be ready again", patience(WAIT), || {
+        Ok((cluster.agent("a1")?.admin("/readyz")?.status == 200).then_some(()))
+    })
+}
+
+#[test]
+fn a_stream_that_is_open_while_the_root_is_replaced_gets_both_roots_and_then_the_new_one()
+-> Result<()> {
+    let lab = Lab::new()?;
+    let mut cluster = Cluster::start(&lab, "a", 1)?;
+    let pod = cluster.pod("a1")?.clone();
+    cluster.mesh.workload_api(&pod, true);
+    cluster.declare()?;
+    let path = socket(cluster.agent("a1")?, &pod);
+    wait_for_socket(&path)?;
+    let told = follow(&pod, &path);
+    let first = next(&told)??;
+    cluster.controller.martlet_text(&["trust", "rotate"])?;
+    // Every answer can be used as it is: its leaf rests on a root of its bundle.
+    let (mut both, mut last) = (0, first.clone());
+    while roots(&last) == roots(&first) || roots(&last).len() > 1 {
+        last = next(&told)??;
+        assert_eq!(identity(&last)?, identity(&first)?);
+        both += usize::from(roots(&last).len() == 2);
+        verify(&last)?;
+    }
+    assert!(both >= 2, "at first with the old leaf, then with the new one");
+    assert_ne!(key(&first)?, key(&last)?);
+    assert!(roots(&last).len() == 1 && roots(&last) != roots(&first));
+    Ok(())
+}
+
+/// Whether its own bundle vouches for its leaf.
+fn verify(said: &X509Context) -> Result<()> {
+    let svid = said.default_svid().context("an SVID")?;
+    let chain = svid.cert_chain().iter().map(|certificate| certificate.as_bytes().to_vec());
+    let domain = svid.spiffe_id().trust_domain().to_string().parse()?;
+    let bundle = martlet_identity::TrustBundle::new([(domain, roots(said))])?;
+    let (chain, now) = (martlet_identity::Chain(chain.collect()), std::time::SystemTime::now());
+    martlet_identity::verify_chain(&chain, std::sync::Arc::new(bundle), now)?;
+    Ok(())
+}
+
+#[test]
+fn what_could_not_be_renewed_is_handed_out_to_nobody_when_it_has_expired() -> Result<()> {
+    let lab = Lab::new()?;
+    let clock = Clock::in_file(&lab.directory().join("clock"))?;
+    clock.set(0)?;
+    let mut cluster = Cluster::prepare(&lab, "a", 1)?;
+    let pod = cluster.pod("a1")?.clone();
+    cluster.mesh.workload_api(&pod, true);
+    cluster.declare()?;
+    cluster.controller.set_clock(&clock);
+    let agent = &mut cluster.agents[0];
+    agent.set_clock(&clock);
+    agent.restart()?;
+    let path = socket(agent, &pod);
+    wait_for_socket(&path)?;
+    let told = follow(&pod, &path);
+    let first = next(&told)??;
+    cluster.controller.kill()?;
+    clock.set(DAY - 10 * MINUTE)?;
+    assert_eq!(key(&pod.run(|| ask(&path))???)?, key(&first)?, "it lasts still");
+    assert!(told.try_recv().is_err(), "nothing is new");
+    clock.set(DAY + MINUTE)?;
+    let said = next(&told)?;
+    assert!(is_refusal(&said), "{said:?}");
+    // Whoever asks now waits, and gets another one when there is somebody who issues it.
+    let again = follow(&pod, &path);
+    cluster.controller.launch()?;
+    assert_ne!(key(&next(&again)??)?, key(&first)?);
     Ok(())
 }

@@ -135,9 +135,16 @@ impl Handing {
         self.hands.values().for_each(|hand| hand.publish(&self.issuer, now));
     }
 
-    /// Whoever has nothing is asked for again, without waiting for its time.
+    /// Why a workload that asks for a socket has none, if it is so.
+    pub fn unserved(&self, workload: &WorkloadName) -> Option<&String> {
+        self.unserved.get(workload)
+    }
+
+    /// Whoever has nothing that is good is asked for again, without waiting for its time.
     pub fn ask_again(&mut self, now: SystemTime) {
-        let empty = self.hands.values_mut().filter(|hand| hand.held.is_none());
+        let is_good = |(_, svid): &(_, Arc<Svid>)| svid.not_after() > now;
+        let hands = self.hands.values_mut();
+        let empty = hands.filter(|hand| !hand.held.as_ref().is_some_and(is_good));
         empty.for_each(|hand| hand.renewal = Renewal::at(now, now));
     }
 

@@ -46,6 +46,8 @@ pub enum State {
         unguarded: Option<String>,
         /// Why it is strict and still has connections in plaintext.
         unclosed: Option<String>,
+        /// Why it is not offered the Workload API that it asks for.
+        unserved: Option<String>,
     },
 }
 
@@ -185,11 +187,15 @@ impl Shared {
         for wanted in &lock(&self.configuration).file.local {
             let name = &wanted.workload.name;
             match states.get(name) {
-                Some(State::Steered { is_attached: true, unguarded, unclosed, .. }) => {
+                Some(State::Steered {
+                    is_attached: true, unguarded, unclosed, unserved, ..
+                }) => {
                     let said =
                         |what: &'static str| move |why: &String| format!("{name} {what}: {why}");
                     reasons.extend(unguarded.as_ref().map(said("is not guarded")));
                     reasons.extend(unclosed.as_ref().map(said("still has plaintext")));
+                    let not_offered = said("is not offered the Workload API");
+                    reasons.extend(unserved.as_ref().map(not_offered));
                 }
                 Some(State::Steered { .. }) => {
                     reasons.push(format!("{name} is not enrolled: its sk_lookup program is gone"));

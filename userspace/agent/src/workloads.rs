@@ -403,7 +403,9 @@ impl Workloads {
             let renewal = self.certificates.renewal(name).cloned();
             let unguarded = enrolled.unguarded.clone();
             let unclosed = enrolled.plaintext.left().cloned();
-            let state = State::Steered { credentials, renewal, is_attached, unguarded, unclosed };
+            let unserved = self.handing.unserved(name).cloned();
+            let state =
+                State::Steered { credentials, renewal, is_attached, unguarded, unclosed, unserved };
             (name.clone(), state)
         });
         self.shared.set_steered(steered.collect());
