@@ -20,6 +20,8 @@ pub struct Mesh {
     probes: Vec<(String, Vec<u16>)>,
     /// Names of pods that are offered the Workload API.
     workload_api: Vec<String>,
+    /// Names of pods whose network namespaces are found by their cgroups.
+    by_cgroup: Vec<String>,
     /// What nodes do without an agent; nothing is said by default.
     failure: Option<String>,
 }
@@ -63,6 +65,7 @@ impl Mesh {
             policies: Vec::new(),
             probes: Vec::new(),
             workload_api: Vec::new(),
+            by_cgroup: Vec::new(),
             failure: None,
         }
     }
@@ -123,6 +126,11 @@ impl Mesh {
         if offered {
             self.workload_api.push(pod.name().to_owned());
         }
+    }
+
+    /// The pod is a service of the node: its network namespace is that of its cgroup's processes.
+    pub fn found_by_cgroup(&mut self, pod: &Pod) {
+        self.by_cgroup.push(pod.name().to_owned());
     }
 
     /// What becomes of connections without an agent: `open` or `closed`.
@@ -218,6 +226,9 @@ impl Mesh {
             entry["probes"] = json!(ports);
         }
         let is_local = entry.get("netns").is_some();
+        if is_local && self.by_cgroup.iter().any(|name| name == member.pod.name()) {
+            entry["netns"] = json!({ "cgroup": member.pod.cgroup() });
+        }
         if is_local && self.workload_api.iter().any(|name| name == member.pod.name()) {
             entry["workloadApi"] = json!(true);
         }

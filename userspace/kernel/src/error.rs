@@ -42,7 +42,11 @@ pub enum KernelError {
     LinkUpdate { path: PathBuf, source: io::Error },
     #[error("opening the network namespace {path}")]
     Netns { path: PathBuf, source: io::Error },
-    #[error("{path} is the agent's own network namespace; only other ones can be enrolled")]
+    #[error(
+        "{path} leads to the node's own network namespace, which all its processes share; a workload \
+         needs one of its own: a systemd service has one by `PrivateNetwork=` or \
+         `NetworkNamespacePath=`, a container unless it uses the host's network"
+    )]
     OwnNetns { path: PathBuf },
     #[error("reading the processes of the cgroup {path}")]
     CgroupProcesses { path: PathBuf, source: io::Error },

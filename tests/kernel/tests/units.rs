@@ -1,0 +1,125 @@
+//! Services of the node, found by their cgroups as a service manager makes them: with a network
+//! namespace of their own they are workloads, without one they are refused.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use martlet_lab::{
+    Agent, Cluster, Lab, Pod, Response, assert_exchanged, assert_refused, patience, wait_for,
+};
+use martlet_tests_kernel::secrets::{Memory, Scalar};
+use serde_json::Value;
+
+const WAIT: Duration = Duration::from_secs(30);
+
+/// What an agent says about a workload.
+fn workload(agent: &Agent, name: &str) -> Result<Value> {
+    let workloads = agent.get("/workloads")?;
+    let mut all = workloads["workloads"].as_array().context("there are workloads")?.iter();
+    let found = all.find(|workload| workload["name"]["name"] == name);
+    Ok(found.context("there is no such workload")?.clone())
+}
+
+fn wait_until_steered(agent: &Agent, name: &str) -> Result<()> {
+    let mut latest = Value::Null;
+    let found = wait_for(&format!("{name} to be enrolled"), patience(WAIT), || {
+        latest = workload(agent, name)?;
+        Ok((latest["state"] == "steered").then_some(()))
+    });
+    found.with_context(|| format!("{latest:#}"))
+}
+
+fn keys(agent: &Agent) -> Result<Vec<Scalar>> {
+    let all = Memory::of(agent.pid().context("the agent runs")?)?.keys()?.into_iter();
+    Ok(all.filter(|(name, _)| name.contains("/ns/")).flat_map(|(_, keys)| keys).collect())
+}
+
+fn assert_reaches(from: &Pod, to: &Pod, server: &martlet_lab::Server) -> Result<()> {
+    let client = from.connect(to.application(), &["--then", "duplex", "--bytes", "1000"])?;
+    let local = client["local"].as_str().context("the client has no address")?.parse()?;
+    assert_exchanged(&client, &server.saw(local)?);
+    Ok(())
+}
+
+#[test]
+fn a_service_with_a_namespace_of_its_own_is_a_workload_and_another_one_after_its_restart()
+-> Result<()> {
+    let lab = Lab::new()?;
+    let mut cluster = Cluster::prepare(&lab, "a", 2)?;
+    let (service, other) = (cluster.pod("a1")?.clone(), cluster.pod("a2")?.clone());
+    cluster.mesh.found_by_cgroup(&service);
+    cluster.declare()?;
+    for agent in &mut cluster.agents {
+        agent.launch()?;
+    }
+    cluster.agent_mut("a2")?.wait_until_ready()?;
+    let agent = cluster.agent("a1")?;
+    // Before it runs there is nothing that could be enrolled.
+    let why = wait_for("the agent to say what it waits for", patience(WAIT), || {
+        let Ok(workload) = workload(agent, "a1") else { return Ok(None) };
+        Ok(workload["reason"].as_str().map(str::to_owned))
+    })?;
+    assert!(why.contains("has no processes"), "{why}");
+    let server = service.serve(&[])?;
+    wait_until_steered(agent, "a1")?;
+    assert_reaches(&other, &service, &server)?;
+    let record = agent.wait_for_record("the exchange", |record| {
+        record["reporter"] == "destination" && record["closed"] == "finished"
+    })?;
+    assert_eq!(record["protection"], "mutual_tls");
+    assert_eq!(record["destination"]["identity"], cluster.mesh.identity("shop", "a1"));
+    let before = keys(agent)?;
+    assert_eq!(before.len(), 1);
+    // Its manager starts it again: the same cgroup, another namespace.
+    drop(server);
+    let service = service.replace("a1")?;
+    let server = service.serve(&[])?;
+    wait_for("another key for another life", patience(WAIT), || {
+        let now = keys(agent)?;
+        Ok((now.len() == 1 && now != before).then_some(()))
+    })?;
+    wait_until_steered(agent, "a1")?;
+    assert_reaches(&other, &service, &server)?;
+    assert_reaches(&service, &other, &other.serve(&[])?)
+}
+
+#[test]
+fn a_service_in_the_hosts_namespace_is_refused_and_told_what_to_do_and_harms_nobody() -> Result<()>
+{
+    let lab = Lab::new()?;
+    let mut cluster = Cluster::prepare(&lab, "a", 2)?;
+    let node = cluster.agents[0].node().clone();
+    let (near, other) = (node.pod("near")?, cluster.pod("a2")?.clone());
+    let service = cluster.pod("a1")?.clone();
+    cluster.mesh.found_by_cgroup(&service);
+    cluster.mesh.enroll(&near, "shop", "near", "strict");
+    cluster.declare()?;
+    // In the cgroup of the service, and in the namespace of the node.
+    let program = node.command_in("a1", martlet_lab::find_binary("lab-probe")?);
+    let mut running = program.args(["serve", "--listen", "127.0.0.1:7070"]).spawn()?;
+    running.wait_until_listening()?;
+    for agent in &mut cluster.agents {
+        agent.launch()?;
+    }
+    cluster.agent_mut("a2")?.wait_until_ready()?;
+    let agent = cluster.agent("a1")?;
+    wait_until_steered(agent, "near")?;
+    let why = wait_for("the agent to say why", patience(WAIT), || {
+        Ok(workload(agent, "a1")?["reason"].as_str().map(str::to_owned))
+    })?;
+    for said in ["the node's own network namespace", "PrivateNetwork=", "NetworkNamespacePath="] {
+        assert!(why.contains(said), "{said}: {why}");
+    }
+    let ready = agent.admin("/readyz")?;
+    assert!(
+        matches!(&ready, Response { status: 503, body } if body.contains("PrivateNetwork=")),
+        "{ready:?}"
+    );
+    // No certificate was asked for, and all others are served.
+    let leaves = agent.get("/certificates")?["leaves"].clone();
+    assert_eq!(leaves.as_array().map(Vec::len), Some(1), "{leaves:#}");
+    let server = near.serve(&[])?;
+    assert_reaches(&other, &near, &server)?;
+    assert_refused(&other.connect(service.application(), &["--then", "send", "--bytes", "9"])?);
+    Ok(())
+}
