@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use self::list::PROMISES;
+use self::list::promises;
 
 /// Where `cargo xtask test` has tests write their figures (`tests/lab/src/evidence.rs`).
 pub const EVIDENCE: &str = "target/promises";
@@ -40,19 +40,19 @@ type Figures = BTreeMap<String, String>;
 
 /// Writes the page, or with `check` fails if it is not what the list says.
 pub fn run(check: bool) -> Result<()> {
-    all_exist(PROMISES)?;
+    all_exist(promises())?;
     let page = fs::read_to_string(PAGE).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound if !check => Ok(String::new()),
         _ => Err(error).context(PAGE),
     })?;
     let mut figures = read_page(&page);
     if check {
-        let current = render(PROMISES, &figures) == page;
+        let current = render(promises(), &figures) == page;
         ensure!(current, "{PAGE} is not what the list says: run `cargo xtask promises`");
         return Ok(());
     }
     figures.extend(read_evidence(Path::new(EVIDENCE))?);
-    fs::write(PAGE, render(PROMISES, &figures)).with_context(|| format!("writing {PAGE}"))
+    fs::write(PAGE, render(promises(), &figures)).with_context(|| format!("writing {PAGE}"))
 }
 
 /// Before a run, so that nothing is taken for its outcome that is not.
@@ -66,7 +66,7 @@ pub fn forget_evidence() -> Result<()> {
 /// The tests in these files that show a promise and are not among those that ran.
 pub fn absent(is_meant: impl Fn(&str) -> bool, ran: &BTreeSet<String>) -> Vec<String> {
     let mut complaints = Vec::new();
-    for promise in PROMISES {
+    for promise in promises() {
         for Test(file, name) in promise.tests.iter().filter(|test| is_meant(test.0)) {
             if !ran.contains(*name) {
                 let number = promise.number;
@@ -77,15 +77,15 @@ pub fn absent(is_meant: impl Fn(&str) -> bool, ran: &BTreeSet<String>) -> Vec<St
     complaints
 }
 
-fn all_exist(promises: &[Promise]) -> Result<()> {
-    for Test(file, name) in promises.iter().flat_map(|promise| promise.tests) {
+fn all_exist(promises: impl IntoIterator<Item = &'static Promise>) -> Result<()> {
+    for Test(file, name) in promises.into_iter().flat_map(|promise| promise.tests) {
         let text = fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
         ensure!(text.contains(&format!("fn {name}(")), "{file} has no test {name}");
     }
     Ok(())
 }
 
-fn render(promises: &[Promise], figures: &Figures) -> String {
+fn render(promises: impl IntoIterator<Item = &'static Promise>, figures: &Figures) -> String {
     let mut page = "# Promises\n\n\
         What Martlet promises, what counts as kept, and the tests that show it.\n\
         `cargo xtask promises` writes this page from `xtask/src/promises/list.rs` and from what \
@@ -132,7 +132,7 @@ fn read_evidence(directory: &Path) -> Result<Figures> {
         let text = fs::read_to_string(&path)?;
         for line in text.lines() {
             let (test, said) = read_line(line).with_context(|| path.display().to_string())?;
-            if !PROMISES.iter().flat_map(|promise| promise.tests).any(|known| known.1 == test) {
+            if !promises().flat_map(|promise| promise.tests).any(|known| known.1 == test) {
                 bail!("{test} measured something, but the list knows no promise that it shows");
             }
             let all = figures.entry(test).or_default();
@@ -185,7 +185,7 @@ mod tests {
     fn a_test_that_does_not_exist_is_named() {
         let error = all_exist(TWO).unwrap_err().to_string();
         assert!(error.contains("a.rs"), "{error}");
-        let here: &[Promise] = &[Promise {
+        const HERE: &[Promise] = &[Promise {
             number: 1,
             promise: "",
             bar: "",
@@ -193,12 +193,12 @@ mod tests {
             missing: "",
         }];
         crate::command::enter_workspace().unwrap();
-        assert!(all_exist(here).unwrap_err().to_string().contains("nobody"));
+        assert!(all_exist(HERE).unwrap_err().to_string().contains("nobody"));
     }
 
     #[test]
     fn promises_are_numbered_from_one_and_none_is_left_out() {
-        assert!(PROMISES.iter().map(|promise| promise.number).eq(1..=23));
+        assert!(promises().map(|promise| promise.number).eq(1..=23));
     }
 
     #[test]
