@@ -262,7 +262,7 @@ fn a_socket_that_cannot_be_made_is_said_by_readiness_until_it_is_there() -> Resu
     // Somebody puts a file where the directory was.
     std::fs::remove_dir_all(&of_namespace)?;
     std::fs::write(&of_namespace, "in the way")?;
-    let why = wait_for("readiness to say so", patience(WAIT), || {
+    let why = wait_for("readiness to say so", WAIT, || {
         let ready = stage.one.admin("/readyz")?;
         Ok((ready.status == 503).then_some(ready.body))
     })?;
@@ -275,7 +275,7 @@ fn a_socket_that_cannot_be_made_is_said_by_readiness_until_it_is_there() -> Resu
     assert_eq!(client["received"], 9, "{client}");
     drop(server);
     std::fs::remove_file(&of_namespace)?;
-    wait_for("the agent to be ready again", patience(WAIT), || {
+    wait_for("the agent to be ready again", WAIT, || {
         Ok((stage.one.admin("/readyz")?.status == 200).then_some(()))
     })?;
     assert!(stage.caller.run(|| ask(&path))??.is_ok());
@@ -293,7 +293,7 @@ fn a_controllers_workload_whose_socket_would_have_too_long_a_path_is_refused_alo
     }
     cluster.declare()?;
     let agent = cluster.agent("a1")?;
-    let why = wait_for("the agent to say why", patience(WAIT), || {
+    let why = wait_for("the agent to say why", WAIT, || {
         let ready = agent.admin("/readyz")?;
         Ok((ready.status == 503 && ready.body.contains("/long")).then_some(ready.body))
     })?;
@@ -307,7 +307,7 @@ fn a_controllers_workload_whose_socket_would_have_too_long_a_path_is_refused_alo
     assert_eq!(leaves.as_array().map(Vec::len), Some(1), "{leaves:#}");
     cluster.mesh.withdraw(&long);
     cluster.declare()?;
-    wait_for("the agent to be ready again", patience(WAIT), || {
+    wait_for("the agent to be ready again", WAIT, || {
         Ok((cluster.agent("a1")?.admin("/readyz")?.status == 200).then_some(()))
     })
 }
