@@ -19,10 +19,12 @@ pub enum Group {
     Test,
     Bench,
     Vm,
+    Cluster,
 }
 
 impl Group {
-    pub const ALL: &[Group] = &[Group::Build, Group::Demo, Group::Test, Group::Bench, Group::Vm];
+    pub const ALL: &[Group] =
+        &[Group::Build, Group::Demo, Group::Test, Group::Bench, Group::Vm, Group::Cluster];
 }
 
 pub struct Need {

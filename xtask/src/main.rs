@@ -1,10 +1,13 @@
 //! Development tasks. Has few dependencies, so that it works before anything else is installed.
 
 mod build;
+mod cluster;
 mod command;
+mod debian;
 mod demo;
 mod doctor;
 mod fuzz;
+mod image;
 mod lint;
 mod promises;
 mod test;
@@ -45,6 +48,8 @@ enum Task {
     Test(test::Args),
     /// Run the tests on other kernels, in virtual machines with an emulated processor.
     Vm(vm::Args),
+    /// A Kubernetes cluster of several nodes on this machine.
+    Cluster(cluster::Args),
     /// Build, and show the main job on this machine. Leaves nothing behind.
     Demo(demo::Args),
     /// Read the demonstration's output, and fail unless its last line says what it must.
@@ -96,6 +101,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Build { release } => build::all(release)?,
         Task::Test(args) => return test::run(&args),
         Task::Vm(args) => return vm::run(&args),
+        Task::Cluster(args) => return cluster::run(&args),
         Task::Demo(args) => return demo::demo(&args),
         Task::DemoVerdict => demo::judge()?,
         Task::Bench { no_install, arguments } => return demo::bench(!no_install, &arguments),

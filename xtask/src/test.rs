@@ -20,6 +20,7 @@ use crate::{
 };
 
 pub const KERNEL_TESTS: &str = "martlet-tests-kernel";
+const KUBERNETES_TESTS: &str = "martlet-tests-kubernetes";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -31,6 +32,10 @@ pub struct Args {
     /// Only tests on the running kernel.
     #[arg(long, conflicts_with = "unit")]
     kernel: bool,
+    /// Only tests on a Kubernetes cluster: the one that KUBECONFIG names, or one of their own. Other
+    /// runs leave these out.
+    #[arg(long, conflicts_with_all = ["unit", "kernel"])]
+    kubernetes: bool,
     /// Let tests on the running kernel take as long as their claims are worth.
     #[arg(long)]
     long: bool,
@@ -40,6 +45,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.kubernetes {
+        return kubernetes(args);
+    }
     doctor::run(&[Group::Build, Group::Test], !args.no_install)?;
     promises::forget_evidence()?;
     let (mut totals, mut ran) = (Totals::default(), BTreeSet::new());
@@ -54,11 +62,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         println!("{complaint}");
         totals.failed += 1;
     }
+    Ok(close(totals))
+}
+
+/// They bring up clusters by the task that runs them.
+fn kubernetes(args: &Args) -> Result<ExitCode> {
+    doctor::run(&[Group::Build, Group::Cluster], !args.no_install)?;
+    let mut command = cargo("test");
+    command.args(["--package", KUBERNETES_TESTS, "--no-fail-fast"]).args(&args.filter);
+    command.args(["--", "--test-threads=1", "--show-output"]);
+    command.env("MARTLET_XTASK", env::current_exe().context("asking for this program's path")?);
+    Ok(close(watch(command, &mut BTreeSet::new())?))
+}
+
+/// The totals are the last line.
+fn close(totals: Totals) -> ExitCode {
     if totals.passed == 0 {
         println!("no test ran");
     }
     println!("{totals}");
-    Ok(if totals.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if totals.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Whether these arguments ask for all tests of a file.
@@ -69,8 +92,8 @@ fn is_meant(args: &Args, file: &str) -> bool {
 
 fn unit_tests(args: &Args) -> Command {
     let mut command = cargo("test");
-    command.args(ALL_BUT_EBPF).args(["--exclude", KERNEL_TESTS, "--no-fail-fast"]);
-    command.args(&args.filter);
+    command.args(ALL_BUT_EBPF).args(["--exclude", KERNEL_TESTS, "--exclude", KUBERNETES_TESTS]);
+    command.arg("--no-fail-fast").args(&args.filter);
     command
 }
 

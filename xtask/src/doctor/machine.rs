@@ -76,6 +76,11 @@ pub fn has_faketime() -> bool {
     directories.any(|directory| directory.join("libfaketime.so.1").is_file())
 }
 
+/// Debian's own interpreter, as for the websockets.
+pub fn has_python() -> bool {
+    Path::new("/usr/bin/python3").exists()
+}
+
 pub fn has_websockets() -> bool {
     // Debian's own interpreter: another one, first on the PATH, does not see Debian's modules.
     output("/usr/bin/python3", &["-c", "import websockets"]).is_some()

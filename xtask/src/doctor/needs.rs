@@ -1,12 +1,14 @@
 //! The list of everything that building, testing, showing and measuring needs.
 
 use super::{
-    Group::{self, Bench, Build, Demo, Test, Vm},
-    Need, Remedy, machine,
+    Group::{self, Bench, Build, Cluster, Demo, Test, Vm},
+    Need, Remedy,
+    install::is_debian,
+    machine,
 };
 
 /// Whoever runs the agent.
-const RUNNING: &[Group] = &[Demo, Test, Bench];
+const RUNNING: &[Group] = &[Demo, Test, Bench, Cluster];
 
 pub const NEEDS: &[Need] = &[
     Need {
@@ -103,7 +105,7 @@ pub const NEEDS: &[Need] = &[
     Need {
         what: "openssl",
         why: "tests let it judge our certificates, and make odd ones with it",
-        groups: &[Test, Bench],
+        groups: &[Test, Bench, Cluster],
         present: || machine::has(&["openssl"]),
         remedy: Remedy::Packages(&["openssl"]),
     },
@@ -211,5 +213,40 @@ pub const NEEDS: &[Need] = &[
         groups: &[Vm],
         present: || machine::has(&["busybox", "depmod", "modprobe", "xz"]),
         remedy: Remedy::Packages(&["busybox-static", "kmod", "xz-utils"]),
+    },
+    Need {
+        what: "Debian's apt and dpkg",
+        why: "the cluster's programs are Debian's, or built from its sources",
+        groups: &[Cluster],
+        present: || is_debian() && machine::has(&["dpkg-deb"]),
+        remedy: Remedy::Machine("use Debian, or a cluster of another kind"),
+    },
+    Need {
+        what: "debootstrap",
+        why: "it unpacks the file system of the cluster's nodes",
+        groups: &[Cluster],
+        present: || machine::has(&["debootstrap"]),
+        remedy: Remedy::Packages(&["debootstrap"]),
+    },
+    Need {
+        what: "patch, tar and xz",
+        why: "they unpack Debian's sources of Kubernetes",
+        groups: &[Cluster],
+        present: || machine::has(&["patch", "tar", "xz", "timeout"]),
+        remedy: Remedy::Packages(&["patch", "tar", "xz-utils", "coreutils"]),
+    },
+    Need {
+        what: "unshare, nsenter and setsid",
+        why: "the cluster's nodes are namespaces, made and entered with them",
+        groups: &[Cluster],
+        present: || machine::has(&["unshare", "nsenter", "setsid", "bash", "sysctl"]),
+        remedy: Remedy::Packages(&["util-linux", "bash", "procps"]),
+    },
+    Need {
+        what: "Python",
+        why: "the cluster's name server is written in it",
+        groups: &[Cluster],
+        present: machine::has_python,
+        remedy: Remedy::Packages(&["python3"]),
     },
 ];

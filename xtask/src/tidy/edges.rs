@@ -57,6 +57,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "dataplane",
         ],
     ),
+    // The product is seen only through its images, the API server, and the wire.
+    ("tests-kubernetes", &["lab"]),
     ("xtask", &[]),
 ];
 

@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Program, image};
 use crate::{
-    command::{output, run},
+    command::run,
+    debian::{Apt, Kind},
     doctor::is_debian,
 };
 
@@ -56,7 +57,7 @@ impl Kernel {
         fs::create_dir_all("target/vm").context("target/vm")?;
         let root = fs::canonicalize("target/vm")?;
         let apt = match self.suite {
-            Some(suite) => Apt::of_suite(&root, suite)?,
+            Some(suite) => Apt::of_suite(&root.join("apt"), suite, Kind::Packages)?,
             None => Apt::default(),
         };
         let package = self.image_package(&apt)?;
@@ -75,53 +76,6 @@ impl Kernel {
         run(apt.command("apt-get").arg("update"))?;
         image_of(&apt.depends(self.package))
             .with_context(|| format!("no package source has {}", self.package))
-    }
-}
-
-/// How apt is asked: as the machine does it, or with another suite of the same mirror and lists of
-/// its own, so that nothing of the machine changes.
-#[derive(Default)]
-struct Apt {
-    options: Vec<String>,
-}
-
-impl Apt {
-    fn of_suite(root: &Path, suite: &str) -> Result<Self> {
-        let targets = output("apt-get", &["indextargets", "--format", "$(REPO_URI) $(COMPONENT)"]);
-        let targets = targets.context("asking apt for its mirror")?;
-        // Debian's, but not that of security updates, which has other suites.
-        let mut mirrors = targets.lines().filter_map(|line| line.strip_suffix(" main"));
-        let mirror = mirrors.find(|uri| !uri.contains("security"));
-        let mirror = mirror.context("apt has no source of main")?;
-        let own = root.join("apt");
-        for name in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(own.join(name)).context("making directories for apt")?;
-        }
-        let sources = own.join("sources.list");
-        fs::write(&sources, format!("deb {mirror} {suite} main\n")).context("writing a source")?;
-        let path = own.display();
-        let options = vec![
-            format!("Dir::Etc::sourcelist={}", sources.display()),
-            "Dir::Etc::sourceparts=/dev/null".to_owned(),
-            format!("Dir::State::lists={path}/lists"),
-            format!("Dir::Cache={path}/cache"),
-        ];
-        Ok(Self { options })
-    }
-
-    /// Nothing about a package that it does not know.
-    fn depends(&self, package: &str) -> String {
-        let output = self.command("apt-cache").args(["depends", package]).output();
-        output.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.args(["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]);
-        for option in &self.options {
-            command.args(["-o", option]);
-        }
-        command
     }
 }
 

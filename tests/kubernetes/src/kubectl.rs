@@ -1,0 +1,85 @@
+//! kubectl against one cluster: run, ask, wait.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use martlet_lab::wait_for;
+use serde_json::Value;
+
+/// A pod's image is there already; making its namespaces takes a moment, on a busy machine seconds.
+const POD_READY: Duration = Duration::from_secs(90);
+
+#[derive(Debug, Clone)]
+pub struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+impl Kubectl {
+    pub fn new(program: &Path, kubeconfig: &Path) -> Self {
+        Self { program: program.to_owned(), kubeconfig: kubeconfig.to_owned() }
+    }
+
+    /// What it prints, if it succeeds.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command(arguments).stdin(Stdio::null()).output();
+        let output = output.context("starting kubectl")?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl {}: {}", arguments.join(" "), complaint.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// One object, or a list of them.
+    pub fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.run(&[&["get", "--output", "json"], arguments].concat())?;
+        serde_json::from_str(&text).context("reading what kubectl says")
+    }
+
+    pub fn apply(&self, manifests: &str) -> Result<()> {
+        let mut child = self
+            .command(&["apply", "--filename", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting kubectl")?;
+        let mut input = child.stdin.take().context("kubectl's input is piped")?;
+        input.write_all(manifests.as_bytes()).context("writing to kubectl")?;
+        drop(input);
+        let output = child.wait_with_output().context("waiting for kubectl")?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl apply: {}", complaint.trim());
+        Ok(())
+    }
+
+    /// What a program in a pod prints, if it succeeds.
+    pub fn exec(&self, pod: &str, command: &[&str]) -> Result<String> {
+        self.run(&[&["exec", pod, "--"], command].concat())
+    }
+
+    /// The pod as it is when all its containers are ready.
+    pub fn ready_pod(&self, name: &str) -> Result<Value> {
+        wait_for(&format!("pod {name} to be ready"), POD_READY, || {
+            let pod = self.get(&["pod", name]);
+            Ok(pod.ok().filter(|pod| has_condition(pod, "Ready")))
+        })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        command
+    }
+}
+
+/// Whether an object says that something is true of it.
+pub fn has_condition(object: &Value, kind: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice);
+    let is_true = |one: &Value| one["type"] == kind && one["status"] == "True";
+    conditions.unwrap_or_default().iter().any(is_true)
+}

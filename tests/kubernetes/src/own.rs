@@ -1,0 +1,87 @@
+//! A cluster that tests make for themselves, by the same task that people use.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use martlet_lab::Netns;
+
+use crate::kubectl::Kubectl;
+
+/// Goes down, with its files, when it is dropped.
+#[derive(Debug)]
+pub struct Own {
+    name: String,
+    directory: PathBuf,
+}
+
+impl Own {
+    /// Under a name that nobody else has on this machine.
+    pub fn up(options: &[&str]) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("t{}x{count}", std::process::id());
+        // Before anything is made, so that what half of it was made goes away, too.
+        let mut own = Self { name, directory: PathBuf::new() };
+        let said = own.task(&[&["up"], options].concat())?;
+        let kubeconfig = said.lines().find_map(|line| line.strip_prefix("export KUBECONFIG="));
+        let kubeconfig = Path::new(kubeconfig.context("`up` names no kubeconfig")?);
+        own.directory = kubeconfig.parent().context("a kubeconfig is in a directory")?.to_owned();
+        Ok(own)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn kubectl(&self) -> Kubectl {
+        let program = self.directory.join("programs/kubectl");
+        Kubectl::new(&program, &self.directory.join("kubeconfig"))
+    }
+
+    /// Where the bridge is that all traffic between nodes crosses.
+    pub fn wire(&self) -> Result<Netns> {
+        Netns::open(&format!("cluster-{}", self.name))
+    }
+
+    /// `cargo xtask cluster …` for this cluster: what it prints, if it succeeds.
+    pub fn task(&self, arguments: &[&str]) -> Result<String> {
+        let Output { status, stdout, stderr } = self.try_task(arguments)?;
+        let said = String::from_utf8_lossy(&stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&stderr);
+        ensure!(status.success(), "cluster {}:\n{said}{complaint}", arguments.join(" "));
+        Ok(said)
+    }
+
+    pub fn try_task(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = xtask();
+        command.args(["cluster", "--name", &self.name]).args(arguments);
+        command.output().context("starting xtask")
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Err(error) = self.task(&["down", "--purge"]) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// The task runner that runs these tests, or else the one that cargo builds.
+pub fn xtask() -> Command {
+    if let Some(path) = env::var_os("MARTLET_XTASK") {
+        return Command::new(path);
+    }
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["run", "--quiet", "--package", "xtask", "--"]);
+    command
+}

@@ -1,0 +1,40 @@
+//! Manifests of pods with nothing but a shell and small programs.
+
+use std::env;
+
+/// On a cluster that is not ours, an image with busybox that its nodes have.
+pub fn image() -> String {
+    env::var("MARTLET_TEST_IMAGE").unwrap_or_else(|_| "localhost/busybox:1".to_owned())
+}
+
+/// A pod that does nothing but wait for what is run in it.
+pub fn idle(name: &str, node: &str) -> String {
+    pod(name, node, "sleep 100000", "")
+}
+
+/// A pod that answers HTTP requests on port 8080 with one text, and is ready when it does.
+pub fn web(name: &str, node: &str, text: &str) -> String {
+    let serve = format!("mkdir /www && echo {text} > /www/index.html && httpd -f -p 8080 -h /www");
+    let more = "\n    ports: [{name: web, containerPort: 8080}]\n    \
+        readinessProbe: {httpGet: {path: /, port: web}, periodSeconds: 1}";
+    pod(name, node, &serve, more)
+}
+
+fn pod(name: &str, node: &str, command: &str, more: &str) -> String {
+    let image = image();
+    format!(
+        "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: {image}
+    imagePullPolicy: IfNotPresent
+    command: [/bin/sh, -c, \"trap 'exit 0' TERM; {command} & wait\"]{more}
+"
+    )
+}
