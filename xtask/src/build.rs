@@ -12,9 +12,6 @@ pub const ALL_BUT_EBPF: &[&str] = &["--workspace", "--exclude", "martlet-ebpf"];
 /// What runs on a node, and what stands in for applications.
 pub const NODE: &[&str] = &["martlet-agent", "martlet-cli", "martlet-lab"];
 
-/// What several nodes are told by.
-pub const CONTROLLER: &[&str] = &["martlet-controller"];
-
 /// How the kernel programs can be compiled. `userspace/kernel/build.rs` chooses in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {

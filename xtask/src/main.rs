@@ -9,6 +9,7 @@ mod doctor;
 mod fuzz;
 mod image;
 mod lint;
+mod programs;
 mod promises;
 mod test;
 mod tidy;

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     env,
     io::{BufRead as _, BufReader},
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
 };
 
@@ -13,13 +14,13 @@ use anyhow::{Context as _, Result};
 
 pub use self::totals::{Report, Totals};
 use crate::{
-    build::{self, ALL_BUT_EBPF, CONTROLLER, NODE},
+    build::{self, ALL_BUT_EBPF},
     command::cargo,
     doctor::{self, Group, machine},
+    programs::{self, KERNEL_TESTS, KERNEL_TESTS_DIRECTORY},
     promises,
 };
 
-pub const KERNEL_TESTS: &str = "martlet-tests-kernel";
 const KUBERNETES_TESTS: &str = "martlet-tests-kubernetes";
 
 #[derive(clap::Args)]
@@ -55,8 +56,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         totals += watch(unit_tests(args), &mut ran)?;
     }
     if !args.unit {
-        build::release(&[NODE, CONTROLLER].concat())?;
-        totals += watch(kernel_tests(args), &mut ran)?;
+        build::all(true)?;
+        for command in kernel_tests(args)? {
+            totals += watch(command, &mut ran)?;
+        }
     }
     for complaint in promises::absent(|file| is_meant(args, file), &ran) {
         println!("{complaint}");
@@ -98,21 +101,25 @@ fn unit_tests(args: &Args) -> Command {
 }
 
 /// One after the other: they share the machine's root cgroup, and some measure memory and time.
-/// They run against the release build, which is what a user runs.
-fn kernel_tests(args: &Args) -> Command {
-    let mut command = cargo("test");
-    command.args(["--release", "--package", KERNEL_TESTS, "--no-fail-fast"]).args(&args.filter);
-    command.args(["--", "--test-threads=1", "--show-output"]);
-    if args.long {
-        command.env("MARTLET_LONG", "1");
-    }
-    command
+/// What they test are the release builds, which is what a user runs.
+fn kernel_tests(args: &Args) -> Result<Vec<Command>> {
+    let variables = programs::variables()?;
+    let command = |(_, path): (String, PathBuf)| {
+        let mut command = Command::new(path);
+        command.current_dir(KERNEL_TESTS_DIRECTORY).envs(variables.iter().cloned());
+        command.args(&args.filter).args(["--test-threads=1", "--show-output"]);
+        if args.long {
+            command.env("MARTLET_LONG", "1");
+        }
+        command
+    };
+    Ok(programs::kernel_tests()?.into_iter().map(command).collect())
 }
 
 /// Hands the tests' output on, counts what it says, and adds the names of those that ran.
 fn watch(mut command: Command, ran: &mut BTreeSet<String>) -> Result<Totals> {
     command.env("MARTLET_EVIDENCE", env::current_dir()?.join(promises::EVIDENCE));
-    let mut child = command.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("starting the tests")?;
     let output = child.stdout.take().context("cargo's output is piped")?;
     let mut report = Report::default();
     for line in BufReader::new(output).split(b'\n') {
@@ -122,7 +129,7 @@ fn watch(mut command: Command, ran: &mut BTreeSet<String>) -> Result<Totals> {
         report.read(&line);
         println!("{line}");
     }
-    let success = child.wait().context("waiting for cargo test")?.success();
+    let success = child.wait().context("waiting for the tests")?.success();
     ran.extend(report.ran().iter().cloned());
     let (totals, complaints) = report.finish(success, machine::lacks);
     for complaint in complaints {

@@ -14,13 +14,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 
 use crate::{
-    build::NODE,
-    command::{cargo, run as run_command},
+    build,
     doctor::{self, Group},
-    test::{KERNEL_TESTS, Report, Totals},
+    programs,
+    test::{Report, Totals},
 };
 
 #[derive(clap::Args)]
@@ -30,7 +29,7 @@ pub struct Args {
     /// Only this kernel, such as `6.1`. All by default.
     #[arg(long)]
     kernel: Option<String>,
-    /// Run release builds.
+    /// Test the release builds.
     #[arg(long)]
     release: bool,
     /// Only name what is missing, instead of installing it first.
@@ -56,10 +55,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     doctor::run(&[Group::Build, Group::Test, Group::Vm], !args.no_install)?;
     let kernels = kernels::named(args.kernel.as_deref())?;
     let programs = programs(args)?;
+    let variables = if args.release { programs::variables()? } else { vec![] };
     let mut totals = Totals::default();
     for kernel in kernels {
         let unpacked = kernel.fetch()?;
-        let image = unpacked.image(&programs)?;
+        let image = unpacked.image(&programs, &variables)?;
         println!("== Linux {}", kernel.name);
         let (own, complaints) = boot(&unpacked.kernel, &image)?.finish(&programs);
         for complaint in complaints {
@@ -74,38 +74,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Builds all, and chooses.
 fn programs(args: &Args) -> Result<Vec<Program>> {
-    let profile = args.release.then_some("--release");
-    let mut node = cargo("build");
-    node.arg("--bins").args(profile);
-    for package in NODE {
-        node.args(["--package", package]);
-    }
-    run_command(&mut node)?;
-    let mut tests = cargo("test");
-    tests.args(["--package", KERNEL_TESTS, "--test", "*", "--no-run"]).args(profile);
-    let output = tests
-        .args(["--message-format", "json"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("building the tests")?;
-    ensure!(output.status.success(), "the tests don't build");
-    let all = executables(&String::from_utf8_lossy(&output.stdout));
+    build::all(args.release)?;
+    let all = programs::kernel_tests()?;
     for name in &args.programs {
         ensure!(all.iter().any(|program| program.0 == *name), "there are no tests called {name}");
     }
     Ok(plan::choose(all, &args.programs))
-}
-
-/// Name and path of each program in what cargo says.
-fn executables(messages: &str) -> Vec<(String, PathBuf)> {
-    let read = |line: &str| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let path = message["executable"].as_str()?.into();
-        Some((message["target"]["name"].as_str()?.to_owned(), path))
-    };
-    let mut all: Vec<_> = messages.lines().filter_map(read).collect();
-    all.sort();
-    all
 }
 
 /// Hands on what the machine says until it ends.
@@ -224,13 +198,5 @@ mod tests {
             let (totals, complaints) = seen(lines);
             assert!(totals.failed > 0 && !complaints.is_empty(), "{lines:?}");
         }
-    }
-
-    #[test]
-    fn programs_are_found_in_what_cargo_says() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"name":"wire"},"executable":"/t/wire-1"}
-{"reason":"compiler-artifact","target":{"name":"anyhow"},"executable":null}
-{"reason":"build-finished","success":true}"#;
-        assert_eq!(executables(messages), [("wire".to_owned(), PathBuf::from("/t/wire-1"))]);
     }
 }

@@ -18,7 +18,12 @@ use crate::command::{find, run};
 /// By the names of their files; what is built into a kernel is no module of it.
 const MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_rng"];
 
-pub fn make(directory: &Path, modules: &Path, programs: &[Program]) -> Result<PathBuf> {
+pub fn make(
+    directory: &Path,
+    modules: &Path,
+    programs: &[Program],
+    variables: &[(String, PathBuf)],
+) -> Result<PathBuf> {
     let root = directory.join("init");
     let _ = fs::remove_dir_all(&root);
     for name in ["bin", "modules", "proc", "sys", "dev", "host", "changes", "machine"] {
@@ -37,7 +42,7 @@ pub fn make(directory: &Path, modules: &Path, programs: &[Program]) -> Result<Pa
     for (name, text) in [
         ("modules/order", order),
         ("init", include_str!("init.sh").to_owned()),
-        ("run.sh", format!("{}{}", settings(modules, &tests), include_str!("run.sh"))),
+        ("run.sh", format!("{}{}", settings(modules, &tests, variables), include_str!("run.sh"))),
         ("programs", list(programs)),
     ] {
         let path = root.join(name);
@@ -51,12 +56,15 @@ pub fn make(directory: &Path, modules: &Path, programs: &[Program]) -> Result<Pa
 }
 
 /// What `run.sh` is told.
-fn settings(modules: &Path, tests: &Path) -> String {
-    format!(
-        "MODULES='{}'\nTESTS='{}'\nENDED='{ENDED}'\nCOMPLAINT='{COMPLAINT}'\nDONE='{DONE}'\n",
-        modules.parent().unwrap_or(modules).display(),
-        tests.display()
-    )
+fn settings(modules: &Path, tests: &Path, variables: &[(String, PathBuf)]) -> String {
+    let export = |(name, path): &(String, PathBuf)| format!("export {name}='{}'\n", path.display());
+    let exports: String = variables.iter().map(export).collect();
+    exports
+        + &format!(
+            "MODULES='{}'\nTESTS='{}'\nENDED='{ENDED}'\nCOMPLAINT='{COMPLAINT}'\nDONE='{DONE}'\n",
+            modules.parent().unwrap_or(modules).display(),
+            tests.display()
+        )
 }
 
 /// A program a line: its name and its path.

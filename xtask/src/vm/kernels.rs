@@ -128,8 +128,8 @@ impl Unpacked {
     }
 
     /// The first file system of a machine that runs these programs.
-    pub fn image(&self, programs: &[Program]) -> Result<PathBuf> {
-        image::make(&self.directory, &self.modules, programs)
+    pub fn image(&self, programs: &[Program], variables: &[(String, PathBuf)]) -> Result<PathBuf> {
+        image::make(&self.directory, &self.modules, programs, variables)
     }
 }
 
