@@ -40,6 +40,7 @@ fn workload(domain: &TrustDomain, name: &str, place: &Place) -> Result<Arc<Workl
         addresses: vec![place.v4, place.v6],
         node: "one".parse()?,
         mode: Mode::Strict,
+        policies: vec![],
     }))
 }
 

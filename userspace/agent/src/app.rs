@@ -4,10 +4,11 @@ use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
-use martlet_control::{Client, ClientSettings};
+use martlet_control::{Client, ClientSettings, Proof};
 use martlet_dataplane::{Dataplane, View};
 use martlet_kernel::{Confinement, Feature, KernelLog, Node, Pair, Settings, missing_features};
-use martlet_standalone::{AccessLog, NodeFile, Source};
+use martlet_model::Label;
+use martlet_standalone::{AccessLog, Controller, Joins, NodeFile, Source};
 use martlet_telemetry::{
     Admin, Format, Metrics, RecordOutput, RecordWriter, bind_socket, bind_tcp, queue,
 };
@@ -32,6 +33,8 @@ use crate::{
 /// What the command line says beside the node file.
 pub struct Options {
     pub path: PathBuf,
+    /// Who this node is, if not the file says it.
+    pub node: Option<Label>,
     pub without: Vec<Feature>,
     pub leaf_lifetime: Option<Duration>,
     pub verbose_kernel: bool,
@@ -87,7 +90,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         cgroup: settings.cgroup.clone().map_or_else(martlet_kernel::cgroup_root, Ok)?,
         pin: settings.pin.clone(),
         notes: settings.state.join("sysctl"),
-        host: PathBuf::from("/proc/self/ns/net"),
+        host: settings.host_netns.clone().unwrap_or_else(own_netns),
         without: options.without,
         ledger_room: Pair::ROOM,
         verbose: options.verbose_kernel,
@@ -122,7 +125,8 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     // Steering: the kernel, then the workloads. First to stop.
     let steering = Stage::new();
     let (to_workloads, files) = mpsc::channel(1);
-    let reloader = Reloader::new(options.path, shared.clone(), metrics.clone(), to_workloads);
+    let reloader =
+        Reloader::new(options.path, options.node, shared.clone(), metrics.clone(), to_workloads);
     let asked = reloader.asked.clone();
     let mut is_told = false;
     if can_steer {
@@ -188,11 +192,24 @@ fn issuer(file: &NodeFile, leaf_lifetime: Option<Duration>) -> Result<Issuer> {
                 trust_domain: file.trust_domain.clone(),
                 node: file.settings.name.clone(),
                 controller: controller.address.clone(),
-                token: controller.token.clone(),
+                proof: proof(controller),
                 state: file.settings.state.clone(),
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             });
             Issuer::controller(client.context("reading what is kept of the controller")?)
+        }
+    }
+}
+
+pub fn own_netns() -> PathBuf {
+    PathBuf::from("/proc/self/ns/net")
+}
+
+fn proof(controller: &Controller) -> Proof {
+    match &controller.joins {
+        Joins::Token(path) => Proof::Token(path.clone()),
+        Joins::ServiceAccount { token, roots } => {
+            Proof::Account { token: token.clone(), roots: roots.clone() }
         }
     }
 }

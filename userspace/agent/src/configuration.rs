@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use martlet_identity::fingerprint;
-use martlet_standalone::{MAX_FILE_BYTES, NodeFile, parse};
+use martlet_model::Label;
+use martlet_standalone::{MAX_FILE_BYTES, NodeFile, parse_of};
 use martlet_telemetry::{Metrics, Outcome};
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, mpsc};
@@ -26,10 +27,11 @@ pub struct Loaded {
     pub digest: String,
 }
 
-pub fn read(path: &Path) -> Result<Loaded> {
+/// `node`: who this node is, if the agent was told.
+pub fn read(path: &Path, node: Option<&Label>) -> Result<Loaded> {
     let named = || format!("reading the node file {}", path.display());
     let text = String::from_utf8(bytes(path).with_context(named)?).with_context(named)?;
-    let file = parse(&text, &path.display().to_string())?;
+    let file = parse_of(&text, &path.display().to_string(), node)?;
     Ok(Loaded { file, digest: fingerprint(text.as_bytes()) })
 }
 
@@ -43,6 +45,7 @@ fn bytes(path: &Path) -> io::Result<Vec<u8>> {
 /// Watches the file, and hands good new ones on.
 pub struct Reloader {
     path: PathBuf,
+    node: Option<Label>,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     /// What was asked for by SIGHUP.
@@ -55,12 +58,13 @@ pub struct Reloader {
 impl Reloader {
     pub fn new(
         path: PathBuf,
+        node: Option<Label>,
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
         to: mpsc::Sender<Loaded>,
     ) -> Self {
         let sent = shared.configuration().digest;
-        Self { path, shared, metrics, asked: Arc::default(), to, sent }
+        Self { path, node, shared, metrics, asked: Arc::default(), to, sent }
     }
 
     pub async fn run(mut self, shutdown: CancellationToken) {
@@ -94,7 +98,7 @@ impl Reloader {
     }
 
     async fn take(&mut self, asked: bool) -> Result<()> {
-        let loaded = read(&self.path)?;
+        let loaded = read(&self.path, self.node.as_ref())?;
         let now = self.shared.configuration();
         if let Some(key) = now.file.needs_restart(&loaded.file) {
             bail!("`{key}` only changes with a restart of the agent; put the old value back");
@@ -161,13 +165,13 @@ mod tests {
         let issuer = Issuer::open(&directory.join("authority"), &domain, None).unwrap();
         let path = directory.join("node.yaml");
         fs::write(&path, text(directory, "first")).unwrap();
-        let Loaded { file, digest } = read(&path).unwrap();
+        let Loaded { file, digest } = read(&path, None).unwrap();
         let in_use = InUse { file: Arc::new(file), digest, error: None };
         let view = Arc::new(ArcSwap::from_pointee(View::default()));
         let dataplane = Dataplane::new(view.clone(), mpsc::channel(1).0);
         let shared = Shared::new(in_use, vec![], Arc::new(issuer), dataplane, view);
         let (to, files) = mpsc::channel(2);
-        (Reloader::new(path, Arc::new(shared), Arc::new(Metrics::new("0")), to), files)
+        (Reloader::new(path, None, Arc::new(shared), Arc::new(Metrics::new("0")), to), files)
     }
 
     #[tokio::test]

@@ -33,6 +33,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use martlet_kernel::{Feature, Places, confine};
+use martlet_model::Label;
 use martlet_standalone::{AccessLog, Settings, Source};
 use martlet_telemetry::{Format, logs};
 
@@ -50,6 +51,9 @@ struct Args {
     /// The node file (docs/node-file.md).
     #[arg(long, global = true, value_name = "FILE", default_value = "/etc/martlet/node.yaml")]
     config: PathBuf,
+    /// This node's name, instead of the node file's `node.name`: where all nodes have one file.
+    #[arg(long, global = true, env = "MARTLET_NODE_NAME", value_name = "NAME")]
+    node_name: Option<Label>,
     /// Only say whether the node file and the authority that it names are good.
     #[arg(long)]
     check: bool,
@@ -94,13 +98,13 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     if let Some(Command::Uninstall(uninstall)) = args.command {
-        return uninstall.run(&args.config);
+        return uninstall.run(&args.config, args.node_name.as_ref());
     }
     if args.print_schema {
         println!("{:#}", martlet_standalone::schema());
         return Ok(());
     }
-    let loaded = configuration::read(&args.config)?;
+    let loaded = configuration::read(&args.config, args.node_name.as_ref())?;
     if args.check {
         return check_only(&loaded);
     }
@@ -113,6 +117,7 @@ fn run(args: Args) -> Result<()> {
     let confinement = confine(&places(&loaded.file.settings))?;
     let options = Options {
         path: args.config,
+        node: args.node_name,
         without: args.without_features,
         leaf_lifetime: args.leaf_seconds.map(Duration::from_secs),
         verbose_kernel: args.bpf_log,

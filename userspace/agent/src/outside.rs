@@ -59,6 +59,7 @@ fn is_absent(error: &KernelError) -> bool {
         KernelError::Netns { source, .. } | KernelError::CgroupProcesses { source, .. } => {
             source.kind() == io::ErrorKind::NotFound
         }
+        KernelError::PodAbsent { .. } | KernelError::CgroupEmpty { .. } => true,
         _ => false,
     }
 }

@@ -3,15 +3,17 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use martlet_kernel::{Node, Prober};
-use martlet_standalone::NodeFile;
+use martlet_kernel::{KernelError, Node, Prober, cgroup_of_process};
+use martlet_standalone::{NodeFile, ProberIs};
 use tracing::{info, warn};
 
 use crate::{reports::Shared, workloads::chain};
 
 #[derive(Default)]
 pub struct Probing {
-    /// Where the prober's cgroup is; `None` if nobody may probe.
+    /// `None` if nobody may probe.
+    prober: Option<ProberIs>,
+    /// Where its cgroup was last.
     cgroup: Option<PathBuf>,
     ports: Vec<SocketAddr>,
     /// What the kernel was told last; `None` if it has to be told.
@@ -29,14 +31,26 @@ impl Probing {
             local.workload.addresses.iter().flat_map(|ip| at(ip, &local.probes)).collect::<Vec<_>>()
         });
         self.ports = ports.collect();
-        self.cgroup = file.settings.prober.clone().filter(|_| !self.ports.is_empty());
+        self.prober = file.settings.prober.clone().filter(|_| !self.ports.is_empty());
         self.told = None;
+    }
+
+    fn find(&mut self) -> Option<Result<Prober, KernelError>> {
+        let path = match self.prober.as_ref()? {
+            ProberIs::Cgroup(path) => Ok(path.clone()),
+            ProberIs::Process(name) => cgroup_of_process(name, self.cgroup.as_deref()),
+        };
+        Some(path.and_then(|path| {
+            let prober = Prober::find(&path);
+            self.cgroup = Some(path);
+            prober
+        }))
     }
 
     /// Tells the kernel if there is something new. Where there is no such cgroup nobody may probe,
     /// and the agent is not ready.
     pub fn keep(&mut self, node: &Node, shared: &Shared) {
-        let found = self.cgroup.as_deref().map(Prober::find).transpose();
+        let found = self.find().transpose();
         let mut problem = found.as_ref().err().map(|error| chain(error));
         let prober = found.unwrap_or(None);
         if self.told != Some(prober) {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, future::pending, sync::Arc};
 use martlet_control::{Client, Declared, Usage};
 use martlet_dataplane::Dataplane;
 use martlet_identity::fingerprint;
-use martlet_standalone::NodeFile;
+use martlet_standalone::{NodeFile, Outside};
 use tokio::sync::watch;
 
 use crate::{certificates::Certificates, handing::Handing, renewal::unix_seconds};
@@ -61,6 +61,10 @@ impl Told {
             file.directory = declared.directory.clone();
             file.policies = declared.policies.clone();
             file.local = declared.local.clone();
+            // Beside what the node file says of this node itself, as that its host is outside.
+            if let Outside::These(sources) = &mut file.outside {
+                sources.extend(declared.outside.iter().cloned());
+            }
         }
         file
     }

@@ -13,9 +13,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use martlet_control::KEPT_FILES;
 use martlet_kernel::{Idle, Installed, KernelError, Keyring, peer_of, terminate};
+use martlet_model::Label;
 use martlet_standalone::Places;
 
 use crate::{
+    app::own_netns,
     configuration,
     limits::{STOP_LOOK, STOP_TIMEOUT},
 };
@@ -42,15 +44,18 @@ pub struct Uninstall {
     /// The agent's Unix socket, instead of the node file's `node.socket`.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// The host's network namespace, instead of the node file's `node.hostNetns`.
+    #[arg(long, value_name = "PATH")]
+    host_netns: Option<PathBuf>,
 }
 
 impl Uninstall {
-    pub fn run(self, config: &Path) -> Result<()> {
-        let places = self.places(config)?;
+    pub fn run(self, config: &Path, node: Option<&Label>) -> Result<()> {
+        let places = self.places(config, node)?;
         let installed = Installed {
             pin: places.pin.clone(),
             notes: places.state.join("sysctl"),
-            host: PathBuf::from("/proc/self/ns/net"),
+            host: places.host_netns.clone().unwrap_or_else(own_netns),
             dry_run: self.dry_run,
         };
         let idle = self.hold(&installed, &places.socket)?;
@@ -72,16 +77,17 @@ impl Uninstall {
     }
 
     /// A node file that is gone had the defaults, or is told by options.
-    fn places(&self, config: &Path) -> Result<Places> {
+    fn places(&self, config: &Path, node: Option<&Label>) -> Result<Places> {
         let told = (self.pin.clone(), self.state.clone(), self.socket.clone());
         if let (Some(pin), Some(state), Some(socket)) = told {
-            return Ok(Places { pin, state, socket });
+            let host_netns = self.host_netns.clone();
+            return Ok(Places { pin, state, socket, host_netns });
         }
         let named = match config.try_exists().context("looking for the node file")? {
             false => Places::default(),
             true => {
                 let hint = "mend it, or name all of --pin, --state and --socket";
-                configuration::read(config).context(hint)?.file.settings.places()
+                configuration::read(config, node).context(hint)?.file.settings.places()
             }
         };
         let (pin, state, socket) = (self.pin.clone(), self.state.clone(), self.socket.clone());
@@ -89,6 +95,7 @@ impl Uninstall {
             pin: pin.unwrap_or(named.pin),
             state: state.unwrap_or(named.state),
             socket: socket.unwrap_or(named.socket),
+            host_netns: self.host_netns.clone().or(named.host_netns),
         })
     }
 

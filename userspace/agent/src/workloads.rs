@@ -445,7 +445,7 @@ impl Enrolled {
         match find(&self.wanted.netns) {
             Ok(now) => now.cookie() != self.netns.cookie(),
             Err(KernelError::Netns { source, .. }) => source.kind() == io::ErrorKind::NotFound,
-            Err(KernelError::CgroupEmpty { .. }) => true,
+            Err(KernelError::CgroupEmpty { .. } | KernelError::PodAbsent { .. }) => true,
             Err(_) => false,
         }
     }
@@ -456,6 +456,7 @@ pub fn find(source: &NetnsSource) -> Result<Netns, KernelError> {
         NetnsSource::Path(path) => Netns::open(path),
         NetnsSource::Pid(pid) => Netns::of_pid(*pid),
         NetnsSource::Cgroup(path) => Netns::of_cgroup(path),
+        NetnsSource::Pod(uid) => Netns::of_pod(uid),
     }
 }
 

@@ -31,5 +31,5 @@ pub use attest::{Attested, Attestor, Denied};
 pub use error::{AuthorityError, BadRequest, CommandError};
 pub use issue::{Authority, Lasting, LeafRequest};
 pub use limits::{ISSUER_LIFETIME, LEAF_LIFETIME};
-pub use make::{NewRoot, sign_issuer};
+pub use make::{NewRoot, pem, sign_issuer};
 pub use registrar::{Ask, Refusal, Registrar};

@@ -231,8 +231,8 @@ fn check_root(der: &[u8], path: &Path, now: SystemTime) -> Result<(), AuthorityE
     Ok(())
 }
 
-/// PEM, RFC 7468.
-pub(crate) fn pem(der: &[u8]) -> String {
+/// A certificate as PEM, RFC 7468.
+pub fn pem(der: &[u8]) -> String {
     ::pem::encode(&::pem::Pem::new("CERTIFICATE", der))
 }
 

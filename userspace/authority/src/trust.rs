@@ -79,6 +79,8 @@ pub enum TrustError {
     NotCutOff(String),
     #[error("there are {0} already, and no more are kept")]
     TooMany(usize),
+    #[error("it could not be kept where it has to outlive this process, and was taken back: {0}")]
+    NotKept(String),
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! | `run` | connects for ever, with pauses in between; says how it stands |
 //! | `link` | one connection |
 //! | `follow` | what is said over it, in both directions |
+//! | `proof` | what a node shows to get it |
 //! | `member` | the node's own certificate: joining, renewing |
 //! | `clock` | how far this node's clock is from the controller's |
 //! | `issue` | certificates for workloads |
@@ -17,6 +18,7 @@ mod issue;
 mod link;
 mod member;
 mod pauses;
+mod proof;
 mod run;
 mod state;
 
@@ -44,6 +46,7 @@ use run::{Told, chain_of, keep_snapshots};
 use state::{Membership, State};
 
 pub use link::{LinkError, TokenFileError};
+pub use proof::Proof;
 pub use state::{KEPT_FILES, StateError};
 
 /// Where the controller is, and what the client needs to be believed there.
@@ -53,8 +56,8 @@ pub struct ClientSettings {
     pub node: Label,
     /// Host, or address, and port.
     pub controller: String,
-    /// The file with the join token. It is read only while the node has no certificate.
-    pub token: PathBuf,
+    /// How the node joins.
+    pub proof: Proof,
     /// Keeps the node's certificate and key (`node.pb`, readable by its owner only), and what was
     /// declared last (`directory.pb`).
     pub state: PathBuf,

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use martlet_model::{Directory, LocalWorkload, Service, Skew, Trust, Workload};
+use martlet_model::{
+    Directory, LocalWorkload, NetnsSource, Outsider, Service, Skew, Trust, Workload,
+};
 use martlet_policy::{Policy, PolicySet};
 
 /// All that a node is told, complete and consistent.
@@ -14,6 +16,8 @@ pub struct Declared {
     pub policies: Arc<PolicySet>,
     /// This node's workloads.
     pub local: Vec<LocalWorkload>,
+    /// What of this node is outside the mesh by decision.
+    pub outside: Vec<NetnsSource>,
     pub trust: Arc<Trust>,
 }
 
@@ -25,6 +29,8 @@ pub struct Declaration {
     pub policies: Vec<Arc<Policy>>,
     /// Each is a workload's above, and is told to the agent of that workload's node only.
     pub local: Vec<LocalWorkload>,
+    /// What is outside the mesh by decision; each is told to its node's agent only.
+    pub outside: Vec<Outsider>,
     pub trust: Arc<Trust>,
 }
 

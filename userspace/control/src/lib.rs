@@ -17,14 +17,14 @@ mod tests;
 mod token;
 
 pub use client::{
-    Ask, Client, ClientError, ClientSettings, IssueError, KEPT_FILES, Link, LinkError, StateError,
-    TokenFileError,
+    Ask, Client, ClientError, ClientSettings, IssueError, KEPT_FILES, Link, LinkError, Proof,
+    StateError, TokenFileError,
 };
 pub use declared::{Acknowledgement, Declaration, Declared, Usage};
 pub use message::{Malformed, bundle_digest};
-pub use server::{AgentState, Joined, Joining, NodeCaller, Office, Refusal, Server};
+pub use server::{AgentState, Joined, Joining, JoiningBy, NodeCaller, Office, Refusal, Server};
 pub use table::{Inconsistent, Refused};
-pub use token::{JoinToken, Secret, TokenError};
+pub use token::{AccountToken, JoinToken, Secret, TokenError};
 
 mod proto {
     tonic::include_proto!("martlet.control.v1alpha1");

@@ -28,6 +28,10 @@ pub const USAGE_ENTRIES: usize = 256;
 pub const ADDRESSES: usize = 16;
 pub const PROBES: usize = 16;
 pub const PATH_BYTES: usize = 4095;
+/// Kubernetes makes them of 36 characters; those of static pods have 32.
+pub const UID_BYTES: usize = 64;
+/// That one workload lists.
+pub const LISTED_POLICIES: usize = 1_000;
 pub const ENDPOINTS: usize = 10_000;
 pub const RULES: usize = 1_000;
 /// Of each list of a rule, and of the service accounts of a policy.
@@ -46,8 +50,10 @@ pub const POLICIES: usize = 100_000;
 /// Of one node; Linux runs out of other things before.
 pub const LOCALS: usize = 10_000;
 pub const SNAPSHOT_BYTES: u64 = 512 * 1024 * 1024;
-/// A token has some 200 bytes.
-pub const TOKEN_BYTES: u64 = 4096;
+/// A join token has some 200 bytes, a root some 800.
+pub const PROOF_BYTES: u64 = 64 * 1024;
+/// A service account's has some 1,200.
+pub const ACCOUNT_TOKEN_BYTES: usize = 16 * 1024;
 
 // --- how long a client waits ---
 

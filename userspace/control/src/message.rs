@@ -18,7 +18,8 @@ pub use policy::{PolicyName, policy_from, policy_name_from, policy_name_to, poli
 pub use trust::{bundle_digest, trust_from, trust_to};
 pub use usage::{acknowledgement_from, acknowledgement_to, usage_from, usage_to};
 pub use workload::{
-    Local, local_from, local_to, service_from, service_to, workload_from, workload_to,
+    Local, local_from, local_to, outside_from, outside_to, service_from, service_to, workload_from,
+    workload_to,
 };
 
 /// What in a message is wrong, and where.

@@ -32,7 +32,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Acknowledgement, Ask, Declaration, Inconsistent, Secret, Usage, limits,
+    AccountToken, Acknowledgement, Ask, Declaration, Inconsistent, Secret, Usage, limits,
     proto::control_server::ControlServer, table::Table,
 };
 use calls::Calls;
@@ -57,9 +57,16 @@ pub struct NodeCaller {
 /// Somebody who wants to become a node.
 #[derive(Debug)]
 pub struct Joining {
-    pub secret: Secret,
+    pub by: JoiningBy,
     pub node: Label,
     pub csr: Csr,
+}
+
+/// What it shows.
+#[derive(Debug)]
+pub enum JoiningBy {
+    Secret(Secret),
+    Account(AccountToken),
 }
 
 /// What a new node gets.
@@ -164,7 +171,8 @@ impl<O: Office> Server<O> {
     /// Tells every agent what has changed for it. What cannot be is not told to anybody. Returns the
     /// version that holds it.
     pub fn declare(&self, declaration: Declaration) -> Result<u64, Inconsistent> {
-        Ok(self.shared.world.declare(Table::of(declaration)?))
+        let before = self.shared.world.table();
+        Ok(self.shared.world.declare(Table::after(&before, declaration)?))
     }
 
     /// The latest that was declared.

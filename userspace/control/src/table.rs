@@ -12,7 +12,8 @@ use std::{
 };
 
 use martlet_model::{
-    Directory, DirectoryError, Label, LocalWorkload, Part, Service, Trust, Workload, WorkloadName,
+    Directory, DirectoryError, Label, LocalWorkload, Outsider, Part, Service, Trust, Workload,
+    WorkloadName,
 };
 use martlet_policy::{Policy, PolicyError, PolicySet};
 use thiserror::Error;
@@ -20,8 +21,8 @@ use thiserror::Error;
 use crate::{
     Declaration, Declared, limits,
     message::{
-        Local, Malformed, PolicyName, local_from, local_to, policy_from, policy_to, service_from,
-        service_to, trust_from, trust_to, workload_from, workload_to,
+        Local, Malformed, PolicyName, local_from, local_to, outside_from, outside_to, policy_from,
+        policy_to, service_from, service_to, trust_from, trust_to, workload_from, workload_to,
     },
 };
 
@@ -36,6 +37,7 @@ pub struct Table {
     policies: BTreeMap<PolicyName, Arc<Policy>>,
     /// A controller has those of all nodes, an agent those of its own.
     locals: BTreeMap<WorkloadName, Arc<Local>>,
+    outside: BTreeMap<WorkloadName, Arc<Outsider>>,
     trust: Option<Arc<Trust>>,
 }
 
@@ -54,6 +56,7 @@ pub struct Changed {
     policies: BTreeSet<PolicyName>,
     /// With the nodes that it was on and is on.
     locals: BTreeSet<(Label, WorkloadName)>,
+    outside: BTreeSet<(Label, WorkloadName)>,
     trust: bool,
 }
 
@@ -76,14 +79,23 @@ pub enum Inconsistent {
     PolicyTwice(PolicyName),
     #[error("{0} is to run somewhere, twice")]
     LocalTwice(WorkloadName),
+    #[error("{0} is both a workload and outside the mesh")]
+    InsideAndOutside(WorkloadName),
     #[error(transparent)]
     Unsayable(#[from] Malformed),
 }
 
 impl Table {
     /// All nodes'.
+    #[cfg(test)]
     pub fn of(declaration: Declaration) -> Result<Self, Inconsistent> {
-        let Declaration { workloads, services, policies, local, trust } = declaration;
+        Self::after(&Self::default(), declaration)
+    }
+
+    /// All nodes', where `before` was declared last: what is the same value as before is shared with
+    /// it and not looked at again.
+    pub fn after(before: &Self, declaration: Declaration) -> Result<Self, Inconsistent> {
+        let Declaration { workloads, services, policies, local, outside, trust } = declaration;
         let mut table = Self { trust: Some(trust), ..Self::default() };
         // What is there twice is found here, since a table has room for one.
         Directory::new(workloads.iter().cloned(), services.iter().cloned())?;
@@ -100,28 +112,42 @@ impl Table {
             if !table.workloads.contains_key(&name) {
                 return Err(Inconsistent::NoWorkload(name));
             }
-            if table.locals.insert(name.clone(), Arc::new(local)).is_some() {
+            let local = shared(before.locals.get(&name), local);
+            if table.locals.insert(name.clone(), local).is_some() {
+                return Err(Inconsistent::LocalTwice(name));
+            }
+        }
+        for one in outside {
+            let name = one.name.clone();
+            if table.locals.contains_key(&name) {
+                return Err(Inconsistent::InsideAndOutside(name));
+            }
+            let one = shared(before.outside.get(&name), one);
+            if table.outside.insert(name.clone(), one).is_some() {
                 return Err(Inconsistent::LocalTwice(name));
             }
         }
         table.check()?;
-        table.is_sayable()?;
+        table.is_sayable(before)?;
         Ok(table)
     }
 
-    /// What an agent would not read is not said to any.
-    fn is_sayable(&self) -> Result<(), Malformed> {
-        for workload in self.workloads.values() {
+    /// What an agent would not read is not said to any. What was said before was read.
+    fn is_sayable(&self, before: &Self) -> Result<(), Malformed> {
+        for workload in news(&before.workloads, &self.workloads) {
             workload_from(sized(workload_to(workload))?)?;
         }
-        for service in self.services.values() {
+        for service in news(&before.services, &self.services) {
             service_from(sized(service_to(service))?)?;
         }
-        for policy in self.policies.values() {
+        for policy in news(&before.policies, &self.policies) {
             policy_from(sized(policy_to(policy))?)?;
         }
-        for local in self.locals.values() {
+        for local in news(&before.locals, &self.locals) {
             local_from(local_to(local)?)?;
+        }
+        for one in news(&before.outside, &self.outside) {
+            outside_from(outside_to(one)?, &one.node)?;
         }
         self.trust.as_ref().map_or(Ok(()), |trust| trust_from(trust_to(trust)).map(drop))
     }
@@ -155,7 +181,8 @@ impl Table {
             Ok(LocalWorkload { workload: workload.clone(), netns, udp, probes, workload_api })
         });
         let local = local.collect::<Result<_, _>>()?;
-        Ok(Declared { version, directory, policies, local, trust })
+        let outside = self.outside.values().map(|one| one.netns.clone()).collect();
+        Ok(Declared { version, directory, policies, local, outside, trust })
     }
 
     pub fn trust(&self) -> Option<&Arc<Trust>> {
@@ -169,6 +196,7 @@ impl Table {
             services: differing(&self.services, &new.services),
             policies: differing(&self.policies, &new.policies),
             locals: self.changed_locals(new),
+            outside: self.changed_outside(new),
             trust: self.trust != new.trust,
         }
     }
@@ -186,6 +214,16 @@ impl Table {
         names.into_iter().flat_map(nodes).collect()
     }
 
+    fn changed_outside(&self, new: &Self) -> BTreeSet<(Label, WorkloadName)> {
+        let names = differing(&self.outside, &new.outside);
+        let nodes = |name: WorkloadName| {
+            let both = [self.outside.get(&name), new.outside.get(&name)];
+            let nodes = both.into_iter().flatten().map(|one| one.node.clone());
+            nodes.map(|node| (node, name.clone())).collect::<Vec<_>>()
+        };
+        names.into_iter().flat_map(nodes).collect()
+    }
+
     fn node_of(&self, name: &WorkloadName) -> Option<&Label> {
         self.workloads.get(name).map(|workload| &workload.node)
     }
@@ -198,7 +236,11 @@ impl Changed {
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.workloads.len() + self.services.len() + self.policies.len() + self.locals.len()
+        self.workloads.len()
+            + self.services.len()
+            + self.policies.len()
+            + self.locals.len()
+            + self.outside.len()
     }
 
     /// This, and then `later`.
@@ -207,6 +249,7 @@ impl Changed {
         self.services.extend(later.services.iter().copied());
         self.policies.extend(later.policies.iter().cloned());
         self.locals.extend(later.locals.iter().cloned());
+        self.outside.extend(later.outside.iter().cloned());
         self.trust |= later.trust;
     }
 }
@@ -216,6 +259,23 @@ fn sized<T: prost::Message>(item: T) -> Result<T, Malformed> {
         length if length <= limits::ITEM_BYTES => Ok(item),
         length => Err(Malformed::new("an item", format_args!("has {length} bytes"))),
     }
+}
+
+/// The value that was there before, if this one is no other.
+fn shared<V: PartialEq>(before: Option<&Arc<V>>, now: V) -> Arc<V> {
+    match before {
+        Some(before) if **before == now => before.clone(),
+        _ => Arc::new(now),
+    }
+}
+
+/// The values that are not the very ones that were there before.
+fn news<'a, K: Ord, V>(
+    old: &'a BTreeMap<K, Arc<V>>,
+    new: &'a BTreeMap<K, Arc<V>>,
+) -> impl Iterator<Item = &'a Arc<V>> {
+    let is_old = |key: &K, value: &Arc<V>| old.get(key).is_some_and(|old| Arc::ptr_eq(old, value));
+    new.iter().filter(move |(key, value)| !is_old(key, value)).map(|(_, value)| value)
 }
 
 fn differing<K: Ord + Clone, V: PartialEq>(

@@ -18,6 +18,11 @@ const PREFIX: &str = "martlet-join-1";
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
+/// The token of a service account of Kubernetes: a JWT in its compact form (RFC 7515, section 7.1).
+/// Not shown by `Debug`. Only the API server can say whose it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccountToken(Zeroizing<String>);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinToken {
     /// The node that may join with it.
@@ -61,6 +66,32 @@ impl Default for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
+    }
+}
+
+impl AccountToken {
+    /// `None` if the text cannot be one.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_part = |part: &str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+            !part.is_empty() && part.bytes().all(fits)
+        };
+        let parts: Vec<_> = text.split('.').collect();
+        let is_one = text.len() <= limits::ACCOUNT_TOKEN_BYTES
+            && parts.len() == 3
+            && parts.into_iter().all(is_part);
+        is_one.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The token in full, for the one who is to check it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AccountToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccountToken")
     }
 }
 

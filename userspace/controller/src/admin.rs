@@ -44,6 +44,7 @@ use tracing::info;
 
 use crate::{
     book::Book,
+    cluster::Cluster,
     limits,
     members::seconds,
     metrics::{self, Counts},
@@ -58,7 +59,9 @@ pub struct Desk {
     server: Server<Clerk>,
     counts: Arc<Counts>,
     file: Arc<ControllerFile>,
+    cluster: Option<Cluster>,
     ready: Arc<AtomicBool>,
+    /// Told whenever something was changed here.
     changed: Arc<Notify>,
 }
 
@@ -95,18 +98,15 @@ impl Desk {
         server: Server<Clerk>,
         counts: Arc<Counts>,
         file: Arc<ControllerFile>,
+        cluster: Option<Cluster>,
+        changed: Arc<Notify>,
     ) -> Self {
-        let (ready, changed) = (Arc::default(), Arc::default());
-        Self { book, server, counts, file, ready, changed }
+        let ready = Arc::default();
+        Self { book, server, counts, file, cluster, ready, changed }
     }
 
     pub fn is_ready(&self) {
         self.ready.store(true, Ordering::Release);
-    }
-
-    /// Told whenever something was changed here.
-    pub fn changed(&self) -> Arc<Notify> {
-        self.changed.clone()
     }
 
     pub async fn serve_unix(self, socket: AdminSocket, shutdown: CancellationToken) {
@@ -167,9 +167,17 @@ fn broken() -> No {
     No(StatusCode::INTERNAL_SERVER_ERROR, "the controller failed to answer; see its log".to_owned())
 }
 
+fn of_cluster() -> No {
+    let why = "the nodes are those of the cluster that have an agent; label or cordon them there";
+    No(StatusCode::CONFLICT, why.to_owned())
+}
+
 async fn metrics_page(State(desk): State<Desk>) -> Response {
     let agents = desk.server.agents();
-    let page = spawn_blocking(move || metrics::page(&desk.book, &desk.counts, &agents)).await;
+    let page = spawn_blocking(move || {
+        metrics::page(&desk.book, &desk.counts, &agents, desk.cluster.as_ref())
+    })
+    .await;
     match page {
         Ok(Ok(page)) => ([(header::CONTENT_TYPE, OPENMETRICS)], page).into_response(),
         Ok(Err(_)) | Err(_) => broken().into_response(),
@@ -188,13 +196,12 @@ async fn nodes(State(desk): State<Desk>) -> Json<Nodes> {
     let trust_version = desk.book.trust().version;
     let version = desk.server.version();
     let by_name: HashMap<_, _> = agents.iter().map(|agent| (&agent.node, agent)).collect();
-    let members = desk.book.members();
-    let nodes = members.nodes().iter().map(|(name, member)| {
-        let agent = by_name.get(name).copied();
+    let nodes = desk.book.nodes().into_iter().map(|(name, joined)| {
+        let agent = by_name.get(&name).copied();
         let usage = agent.and_then(|agent| agent.usage.as_ref());
         NodeReport {
-            name: name.clone(),
-            joined: member.joined,
+            name,
+            joined,
             is_connected: agent.is_some_and(|agent| agent.is_connected),
             last_seen: agent.map(|agent| seconds(agent.last_seen)),
             agent_version: agent.map(|agent| agent.agent_version.clone()),
@@ -214,8 +221,10 @@ async fn invite(State(desk): State<Desk>, Json(asked): Json<Invite>) -> Answer<I
     let Invite { node, valid_seconds } = asked;
     let lifetime = valid_seconds.map_or(limits::TOKEN_LIFETIME, Duration::from_secs);
     let (book, of, now) = (desk.book.clone(), node.clone(), SystemTime::now());
-    let secret = spawn_blocking(move || book.members().invite(&of, lifetime, now));
-    let secret = secret.await.map_err(|_| broken())?;
+    let secret = spawn_blocking(move || {
+        book.members().map(|mut members| members.invite(&of, lifetime, now))
+    });
+    let secret = secret.await.map_err(|_| broken())?.ok_or_else(of_cluster)?;
     let secret = secret.map_err(|error| No(StatusCode::CONFLICT, chain(&error)))?;
     let trust = desk.book.trust();
     let roots = trust.roots.get(&desk.book.trust_domain).cloned().unwrap_or_default();
@@ -233,8 +242,8 @@ async fn invite(State(desk): State<Desk>, Json(asked): Json<Invite>) -> Answer<I
 
 async fn remove(State(desk): State<Desk>, Json(asked): Json<NodeName>) -> Answer<NodeName> {
     let (book, node) = (desk.book.clone(), asked.node.clone());
-    let removed = spawn_blocking(move || book.members().remove(&node));
-    let removed = removed.await.map_err(|_| broken())?;
+    let removed = spawn_blocking(move || book.members().map(|mut members| members.remove(&node)));
+    let removed = removed.await.map_err(|_| broken())?.ok_or_else(of_cluster)?;
     removed.map_err(|error| No(StatusCode::CONFLICT, chain(&error)))?;
     desk.server.expel(&asked.node);
     let node = asked.node.clone();

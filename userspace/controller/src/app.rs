@@ -1,7 +1,6 @@
 //! The controller's components, started from top to bottom and stopped in reverse.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
@@ -11,7 +10,7 @@ use martlet_authority::Registrar;
 use martlet_control::Server;
 use martlet_identity::{Credentials, TrustBundle};
 use martlet_model::{Part, Trust};
-use martlet_standalone::{ControllerFile, DirectoryFile};
+use martlet_standalone::{ControllerFile, DirectoryFile, Knows};
 use martlet_telemetry::{bind_socket, bind_tcp};
 use sd_notify::NotifyState;
 use tokio::{
@@ -26,21 +25,43 @@ use tracing::{error, info};
 
 use crate::{
     admin::Desk,
-    book::{Book, Known, Places},
+    book::{Book, Known},
+    cluster::Cluster,
     files, limits,
     metrics::Counts,
+    mirror::Mirror,
     office::Clerk,
+    places::Places,
 };
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(file: ControllerFile, directory: DirectoryFile, digest: String) -> Result<()> {
+/// `read`: the directory file and its digest, of a controller that has one.
+pub async fn run(file: ControllerFile, read: Option<(DirectoryFile, String)>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("listening for signals")?;
 
     // Knowing: the authority, the nodes, the directory.
     let now = SystemTime::now();
-    let (book, log) = Book::open(&file.state, directory, now)?;
+    let cluster = match &file.knows {
+        Knows::Cluster(cluster) => Some(Cluster::connect(&file.trust_domain, cluster).await?),
+        Knows::Directory(_) => None,
+    };
+    let (known, digest) = match read {
+        Some((directory, digest)) => (Known::of_file(directory), digest),
+        None => (Known::default(), String::new()),
+    };
+    let domain = file.trust_domain.clone();
+    let mirror = match &cluster {
+        Some(cluster) => {
+            let vault = cluster.vault();
+            Some(Mirror::open(vault, &file.state.join("authority")).await?)
+        }
+        None => None,
+    };
+    let (state, of) = (file.state.clone(), domain.clone());
+    let opened = spawn_blocking(move || Book::open(&state, of, known, mirror, now));
+    let (book, log) = opened.await.context("opening what was kept")??;
     let book = Arc::new(book);
     let counts = Arc::new(Counts::default());
     let identity = Part::Controller.identity(&file.trust_domain);
@@ -50,19 +71,46 @@ pub async fn run(file: ControllerFile, directory: DirectoryFile, digest: String)
     book.certify_controller(&credentials, now).context("certifying the controller itself")?;
 
     // Telling: the agents.
-    let registrar = Registrar::new(Places(book.directory.clone()), log, file.leaf_lifetime);
-    let clerk = Clerk { book: book.clone(), registrar, counts: counts.clone() };
+    let places = Places {
+        known: book.directory.clone(),
+        cluster: cluster.as_ref().map(|cluster| (cluster.client.clone(), domain)),
+    };
+    let registrar = Registrar::new(places, log, file.leaf_lifetime);
+    let clerk =
+        Clerk { book: book.clone(), registrar, counts: counts.clone(), cluster: cluster.clone() };
     let server = Server::new(clerk, credentials.clone());
     let declared = None;
     let file = Arc::new(file);
-    let mut keeper = Keeper { book, server, credentials, counts, file, digest, declared };
-    keeper.declare().await.context("declaring what the directory file says")?;
+    let mut keeper = Keeper {
+        book,
+        server,
+        credentials,
+        counts,
+        file,
+        digest,
+        cluster: cluster.clone(),
+        published: vec![],
+        declared,
+    };
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let changed = Arc::new(Notify::new());
+    if let Some(cluster) = cluster {
+        let first = Arc::new(Notify::new());
+        let following = follow(cluster, keeper.book.clone(), changed.clone(), first.clone());
+        tasks.spawn(shutdown.clone().run_until_cancelled_owned(following));
+        info!("waiting for the cluster to say what there is");
+        tokio::select! {
+            () = first.notified() => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+    keeper.declare().await.context("declaring what there is")?;
     let mut listeners = Vec::new();
     for address in &keeper.file.listen {
         let bound = TcpListener::bind(address).await;
         listeners.push(bound.with_context(|| format!("listening for agents on {address}"))?);
     }
-    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     let telling = keeper.server.clone();
     tasks.spawn(telling.run(listeners, shutdown.clone()));
 
@@ -72,8 +120,9 @@ pub async fn run(file: ControllerFile, directory: DirectoryFile, digest: String)
         keeper.server.clone(),
         keeper.counts.clone(),
         keeper.file.clone(),
+        keeper.cluster.clone(),
+        changed.clone(),
     );
-    let changed = desk.changed();
     let socket = bind_socket(&keeper.file.socket)?;
     tasks.spawn(desk.clone().serve_unix(socket, shutdown.clone()));
     if let Some(address) = keeper.file.metrics {
@@ -83,7 +132,10 @@ pub async fn run(file: ControllerFile, directory: DirectoryFile, digest: String)
     // Looking: at the directory file, and at the trust.
     let touched = Arc::new(Notify::new());
     let asked = Arc::new(Notify::new());
-    let watching = files::watch(&keeper.file.directory, touched.clone());
+    let watching = match &keeper.file.knows {
+        Knows::Directory(path) => files::watch(path, touched.clone()),
+        Knows::Cluster(_) => None,
+    };
     tasks.spawn(keeper.run(touched, asked.clone(), changed, shutdown.clone()));
     desk.is_ready();
     info!("ready");
@@ -104,6 +156,16 @@ pub async fn run(file: ControllerFile, directory: DirectoryFile, digest: String)
     Ok(())
 }
 
+/// Takes over what a cluster says, from the first time that all of it is known.
+async fn follow(cluster: Cluster, book: Arc<Book>, changed: Arc<Notify>, first: Arc<Notify>) {
+    let tell = |known: Known| {
+        book.directory.store(Arc::new(known));
+        first.notify_one();
+        changed.notify_one();
+    };
+    cluster.follow(tell).await;
+}
+
 /// Owns what changes while it runs.
 struct Keeper {
     book: Arc<Book>,
@@ -113,6 +175,9 @@ struct Keeper {
     file: Arc<ControllerFile>,
     /// Of the directory file that was looked at last.
     digest: String,
+    cluster: Option<Cluster>,
+    /// The roots that were published last.
+    published: Vec<Vec<u8>>,
     /// What was declared last: telling the same costs as much as finding that it is.
     declared: Option<(Arc<Known>, Arc<Trust>)>,
 }
@@ -166,7 +231,22 @@ impl Keeper {
         if ticked.await.context("the controller is stopping")?? {
             info!(version = self.book.trust().version, "the trust has changed");
         }
-        self.declare().await
+        self.declare().await?;
+        self.publish().await
+    }
+
+    /// The agents of a cluster know the controller by what stands there.
+    async fn publish(&mut self) -> Result<()> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let trust = self.book.trust();
+        let roots = trust.roots.get(&self.book.trust_domain).cloned().unwrap_or_default();
+        if roots == self.published {
+            return Ok(());
+        }
+        let pem: String = roots.iter().map(|der| martlet_authority::pem(der)).collect();
+        cluster.publish(&pem).await.context("publishing the roots in the cluster")?;
+        self.published = roots;
+        Ok(())
     }
 
     async fn declare(&mut self) -> Result<()> {
@@ -185,7 +265,7 @@ impl Keeper {
     }
 
     async fn reload(&mut self, asked: bool) {
-        let path: PathBuf = self.file.directory.clone();
+        let Knows::Directory(path) = self.file.knows.clone() else { return };
         let digest = files::digest(&path);
         // The directory is watched: most changes there are another file's.
         if !asked && digest == self.digest {
@@ -195,7 +275,7 @@ impl Keeper {
         let before = self.book.directory.load_full();
         let taken = match files::directory(&path, &self.file.trust_domain) {
             Ok((file, _)) => {
-                self.book.directory.store(Arc::new(Known::new(file)));
+                self.book.directory.store(Arc::new(Known::of_file(file)));
                 self.declare().await
             }
             Err(refused) => Err(refused),

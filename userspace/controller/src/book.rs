@@ -1,7 +1,7 @@
-//! All that the controller knows and decides by: the directory file, the nodes, and the trust.
+//! All that the controller knows and decides by: what there is, the nodes, and the trust.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -10,54 +10,95 @@ use std::{
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use martlet_authority::{
-    Attested, Attestor, Authority, Denied,
+    Authority,
     log::Log,
-    trust::{self, Store},
+    trust::{self, Store, TrustError},
 };
 use martlet_control::{AgentState, Declaration};
-use martlet_identity::{Chain, Credentials, SigningKey, Svid, TrustBundle, fingerprint};
-use martlet_model::{Label, Part, Trust, TrustDomain, Workload, WorkloadName};
+use martlet_identity::{Chain, Credentials, KeyDigest, SigningKey, Svid, TrustBundle, fingerprint};
+use martlet_kubernetes::world::Picture;
+use martlet_model::{
+    Label, LocalWorkload, Outsider, Part, Service, Trust, TrustDomain, Workload, WorkloadName,
+};
+use martlet_policy::Policy;
 use martlet_standalone::DirectoryFile;
 
-use crate::members::Members;
+use crate::{members::Members, mirror::Mirror};
 
 pub struct Book {
     pub trust_domain: TrustDomain,
     pub directory: Arc<ArcSwap<Known>>,
-    pub members: Mutex<Members>,
+    pub nodes: Nodes,
+    /// Where changes of the trust are kept beside the disk.
+    mirror: Option<Mutex<Mirror>>,
     store: Mutex<Store>,
     /// What the store has said last.
     trust: ArcSwap<Trust>,
     authority: ArcSwap<Authority>,
 }
 
-/// A directory file, and its workloads by name.
-#[derive(Debug)]
+/// What there is on all nodes: as the directory file says, or the cluster.
+#[derive(Debug, Default)]
 pub struct Known {
-    file: DirectoryFile,
-    by_name: HashMap<WorkloadName, Arc<Workload>>,
+    workloads: Vec<Arc<Workload>>,
+    services: Vec<Arc<Service>>,
+    policies: Vec<Arc<Policy>>,
+    local: Vec<LocalWorkload>,
+    outside: Vec<Outsider>,
+    /// Of a cluster: the nodes with an agent, and since when, in seconds since 1970.
+    pub agents: BTreeMap<Label, u64>,
+    /// Where each workload is in `local`.
+    by_name: HashMap<WorkloadName, usize>,
 }
 
-/// What runs where, as the directory file says.
-#[derive(Debug, Clone)]
-pub struct Places(pub Arc<ArcSwap<Known>>);
+/// By what it is known who the nodes are.
+pub enum Nodes {
+    /// Each has joined by a token.
+    Members(Mutex<Members>),
+    /// Those of the cluster that have an agent.
+    Cluster,
+}
 
 impl Known {
-    pub fn new(file: DirectoryFile) -> Self {
-        let by_name = file.workloads.iter().map(|one| (one.name.clone(), one.clone())).collect();
-        Self { file, by_name }
+    pub fn of_file(file: DirectoryFile) -> Self {
+        let DirectoryFile { workloads, services, policies, local, .. } = file;
+        Self { workloads, services, policies, local, ..Self::default() }.indexed()
+    }
+
+    pub fn of_cluster(picture: Picture) -> Self {
+        let Picture { workloads, services, policies, local, outside, agents } = picture;
+        let by_name = HashMap::new();
+        Self { workloads, services, policies, local, outside, agents, by_name }.indexed()
+    }
+
+    fn indexed(mut self) -> Self {
+        let names = self.local.iter().enumerate();
+        self.by_name = names.map(|(at, one)| (one.workload.name.clone(), at)).collect();
+        self
+    }
+
+    pub fn local(&self, name: &WorkloadName) -> Option<&LocalWorkload> {
+        self.by_name.get(name).and_then(|at| self.local.get(*at))
     }
 
     pub fn workload(&self, name: &WorkloadName) -> Option<&Arc<Workload>> {
-        self.by_name.get(name)
+        self.local(name).map(|local| &local.workload)
     }
 }
 
 impl Book {
     /// Opens what is in the state directory; at the first start, a root and an issuer are made.
-    pub fn open(state: &Path, directory: DirectoryFile, now: SystemTime) -> Result<(Self, Log)> {
-        let trust_domain = directory.trust_domain.clone();
-        let members = Members::open(state)?;
+    pub fn open(
+        state: &Path,
+        trust_domain: TrustDomain,
+        known: Known,
+        mirror: Option<Mirror>,
+        now: SystemTime,
+    ) -> Result<(Self, Log)> {
+        let nodes = match mirror {
+            Some(_) => Nodes::Cluster,
+            None => Nodes::Members(Mutex::new(Members::open(state)?)),
+        };
         let authority = state.join("authority");
         let store = Store::open(&authority, &trust_domain, now)
             .with_context(|| format!("opening the authority in {}", authority.display()))?;
@@ -65,12 +106,15 @@ impl Book {
         let (trust, authority) = (store.trust(), store.authority());
         let book = Self {
             trust_domain,
-            directory: Arc::new(ArcSwap::from_pointee(Known::new(directory))),
-            members: Mutex::new(members),
+            directory: Arc::new(ArcSwap::from_pointee(known)),
+            nodes,
+            mirror: mirror.map(Mutex::new),
             store: Mutex::new(store),
             trust: ArcSwap::new(trust),
             authority: ArcSwap::new(authority),
         };
+        // A root that was just made is of no use to anybody before it is kept.
+        book.with_store(|_| Ok(())).context("keeping the authority")?;
         Ok((book, log))
     }
 
@@ -82,27 +126,66 @@ impl Book {
         self.authority.load_full()
     }
 
-    pub fn members(&self) -> MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those who have joined by a token; `None` if nobody can.
+    pub fn members(&self) -> Option<MutexGuard<'_, Members>> {
+        match &self.nodes {
+            Nodes::Members(members) => Some(members.lock().unwrap_or_else(PoisonError::into_inner)),
+            Nodes::Cluster => None,
+        }
     }
 
-    /// Looks at the trust, or changes it. Blocks: every change is written to the disk.
-    pub fn with_store<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
+    /// All nodes, and since when each is one, in seconds since 1970.
+    pub fn nodes(&self) -> BTreeMap<Label, u64> {
+        match self.members() {
+            Some(members) => {
+                let nodes = members.nodes().iter();
+                nodes.map(|(name, member)| (name.clone(), member.joined)).collect()
+            }
+            None => self.directory.load().agents.clone(),
+        }
+    }
+
+    /// Whether this node, with this key, is one now.
+    pub fn is_node(&self, node: &Label, key: &KeyDigest) -> bool {
+        match self.members() {
+            Some(members) => members.has(node, key),
+            // Its certificate says that its key was an agent's of this node.
+            None => self.directory.load().agents.contains_key(node),
+        }
+    }
+
+    /// Looks at the trust.
+    pub fn look_at_store<T>(&self, look: impl FnOnce(&Store) -> T) -> T {
+        look(&self.store.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the trust. Blocks: every change is kept before it has any effect.
+    pub fn with_store<T>(
+        &self,
+        act: impl FnOnce(&mut Store) -> Result<T, TrustError>,
+    ) -> Result<T, TrustError> {
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = act(&mut store);
+        let mut done = act(&mut store);
+        if let Some(mirror) = &self.mirror {
+            let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(why) = mirror.keep() {
+                store.reload(SystemTime::now())?;
+                done = Err(TrustError::NotKept(why));
+            }
+        }
         self.authority.store(store.authority());
         self.trust.store(store.trust());
         done
     }
 
     pub fn declaration(&self) -> Declaration {
-        let known = self.directory.load();
-        let directory = &known.file;
+        let directory = self.directory.load();
         Declaration {
             workloads: directory.workloads.clone(),
             services: directory.services.clone(),
             policies: directory.policies.clone(),
             local: directory.local.clone(),
+            outside: directory.outside.clone(),
             trust: self.trust(),
         }
     }
@@ -110,11 +193,10 @@ impl Book {
     /// What every node that is one has said. Of whom nothing is known yet, it is not known that it
     /// needs nothing: it counts as one that has heard of nothing.
     pub fn said(&self, agents: &[AgentState]) -> Vec<trust::Node> {
-        let members = self.members();
         let agents: HashMap<_, _> = agents.iter().map(|agent| (&agent.node, agent)).collect();
-        let said = |(name, member): (&Label, &crate::members::Member)| {
-            let joined = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(member.joined);
-            let agent = agents.get(name).copied();
+        let said = |(name, since): (Label, u64)| {
+            let joined = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(since);
+            let agent = agents.get(&name).copied();
             let usage = agent.and_then(|agent| agent.usage.clone());
             let trust_version = match (&usage, agent) {
                 (Some(_), Some(agent)) => agent.acknowledged.trust_version,
@@ -123,7 +205,7 @@ impl Book {
             let usage = usage.unwrap_or_default();
             let expiry = Some(usage.oldest_expiry).filter(|at| *at != 0);
             trust::Node {
-                name: name.clone(),
+                name,
                 last_seen: agent.map_or(joined, |agent| agent.last_seen),
                 trust_version,
                 leaves: usage.leaves,
@@ -132,7 +214,7 @@ impl Book {
                     .map(|at| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(at)),
             }
         };
-        members.nodes().iter().map(said).collect()
+        self.nodes().into_iter().map(said).collect()
     }
 
     /// Makes the controller's own certificate if it is due, of another issuer, or not there; and
@@ -162,20 +244,5 @@ impl Book {
         chain.extend(own_roots);
         credentials.install(Svid::new(&key, Chain(chain), credentials.identity())?);
         Ok(())
-    }
-}
-
-impl Attestor for Places {
-    async fn attest(&self, node: &Label, workload: &WorkloadName) -> Result<Attested, Denied> {
-        let directory = self.0.load();
-        match directory.workload(workload) {
-            None => Err(Denied::UnknownWorkload),
-            Some(known) if known.node != *node => Err(Denied::OtherNode),
-            Some(known) => Ok(Attested {
-                identity: known.identity.clone(),
-                node: known.node.clone(),
-                uid: None,
-            }),
-        }
     }
 }

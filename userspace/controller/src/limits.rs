@@ -13,6 +13,11 @@ pub const TOKENS: usize = 10_000;
 /// Nodes that have joined and were not removed.
 pub const NODES: usize = 20_000;
 
+/// How long after the first of several changes of a cluster they are told together.
+pub const CLUSTER_SETTLE: Duration = Duration::from_millis(50);
+/// After a question to the API server that was not answered.
+pub const CLUSTER_AGAIN: Duration = Duration::from_secs(2);
+
 /// A file that is being written is read when it is whole.
 pub const SETTLE: Duration = Duration::from_millis(200);
 /// Some seventy times what 20,000 nodes need.

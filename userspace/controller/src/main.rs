@@ -2,7 +2,8 @@
 //! certifies their workloads.
 //!
 //! Read in this order: what it is started with ([`files`]), how its parts are put together
-//! ([`app`]), what it knows ([`book`]), who its nodes are ([`members`]), whom it certifies
+//! ([`app`]), what it knows ([`book`]), from a cluster
+//! if there is one ([`cluster`]), who its nodes are ([`members`]), whom it certifies
 //! ([`office`]), and what it can be asked ([`admin`]).
 
 #![forbid(unsafe_code)]
@@ -10,17 +11,20 @@
 mod admin;
 mod app;
 mod book;
+mod cluster;
 mod files;
 mod limits;
 mod members;
 mod metrics;
+mod mirror;
 mod office;
+mod places;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
-use martlet_standalone::{ControllerFile, DirectoryFile};
+use martlet_standalone::{ControllerFile, DirectoryFile, Knows};
 use martlet_telemetry::{Format, logs};
 
 /// What all nodes of a mesh are told, and who certifies them.
@@ -30,8 +34,7 @@ use martlet_telemetry::{Format, logs};
 #[derive(Parser)]
 #[command(name = "martlet-controller", version)]
 struct Args {
-    /// Without a cluster: what there is on all nodes stands in a directory file. The one way to run
-    /// it today.
+    /// Without a cluster: what there is on all nodes stands in a directory file.
     #[arg(long)]
     standalone: bool,
     /// The controller file (docs/controller-file.md).
@@ -79,14 +82,25 @@ fn run(args: Args) -> Result<()> {
     if args.print_schema.is_some() {
         return Ok(());
     }
-    if !args.standalone {
-        bail!("only --standalone is there: without it, the controller would need a cluster");
-    }
     let file = files::controller(&args.config)?;
-    let (directory, digest) = files::directory(&file.directory, &file.trust_domain)?;
+    let read = match (&file.knows, args.standalone) {
+        (Knows::Directory(path), true) => Some(files::directory(path, &file.trust_domain)?),
+        (Knows::Cluster(_), false) => None,
+        (Knows::Directory(path), false) => bail!(
+            "{} names the directory file {}; that is for --standalone",
+            args.config.display(),
+            path.display()
+        ),
+        (Knows::Cluster(_), true) => bail!(
+            "{} has `kubernetes`, and with --standalone there is no cluster; give `directory`",
+            args.config.display()
+        ),
+    };
     if args.check {
         println!("{}: in order", args.config.display());
-        println!("{}: in order", file.directory.display());
+        if let Knows::Directory(path) = &file.knows {
+            println!("{}: in order", path.display());
+        }
         return Ok(());
     }
     logs::init(match args.log_format {
@@ -94,5 +108,5 @@ fn run(args: Args) -> Result<()> {
         LogFormat::Json => Format::Json,
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(app::run(file, directory, digest))
+    runtime.block_on(app::run(file, read))
 }

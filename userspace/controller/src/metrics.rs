@@ -16,7 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{book::Book, members::seconds};
+use crate::{book::Book, cluster::Cluster, members::seconds};
 
 /// Since the start of this process.
 #[derive(Debug, Default)]
@@ -44,6 +44,7 @@ pub fn page(
     book: &Arc<Book>,
     counts: &Counts,
     agents: &[AgentState],
+    cluster: Option<&Cluster>,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("martlet_controller");
     let mut gauge = |name: &str, help: &str, value: u64| {
@@ -51,7 +52,7 @@ pub fn page(
         registry.register(name, help, ConstGauge::new(value));
     };
     let trust = book.trust();
-    let nodes = book.members().nodes().len();
+    let nodes = book.nodes().len();
     let connected = agents.iter().filter(|agent| agent.is_connected).count();
     let behind =
         agents.iter().filter(|agent| agent.acknowledged.trust_version < trust.version).count();
@@ -65,7 +66,7 @@ pub fn page(
     gauge("trust_version", "The version of the trust that nodes are told", trust.version);
     gauge("quarantines", "How many are cut off", trust.quarantines.len() as u64);
     let said = book.said(agents);
-    let report = book.with_store(|store| store.report(&said, SystemTime::now()));
+    let report = book.look_at_store(|store| store.report(&said, SystemTime::now()));
     if let Ok(report) = report {
         gauge(
             "rotation",
@@ -108,7 +109,37 @@ pub fn page(
     );
     counter("joins_refused", "Attempts to join that were refused", &counts.joins_refused);
     counter("reloads_refused", "Directory files that were not taken", &counts.reloads_refused);
+    if let Some(cluster) = cluster {
+        add_cluster(&mut registry, cluster);
+    }
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
+}
+
+fn add_cluster(registry: &mut Registry, cluster: &Cluster) {
+    let problems = i64::try_from(cluster.problems()).unwrap_or(i64::MAX);
+    registry.register(
+        "cluster_problems",
+        "Objects of the cluster that are not used as they are",
+        ConstGauge::new(problems),
+    );
+    for (resource, health) in cluster.health() {
+        let registry = registry.sub_registry_with_label(("resource".into(), resource.into()));
+        registry.register(
+            "watch_failing",
+            "Whether nothing new is heard of these objects at present",
+            ConstGauge::new(i64::from(health.failure.is_some())),
+        );
+        registry.register(
+            "watch_failures",
+            "How often nothing new could be heard of these objects",
+            ConstCounter::new(health.failures),
+        );
+        registry.register(
+            "watch_contradictions",
+            "Objects that a list lacked and the API server had",
+            ConstCounter::new(health.contradictions),
+        );
+    }
 }

@@ -3,58 +3,49 @@
 use std::{sync::Arc, time::SystemTime};
 
 use martlet_authority::{self as authority, Registrar};
-use martlet_control::{Ask, Joined, Joining, NodeCaller, Office, Refusal};
+use martlet_control::{
+    AccountToken, Ask, Joined, Joining, JoiningBy, NodeCaller, Office, Refusal, Secret,
+};
 use martlet_identity::{Chain, Csr};
+use martlet_kubernetes::attest::TokenError;
 use martlet_model::{Bearer, Label, Part, Quarantine};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use crate::{
-    book::{Book, Places},
-    members::NotGood,
-    metrics::Counts,
-};
+use crate::{book::Book, cluster::Cluster, members::NotGood, metrics::Counts, places::Places};
 
 pub struct Clerk {
     pub book: Arc<Book>,
     pub registrar: Registrar<Places>,
     pub counts: Arc<Counts>,
+    /// Where nodes are attested; `None`: they have tokens of ours.
+    pub cluster: Option<Cluster>,
 }
 
 impl Office for Clerk {
     fn admit(&self, caller: &NodeCaller) -> Result<(), Refusal> {
-        match self.book.members().has(&caller.node, &caller.key) {
+        match self.book.is_node(&caller.node, &caller.key) {
             true => Ok(()),
             false => Err(Refusal::NotYours(
-                "this node was removed, or has joined again with another key; make it join anew \
-                 with a token of `martlet node join`"
-                    .to_owned(),
+                match &self.cluster {
+                    None => {
+                        "this node was removed, or has joined again with another key; make it join \
+                         anew with a token of `martlet node join`"
+                    }
+                    Some(_) => "no agent is known to run on this node",
+                }
+                .to_owned(),
             )),
         }
     }
 
     async fn join(&self, joining: Joining) -> Result<Joined, Refusal> {
-        let Joining { secret, node, csr } = joining;
-        let key = csr.key().map_err(|error| Refusal::BadRequest(error.to_string()))?;
-        let (book, of) = (self.book.clone(), node.clone());
-        let joined =
-            spawn_blocking(move || book.members().join(&secret, &of, &key, SystemTime::now()));
-        match joined.await.map_err(|_| stopping())? {
-            Ok(()) => {}
-            Err(error) => {
-                self.counts.joins_refused();
-                return Err(match &error {
-                    NotGood::Token(why) => {
-                        warn!(%node, why, "a join token was refused");
-                        Refusal::NotYours(error.to_string())
-                    }
-                    NotGood::Kept(why) => {
-                        warn!(%node, error = %why, "a node could not be kept");
-                        Refusal::Unavailable(error.to_string())
-                    }
-                });
-            }
+        let Joining { by, node, csr } = joining;
+        match by {
+            JoiningBy::Secret(secret) => self.join_by_secret(secret, &node, &csr).await,
+            JoiningBy::Account(token) => self.join_by_account(&token, &node).await,
         }
+        .inspect_err(|_| self.counts.joins_refused())?;
         let chain = self.certify(&node, &csr).await?;
         Ok(Joined { chain, trust: self.book.trust() })
     }
@@ -89,6 +80,56 @@ impl Office for Clerk {
 }
 
 impl Clerk {
+    async fn join_by_secret(&self, secret: Secret, node: &Label, csr: &Csr) -> Result<(), Refusal> {
+        let key = csr.key().map_err(|error| Refusal::BadRequest(error.to_string()))?;
+        let (book, of) = (self.book.clone(), node.clone());
+        let joined = spawn_blocking(move || {
+            let members = book.members();
+            members.map(|mut members| members.join(&secret, &of, &key, SystemTime::now()))
+        });
+        match joined.await.map_err(|_| stopping())? {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(match &error {
+                NotGood::Token(why) => {
+                    warn!(%node, why, "a join token was refused");
+                    Refusal::NotYours(error.to_string())
+                }
+                NotGood::Kept(why) => {
+                    warn!(%node, error = %why, "a node could not be kept");
+                    Refusal::Unavailable(error.to_string())
+                }
+            }),
+            None => {
+                warn!(%node, "somebody shows a join token, and nodes of a cluster have none");
+                let why = "nodes of this cluster join by their agents' service account";
+                Err(Refusal::NotYours(why.to_owned()))
+            }
+        }
+    }
+
+    async fn join_by_account(&self, token: &AccountToken, node: &Label) -> Result<(), Refusal> {
+        let Some(cluster) = &self.cluster else {
+            warn!(%node, "somebody shows a service account, and this is no cluster's controller");
+            let why = "nodes of this controller join with a token of `martlet node join`";
+            return Err(Refusal::NotYours(why.to_owned()));
+        };
+        match cluster.agent(token).await {
+            Ok(of) if of == *node => Ok(()),
+            Ok(of) => {
+                warn!(%node, %of, "an agent's token was shown for another node");
+                Err(Refusal::NotYours(format!("the token is of the agent of node {of}")))
+            }
+            Err(error @ TokenError::Unavailable(_)) => {
+                warn!(%node, %error, "a node could not be attested");
+                Err(Refusal::Unavailable(error.to_string()))
+            }
+            Err(error) => {
+                warn!(%node, %error, "a service account's token was refused");
+                Err(Refusal::NotYours(error.to_string()))
+            }
+        }
+    }
+
     async fn certify(&self, node: &Label, csr: &Csr) -> Result<Chain, Refusal> {
         let (authority, part) = (self.book.authority(), Part::Node(node.clone()));
         let issued = self.registrar.issue_part(&authority, &part, csr, SystemTime::now()).await;

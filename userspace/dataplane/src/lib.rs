@@ -385,6 +385,7 @@ mod tests {
             addresses: vec![],
             node: "one".parse().unwrap(),
             mode: Mode::Strict,
+            policies: vec![],
         });
         let trust = Arc::new(TrustBundle::new([]).unwrap());
         let credentials = Arc::new(Credentials::new(workload.identity.clone(), trust));

@@ -74,6 +74,7 @@ mod tests {
             addresses: vec![address.parse().unwrap()],
             node: "one".parse().unwrap(),
             mode: Mode::Strict,
+            policies: vec![],
         })
     }
 

@@ -109,6 +109,7 @@ mod tests {
             addresses: vec!["10.0.0.2".parse().unwrap()],
             node: "one".parse().unwrap(),
             mode: Mode::Strict,
+            policies: vec![],
         })
     }
 

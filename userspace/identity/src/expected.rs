@@ -6,6 +6,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use martlet_model::{Part, SpiffeId, TrustDomain};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::{PeerProblem, TrustBundle, fingerprint};
 
@@ -86,6 +87,12 @@ impl Roots {
 impl RootPin {
     pub fn of(der: &[u8]) -> Self {
         Self(fingerprint(der).into())
+    }
+
+    /// Of all certificates in a PEM text; `None` if one of them cannot be read.
+    pub fn of_pem(text: &[u8]) -> Option<Vec<Self>> {
+        let pins = CertificateDer::pem_slice_iter(text).map(|der| der.map(|der| Self::of(&der)));
+        pins.collect::<Result<_, _>>().ok()
     }
 }
 

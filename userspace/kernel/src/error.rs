@@ -52,6 +52,12 @@ pub enum KernelError {
     CgroupProcesses { path: PathBuf, source: io::Error },
     #[error("the cgroup {path} has no processes, so it has no network namespace")]
     CgroupEmpty { path: PathBuf },
+    #[error("no process of root's is called {name} outside of all pods")]
+    NoSuchProcess { name: String },
+    #[error("looking for the pods' cgroups")]
+    Pods { source: io::Error },
+    #[error("no cgroup of the pod with UID {uid} is there: it has ended, or has not begun")]
+    PodAbsent { uid: String },
     #[error("the processes of the cgroup {path} are in more than one network namespace")]
     CgroupMixed { path: PathBuf },
     #[error("using the notes on sysctls in {path}")]

@@ -30,6 +30,7 @@ mod object;
 mod outside;
 mod pins;
 mod pod;
+mod pods;
 mod prober;
 mod process;
 mod qdisc;
@@ -55,6 +56,7 @@ pub use martlet_ebpf_shared::{
 pub use netns::Netns;
 pub use node::{Look, Node, Settings};
 pub use pod::{Dialer, Listeners, Pod, Repaired, Terms};
+pub use pods::cgroup_of_process;
 pub use prober::Prober;
 pub use process::{cgroup_root, peer_of, raise_open_files, terminate};
 pub use repair::Finding;

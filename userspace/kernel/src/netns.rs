@@ -181,7 +181,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The processes of a cgroup and of all cgroups below it.
-fn processes(cgroup: &Path) -> io::Result<Vec<u32>> {
+pub(crate) fn processes(cgroup: &Path) -> io::Result<Vec<u32>> {
     let listed = fs::read_to_string(cgroup.join("cgroup.procs"))?;
     let mut pids: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
     for entry in fs::read_dir(cgroup)? {
@@ -194,7 +194,7 @@ fn processes(cgroup: &Path) -> io::Result<Vec<u32>> {
 }
 
 /// A process that has ended has no namespaces: no entry in /proc, or one that leads nowhere.
-fn is_gone(error: &io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 

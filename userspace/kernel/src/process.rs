@@ -34,9 +34,9 @@ pub fn terminate(process: i32) -> io::Result<()> {
     Ok(kill(Pid::from_raw(process), Signal::SIGTERM)?)
 }
 
-/// Where the root of the cgroup v2 hierarchy is mounted.
+/// Where the cgroup v2 hierarchy is mounted; of several mounts, the one that shows most of it.
 pub fn cgroup_root() -> io::Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     find_cgroup2(&mounts).ok_or_else(|| {
         io::Error::other(
             "no cgroup v2 is mounted; mount one, or name its directory as `node.cgroup`",
@@ -44,13 +44,26 @@ pub fn cgroup_root() -> io::Result<PathBuf> {
     })
 }
 
-/// Lines are `device path type options …` (proc_mounts(5)).
+/// Mounts are `id parent device root path … - type …` (proc_pid_mountinfo(5)). In a container, the
+/// host's hierarchy has a root like `/../..`, seen from the container's own cgroup namespace, which
+/// is mounted as `/`.
 fn find_cgroup2(mounts: &str) -> Option<PathBuf> {
-    let mut fields = mounts.lines().map(|line| line.split(' '));
-    fields.find_map(|mut fields| {
-        let path = fields.nth(1)?;
-        (fields.next()? == "cgroup2").then(|| PathBuf::from(path))
-    })
+    let found = mounts.lines().filter_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, path) = (fields.next()?, fields.next()?);
+        let above = root.split('/').filter(|part| *part == "..").count();
+        let is_whole = root == "/" || above > 0;
+        kind.starts_with("cgroup2 ").then(|| ((above, is_whole), PathBuf::from(path)))
+    });
+    // The first of equals.
+    let mut best: Option<((usize, bool), PathBuf)> = None;
+    for one in found {
+        if best.as_ref().is_none_or(|best| one.0 > best.0) {
+            best = Some(one);
+        }
+    }
+    best.map(|(_, path)| path)
 }
 
 /// Whether this process is in a cgroup, given by its directory's inode, or below it. `None` if that
@@ -101,10 +114,21 @@ mod tests {
 
     #[test]
     fn the_second_version_is_told_from_the_first() {
-        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n\
-            cgroup2 /sys/fs/cgroup/unified cgroup2 rw,nosuid 0 0\n";
+        let mounts = "30 23 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+            31 23 0:28 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw\n";
         assert_eq!(find_cgroup2(mounts), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(find_cgroup2("proc /proc proc rw 0 0\n"), None);
+        assert_eq!(find_cgroup2("22 1 0:5 / /proc rw - proc proc rw\n"), None);
+    }
+
+    #[test]
+    fn in_a_container_the_hosts_hierarchy_is_taken_and_not_the_containers() {
+        let mounts = "31 23 0:28 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+            32 23 0:28 /../../.. /host/cgroup rw - cgroup2 cgroup2 rw\n\
+            33 23 0:28 /some/group /other rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(find_cgroup2(mounts), Some("/host/cgroup".into()));
+        let parts = "33 23 0:28 /some/group /other rw - cgroup2 cgroup2 rw\n\
+            34 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(find_cgroup2(parts), Some("/sys/fs/cgroup".into()));
     }
 
     #[test]

@@ -12,9 +12,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::statvfs::{FsFlags, statvfs};
+
 use crate::Netns;
 
-const TW_REUSE: &str = "/proc/sys/net/ipv4/tcp_tw_reuse";
+const TW_REUSE: &str = "ipv4/tcp_tw_reuse";
+/// The network's sysctls. Which namespace's they are depends on who opens them.
+const OWN: &str = "/proc/sys/net";
+/// The same, where a container is given the host's: its own are mounted read-only.
+const HOSTS: &str = "/host/proc/sys/net";
 const WANTED: &str = "1";
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 const PREFIX: &str = "tcp_tw_reuse-";
@@ -25,9 +31,23 @@ struct Note {
     netns: PathBuf,
 }
 
+/// Below which the network's sysctls are written.
+pub fn directory() -> &'static Path {
+    let is_read_only =
+        |path| statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY));
+    match is_read_only(OWN) && Path::new(HOSTS).is_dir() {
+        true => Path::new(HOSTS),
+        false => Path::new(OWN),
+    }
+}
+
+fn tw_reuse() -> PathBuf {
+    directory().join(TW_REUSE)
+}
+
 /// Sets the sysctl; `notes` is a directory for the old values.
 pub fn set(netns: &Netns, notes: &Path) -> io::Result<()> {
-    let old = netns.run(|| fs::read_to_string(TW_REUSE))?;
+    let old = netns.run(|| fs::read_to_string(tw_reuse()))?;
     let note = note_path(notes, netns.cookie())?;
     if read(&note)?.is_none() {
         fs::create_dir_all(notes)?;
@@ -37,19 +57,19 @@ pub fn set(netns: &Netns, notes: &Path) -> io::Result<()> {
         fs::write(&beside, text)?;
         fs::rename(&beside, &note)?;
     }
-    netns.run(|| fs::write(TW_REUSE, WANTED))
+    netns.run(|| fs::write(tw_reuse(), WANTED))
 }
 
 pub fn is_set(netns: &Netns) -> io::Result<bool> {
-    Ok(netns.run(|| fs::read_to_string(TW_REUSE))?.trim() == WANTED)
+    Ok(netns.run(|| fs::read_to_string(tw_reuse()))?.trim() == WANTED)
 }
 
 /// Puts the old value back, unless somebody else has changed it meanwhile.
 pub fn restore(netns: &Netns, notes: &Path) -> io::Result<()> {
     let path = note_path(notes, netns.cookie())?;
     let Some(note) = read(&path)? else { return Ok(()) };
-    netns.run(|| match fs::read_to_string(TW_REUSE)?.trim() {
-        WANTED => fs::write(TW_REUSE, &note.old),
+    netns.run(|| match fs::read_to_string(tw_reuse())?.trim() {
+        WANTED => fs::write(tw_reuse(), &note.old),
         _ => Ok(()),
     })?;
     fs::remove_file(path)

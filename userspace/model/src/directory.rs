@@ -162,6 +162,7 @@ mod tests {
             addresses: vec![address.parse().unwrap()],
             node: "one".parse().unwrap(),
             mode: Mode::Strict,
+            policies: vec![],
         })
     }
 

@@ -19,7 +19,7 @@ mod workload;
 
 pub use closed::Closed;
 pub use directory::{Directory, DirectoryError, Place, Service};
-pub use local::{LocalWorkload, NetnsSource};
+pub use local::{LocalWorkload, NetnsSource, Outsider};
 pub use part::Part;
 pub use record::{AccessRecord, ConnectionId, Party, Protection, Reporter, TlsFacts};
 pub use skew::Skew;

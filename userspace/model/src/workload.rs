@@ -57,6 +57,9 @@ pub struct Workload {
     pub addresses: Vec<IpAddr>,
     pub node: Label,
     pub mode: Mode,
+    /// Names of the policies of its namespace that select it by what only its cluster knows about
+    /// it, such as labels.
+    pub policies: Vec<Label>,
 }
 
 impl Label {

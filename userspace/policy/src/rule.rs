@@ -25,6 +25,8 @@ pub struct Policy {
 pub enum Selector {
     All,
     ServiceAccounts(Vec<Label>),
+    /// The workloads that list the policy ([`Workload::policies`]).
+    Listing,
 }
 
 /// Matches if a source and a port match.
@@ -84,6 +86,9 @@ impl Policy {
         match &self.selector {
             Selector::All => true,
             Selector::ServiceAccounts(accounts) => accounts.contains(&workload.service_account),
+            Selector::Listing => {
+                workload.name.namespace == self.namespace && workload.policies.contains(&self.name)
+            }
         }
     }
 

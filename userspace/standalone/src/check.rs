@@ -12,7 +12,7 @@ mod workloads;
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
-use martlet_model::{Directory, LocalWorkload, WorkloadName};
+use martlet_model::{Directory, Label, LocalWorkload, WorkloadName};
 use martlet_policy::PolicySet;
 
 use crate::{
@@ -36,12 +36,12 @@ pub(crate) struct Findings {
 /// Where each key stood first.
 struct Seen<K>(HashMap<K, Option<Mark>>);
 
-pub(crate) fn file(file: &File) -> Result<NodeFile, Findings> {
+pub(crate) fn file(file: &File, node: Option<&Label>) -> Result<NodeFile, Findings> {
     let mut findings = Findings::default();
     let found = &mut findings;
     let trust_domain = text::trust_domain(&file.trust_domain, found);
     let source = source::source(file, found);
-    let settings = settings::settings(&file.node, found);
+    let settings = settings::settings(&file.node, node, file.trust_domain.mark, found);
     let own_node = settings.as_ref().map(|settings| &settings.name);
     let mut workloads =
         workloads::workloads(&file.workloads, trust_domain.as_ref(), own_node, found);

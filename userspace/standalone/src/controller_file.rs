@@ -6,30 +6,37 @@ use std::{
     time::Duration,
 };
 
-use martlet_model::TrustDomain;
+use martlet_model::{Label, TrustDomain, Udp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     check,
-    file::{HOST_AND_PORT, PATH, TRUST_DOMAIN},
+    file::{self, HOST_AND_PORT, NAME, PATH, TRUST_DOMAIN},
     mark::{At, Given, Texts},
     problem::NodeFileError,
     yaml,
 };
 
-/// How a controller runs in standalone mode.
+/// How a controller runs, and by what it knows what there is on the nodes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(title = "Martlet controller file")]
+#[schemars(
+    title = "Martlet controller file",
+    extend("oneOf" = [{ "required": ["directory"] }, { "required": ["kubernetes"] }])
+)]
 pub(crate) struct Shape {
     /// The trust domain whose authority this is.
     #[schemars(regex(pattern = TRUST_DOMAIN), length(max = 255))]
     pub(crate) trust_domain: At<String>,
-    /// The directory file (docs/directory-file.md).
+    /// The directory file (docs/directory-file.md). Either this or `kubernetes`.
+    #[serde(default)]
     #[schemars(regex(pattern = PATH))]
-    pub(crate) directory: At<String>,
+    pub(crate) directory: Given<At<String>>,
+    /// The cluster that this controller runs in, or that a kubeconfig names, says what there is.
+    #[serde(default)]
+    pub(crate) kubernetes: Given<At<Kubernetes>>,
     /// How agents reach this controller; written into the snippet that `martlet node join` prints.
     /// Without it: the first address of `listen`, if that is one.
     #[schemars(regex(pattern = HOST_AND_PORT), length(max = 259))]
@@ -61,11 +68,36 @@ pub(crate) struct Shape {
     pub(crate) leaf_lifetime: Given<At<String>>,
 }
 
+/// What a cluster has of Martlet's.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Kubernetes {
+    /// The namespace that Martlet itself runs in. Nothing in it is enrolled.
+    #[serde(default)]
+    #[schemars(regex(pattern = NAME), length(max = 253), extend("default" = SYSTEM_NAMESPACE))]
+    pub(crate) namespace: Given<At<String>>,
+    /// The service account of the agents' pods.
+    #[serde(default)]
+    #[schemars(regex(pattern = NAME), length(max = 253), extend("default" = AGENT))]
+    pub(crate) agent_service_account: Given<At<String>>,
+    /// The audience of the agents' tokens.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 253), extend("default" = AUDIENCE))]
+    pub(crate) audience: Given<At<String>>,
+    /// What becomes of UDP between workloads and the mesh.
+    #[serde(default)]
+    pub(crate) udp: Given<file::Udp>,
+}
+
+pub(crate) const SYSTEM_NAMESPACE: &str = "martlet-system";
+pub(crate) const AGENT: &str = "martlet-agent";
+pub(crate) const AUDIENCE: &str = "martlet-controller";
+
 /// What a valid controller file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControllerFile {
     pub trust_domain: TrustDomain,
-    pub directory: PathBuf,
+    pub knows: Knows,
     /// Host and port, as agents write it.
     pub address: Option<String>,
     pub listen: Vec<SocketAddr>,
@@ -74,6 +106,21 @@ pub struct ControllerFile {
     /// `None`: off.
     pub metrics: Option<SocketAddr>,
     pub leaf_lifetime: Duration,
+}
+
+/// By what a controller knows what there is on the nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Knows {
+    Directory(PathBuf),
+    Cluster(InCluster),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InCluster {
+    pub namespace: Label,
+    pub agent_service_account: Label,
+    pub audience: String,
+    pub udp: Udp,
 }
 
 /// For all addresses of this machine; the port is that at which meshes listen for such things.

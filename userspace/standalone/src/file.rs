@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::mark::{At, Given, Texts};
 
-const NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+pub(crate) const NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 pub(crate) const TRUST_DOMAIN: &str = "^[a-z0-9._-]+$";
 pub(crate) const PATH: &str = "^/";
 pub(crate) const HOST_AND_PORT: &str = r"^(\[[0-9a-fA-F:.]+\]|[-a-zA-Z0-9.]+):[0-9]+$";
@@ -66,26 +66,51 @@ pub(crate) struct Authority {
 /// A controller, as `martlet-controller` runs it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["token"] }, { "required": ["serviceAccount"] }]))]
 pub(crate) struct Controller {
     /// A name or an address, and a port.
     #[schemars(regex(pattern = HOST_AND_PORT), length(max = 259))]
     pub(crate) address: At<String>,
-    /// The file with the token by which this node joins, once.
+    /// The file with the token by which this node joins, once. Either this or `serviceAccount`.
+    #[serde(default)]
+    #[schemars(regex(pattern = PATH))]
+    pub(crate) token: Given<At<String>>,
+    /// What this node joins by in Kubernetes.
+    #[serde(default)]
+    pub(crate) service_account: Given<At<ServiceAccount>>,
+}
+
+/// What the agent's pod has of the cluster.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ServiceAccount {
+    /// The file with the pod's token for the controller: a projected one, with the controller's
+    /// audience.
     #[schemars(regex(pattern = PATH))]
     pub(crate) token: At<String>,
+    /// The file with the roots, one of which the controller is certified by, in PEM.
+    #[schemars(regex(pattern = PATH))]
+    pub(crate) roots: At<String>,
 }
 
 /// How this node's agent runs.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Node {
-    /// This node's name; workloads with this `node` are enrolled here.
+    /// This node's name; workloads with this `node` are enrolled here. Left out where the agent is
+    /// told it (`--node-name`).
+    #[serde(default)]
     #[schemars(regex(pattern = NAME), length(max = 253))]
-    pub(crate) name: At<String>,
+    pub(crate) name: Given<At<String>>,
     /// The cgroup whose processes are steered. Without it: the root of the mounted cgroup v2.
     #[serde(default)]
     #[schemars(regex(pattern = PATH))]
     pub(crate) cgroup: Given<At<String>>,
+    /// The host's network namespace, where that is not the agent's own: in a pod that sees the
+    /// host's processes it is `/proc/1/ns/net`.
+    #[serde(default)]
+    #[schemars(regex(pattern = PATH))]
+    pub(crate) host_netns: Given<At<String>>,
     /// Who may probe strict workloads in plaintext.
     #[serde(default)]
     pub(crate) prober: Given<Prober>,
@@ -122,10 +147,16 @@ pub(crate) struct Node {
 /// The one whose connections to declared probe ports pass in plaintext, as kubelet's do.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub(crate) struct Prober {
     /// A cgroup v2; processes of it and of those below it are the prober.
+    #[serde(default)]
     #[schemars(regex(pattern = PATH))]
-    pub(crate) cgroup: At<String>,
+    pub(crate) cgroup: Given<At<String>>,
+    /// The name of a process of root's, outside of all pods: its cgroup is the prober.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 15))]
+    pub(crate) process: Given<At<String>>,
 }
 
 /// A network namespace with an identity.

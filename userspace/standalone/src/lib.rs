@@ -16,11 +16,12 @@ mod node_file;
 mod problem;
 mod yaml;
 
-pub use controller_file::ControllerFile;
+pub use controller_file::{ControllerFile, InCluster, Knows};
 pub use directory_file::DirectoryFile;
 pub use limits::MAX_FILE_BYTES;
 pub use mark::Mark;
 pub use node_file::{
-    AccessLog, Controller, Failure, NodeFile, Outside, Places, Settings, Source, parse, schema,
+    AccessLog, Controller, Failure, Joins, NodeFile, Outside, Places, ProberIs, Settings, Source,
+    parse, parse_of, schema,
 };
 pub use problem::{Fault, NodeFileError, Problem};

@@ -41,8 +41,16 @@ pub enum Source {
 pub struct Controller {
     /// A name or an address, and a port.
     pub address: String,
-    /// The file with the token by which the node joins.
-    pub token: PathBuf,
+    pub joins: Joins,
+}
+
+/// By which files a node joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Joins {
+    /// The one with the token that is good once.
+    Token(PathBuf),
+    /// Those of a pod of Kubernetes.
+    ServiceAccount { token: PathBuf, roots: PathBuf },
 }
 
 /// Network namespaces that are outside the mesh by decision. What is neither among them nor a
@@ -60,8 +68,10 @@ pub struct Settings {
     pub name: Label,
     /// `None`: the root of the mounted cgroup v2.
     pub cgroup: Option<PathBuf>,
-    /// The cgroup of whoever may probe strict workloads in plaintext; `None`: nobody may.
-    pub prober: Option<PathBuf>,
+    /// `None`: the agent's own.
+    pub host_netns: Option<PathBuf>,
+    /// Who may probe strict workloads in plaintext; `None`: nobody may.
+    pub prober: Option<ProberIs>,
     pub pin: PathBuf,
     pub state: PathBuf,
     pub socket: PathBuf,
@@ -69,6 +79,14 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     pub access_log: AccessLog,
     pub failure: Failure,
+}
+
+/// How the prober's cgroup is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProberIs {
+    Cgroup(PathBuf),
+    /// The one that a process of this name is in.
+    Process(String),
 }
 
 /// What becomes of connections between permissive workloads while no agent lives.
@@ -87,6 +105,8 @@ pub struct Places {
     pub pin: PathBuf,
     pub state: PathBuf,
     pub socket: PathBuf,
+    /// The network namespace with the host's ends of the pods' interfaces; `None`: one's own.
+    pub host_netns: Option<PathBuf>,
 }
 
 impl Default for Places {
@@ -97,6 +117,7 @@ impl Default for Places {
             pin: "/sys/fs/bpf/martlet".into(),
             state: "/var/lib/martlet".into(),
             socket: "/run/martlet/agent.sock".into(),
+            host_netns: None,
         }
     }
 }
@@ -117,8 +138,8 @@ impl Settings {
     }
 
     pub fn places(&self) -> Places {
-        let Settings { pin, state, socket, .. } = self.clone();
-        Places { pin, state, socket }
+        let Settings { pin, state, socket, host_netns, .. } = self.clone();
+        Places { pin, state, socket, host_netns }
     }
 }
 
@@ -139,8 +160,13 @@ pub enum AccessLog {
 
 /// `name` stands before each problem, as compilers do it.
 pub fn parse(text: &str, name: &str) -> Result<NodeFile, NodeFileError> {
+    parse_of(text, name, None)
+}
+
+/// As [`parse`], of the node that is given instead of the file's `node.name`.
+pub fn parse_of(text: &str, name: &str, node: Option<&Label>) -> Result<NodeFile, NodeFileError> {
     let file = yaml::read(text).map_err(|problem| NodeFileError::one(name, problem))?;
-    check::file(&file).map_err(|findings| NodeFileError::all(name, findings))
+    check::file(&file, node).map_err(|findings| NodeFileError::all(name, findings))
 }
 
 /// The file's JSON schema, for editors and for generators of node files.
@@ -166,6 +192,7 @@ impl NodeFile {
             (self.source.key(), self.source != new.source),
             ("node.name", old.name != settings.name),
             ("node.cgroup", old.cgroup != settings.cgroup),
+            ("node.hostNetns", old.host_netns != settings.host_netns),
             ("node.prober", old.prober != settings.prober),
             ("node.pin", old.pin != settings.pin),
             ("node.state", old.state != settings.state),

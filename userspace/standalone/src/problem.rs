@@ -99,6 +99,21 @@ pub enum Fault {
     NoSource,
     #[error("`authority` is given too, and only one can say where certificates come from")]
     TwoSources,
+    #[error(
+        "a controller knows what there is either by `directory` or by `kubernetes`; give one of them"
+    )]
+    NotOneKnowledge,
+    #[error(
+        "the prober is known either by its `cgroup` or by the name of its `process`, of at most \
+         15 bytes; give one of them"
+    )]
+    NotOneProber,
+    #[error(
+        "a node joins its controller either by `token` or by `serviceAccount`; give one of them"
+    )]
+    NotOneJoining,
+    #[error("`node.name` is missing, and the agent was not told its node's name (--node-name)")]
+    NoNodeName,
     #[error("`{key}` come from the controller; write them into its directory file")]
     SaidByController { key: &'static str },
     #[error("{0:?} is not a host and port like controller.example.org:15012 or [fd00::1]:15012")]

@@ -6,7 +6,9 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use martlet_model::{Mode, NetnsSource, Place, SpiffeId, Udp};
 use martlet_policy::Request;
-use martlet_standalone::{AccessLog, Controller, Failure, NodeFile, Outside, Source, parse};
+use martlet_standalone::{
+    AccessLog, Controller, Failure, Joins, NodeFile, Outside, ProberIs, Source, parse, parse_of,
+};
 
 const HEAD: &str =
     "trustDomain: demo.martlet.dev\nauthority: { directory: /etc/martlet/authority }\n";
@@ -51,7 +53,7 @@ fn every_setting_can_be_given() {
     let settings = full().settings;
     assert_eq!(settings.cgroup, Some(PathBuf::from("/sys/fs/cgroup/machine.slice")));
     let kubelet = PathBuf::from("/sys/fs/cgroup/system.slice/kubelet.service");
-    assert_eq!(settings.prober, Some(kubelet));
+    assert_eq!(settings.prober, Some(ProberIs::Cgroup(kubelet)));
     assert_eq!(full().local[0].probes, [8080, 9090]);
     assert_eq!(settings.pin, PathBuf::from("/sys/fs/bpf/martlet-one"));
     assert_eq!(settings.state, PathBuf::from("/var/lib/martlet-one"));
@@ -279,10 +281,57 @@ fn a_controller_says_what_an_authority_and_the_rest_of_the_file_would() {
         );
         let file = parse(&text, "node.yaml").unwrap();
         let token = PathBuf::from("/etc/martlet/token");
-        let controller = Controller { address: address.to_owned(), token };
+        let controller = Controller { address: address.to_owned(), joins: Joins::Token(token) };
         assert_eq!(file.source, Source::Controller(controller));
         assert!(file.local.is_empty() && file.directory.workload_addresses().next().is_none());
         assert!(matches!(file.outside, Outside::These(these) if these.len() == 1));
+    }
+}
+
+#[test]
+fn an_agent_in_a_pod_is_told_its_node_and_joins_by_its_account() {
+    let text = "trustDomain: demo.martlet.dev\n\
+         controller:\n  address: c:1\n  serviceAccount: { token: /run/token, roots: /etc/roots }\n\
+         node: { hostNetns: /proc/1/ns/net, prober: { process: kubelet } }\n";
+    let one = "one".parse().unwrap();
+    let file = parse_of(text, "node.yaml", Some(&one)).unwrap();
+    assert_eq!(file.settings.name, one);
+    assert_eq!(file.settings.host_netns, Some(PathBuf::from("/proc/1/ns/net")));
+    assert_eq!(file.settings.prober, Some(ProberIs::Process("kubelet".to_owned())));
+    let Source::Controller(controller) = file.source else { panic!("a controller is named") };
+    let joins = Joins::ServiceAccount { token: "/run/token".into(), roots: "/etc/roots".into() };
+    assert_eq!(controller.joins, joins);
+    // What the agent is told wins.
+    let named = text.replace("node: {", "node: { name: two,");
+    assert_eq!(parse_of(&named, "node.yaml", Some(&one)).unwrap().settings.name, one);
+    assert_eq!(parse(&named, "node.yaml").unwrap().settings.name.as_str(), "two");
+    let nobody = parse(text, "node.yaml").unwrap_err().to_string();
+    assert!(nobody.contains("--node-name"), "{nobody}");
+}
+
+#[test]
+fn a_node_joins_in_one_way_and_has_one_prober() {
+    let file = |controller: &str, prober: &str| {
+        let text = format!(
+            "trustDomain: a.org\ncontroller: {{ address: 'c:1'{controller} }}\n\
+             node: {{ name: one{prober} }}\n"
+        );
+        parse(&text, "node.yaml").map(drop).map_err(|error| error.to_string())
+    };
+    let account = ", serviceAccount: { token: /t, roots: /r }";
+    assert_eq!(file(account, ""), Ok(()));
+    for (controller, prober, why) in [
+        ("", "", "give one of them"),
+        (", token: /t, serviceAccount: { token: /t, roots: /r }", "", "give one of them"),
+        (", serviceAccount: { token: t, roots: /r }", "", "absolute"),
+        (", serviceAccount: { token: /t }", "", "roots"),
+        (account, ", prober: { cgroup: /c, process: kubelet }", "give one of them"),
+        (account, ", prober: {}", "give one of them"),
+        (account, ", prober: { process: a-name-of-16-byte }", "at most 15 bytes"),
+        (account, ", hostNetns: here", "absolute"),
+    ] {
+        let refused = file(controller, prober).unwrap_err();
+        assert!(refused.contains(why), "{controller}{prober}: {refused}");
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use martlet_standalone::{ControllerFile, DirectoryFile};
+use martlet_model::Udp;
+use martlet_standalone::{ControllerFile, DirectoryFile, Knows};
 use serde_json::Value;
 
 const DIRECTORY: &str = "trustDomain: a.org
@@ -118,7 +119,28 @@ fn what_a_controller_file_has_wrong_is_named_with_its_place() {
     assert!(with("metrics: here").contains("neither `off`"));
     assert!(with("state: here").contains("absolute path"));
     assert!(with("node: one").contains("unknown key `node`"));
-    assert!(controller("trustDomain: a.org\n").contains("`directory` is missing"));
+    assert!(controller("trustDomain: a.org\n").contains("either by `directory`"));
+}
+
+#[test]
+fn a_controller_of_a_cluster_has_defaults_for_all_of_it() {
+    let parse = |text: &str| ControllerFile::parse(&format!("trustDomain: a.org\n{text}\n"), "c");
+    let Knows::Cluster(cluster) = parse("kubernetes: {}").unwrap().knows else {
+        panic!("a cluster is named")
+    };
+    assert_eq!(cluster.namespace.as_str(), "martlet-system");
+    assert_eq!(cluster.agent_service_account.as_str(), "martlet-agent");
+    assert_eq!((cluster.audience.as_str(), cluster.udp), ("martlet-controller", Udp::Pass));
+    let all =
+        "kubernetes: { namespace: mesh, agentServiceAccount: node, audience: us, udp: refuse }";
+    let Knows::Cluster(cluster) = parse(all).unwrap().knows else { panic!("a cluster is named") };
+    assert_eq!((cluster.namespace.as_str(), cluster.udp), ("mesh", Udp::Refuse));
+    assert_eq!((cluster.agent_service_account.as_str(), cluster.audience.as_str()), ("node", "us"));
+    let refused = |text: &str| parse(text).unwrap_err().to_string();
+    assert!(refused("kubernetes: {}\ndirectory: /d").contains("give one of them"));
+    assert!(refused("kubernetes: { namespace: A }").contains("is not a name"));
+    assert!(refused("kubernetes: { audience: '' }").contains("`audience` is empty"));
+    assert!(refused("kubernetes: { cluster: us }").contains("unknown key"));
 }
 
 fn project(path: &str) -> std::path::PathBuf {

@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("control", &["model", "policy", "identity"]),
     ("federation", &["model", "identity"]),
     ("workload-api", &["model", "identity"]),
+    ("kubernetes", &["model", "policy"]),
     ("telemetry", &["model"]),
     ("standalone", &["model", "policy"]),
     // The programs themselves only to build them.
@@ -37,7 +38,19 @@ const EDGES: &[(&str, &[&str])] = &[
             "workload-api",
         ],
     ),
-    ("controller", &["model", "identity", "authority", "control", "telemetry", "standalone"]),
+    (
+        "controller",
+        &[
+            "model",
+            "policy",
+            "identity",
+            "authority",
+            "control",
+            "kubernetes",
+            "telemetry",
+            "standalone",
+        ],
+    ),
     ("cli", &["model", "authority"]),
     // The lab judges the product from outside, as a user would see it.
     ("lab", &[]),
@@ -72,6 +85,8 @@ const ALONE: &[(&str, &[&str])] = &[
     ("aws-lc-rs", &["identity", "authority", "tests-kernel"]),
     ("rcgen", &["identity", "authority"]),
     ("tonic", &["control", "workload-api"]),
+    ("kube", &["kubernetes"]),
+    ("k8s-openapi", &["kubernetes"]),
     ("prost", &["control", "workload-api"]),
     // `ebpf-shared` only says which of its types are plain memory.
     ("aya", &["kernel", "ebpf-shared"]),

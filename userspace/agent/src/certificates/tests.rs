@@ -27,6 +27,7 @@ fn workload(name: &str) -> Arc<Workload> {
         addresses: vec![],
         node: "one".parse().unwrap(),
         mode: Mode::Strict,
+        policies: vec![],
     })
 }
 
@@ -78,7 +79,7 @@ impl Node {
             trust_domain: domain(),
             node: "one".parse().unwrap(),
             controller: "192.0.2.1:15012".to_owned(),
-            token: state.path().join("token"),
+            proof: martlet_control::Proof::Token(state.path().join("token")),
             state: state.path().join("state"),
             agent_version: "0".to_owned(),
         };

@@ -20,6 +20,7 @@ fn directory(workloads: &[(&str, &str)]) -> Directory {
             addresses: vec![address.parse().unwrap()],
             node: "one".parse().unwrap(),
             mode: Mode::Strict,
+            policies: vec![],
         })
     };
     Directory::new(workloads.iter().map(workload), []).unwrap()

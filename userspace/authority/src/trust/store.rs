@@ -58,11 +58,7 @@ impl Store {
         let lock = lock(directory)?;
         let state = directory.join(STATE);
         let document = match state.symlink_metadata() {
-            Ok(_) => {
-                let text = files::read_owned(&state, 0o022, "may be changed by others")?;
-                let unreadable = |why| TrustError::State(format!("{}: {why}", state.display()));
-                Document::from_json(&text).map_err(unreadable)?
-            }
+            Ok(_) => document(&state)?,
             Err(_) => Document::new(now),
         };
         let is_new = !state.exists();
@@ -86,6 +82,17 @@ impl Store {
         store.issues(&mut document, &store.authority, now);
         store.commit(document)?;
         Ok(store)
+    }
+
+    /// Takes over what somebody else has put into the directory. After an error, what was in effect
+    /// still is.
+    pub fn reload(&mut self, now: SystemTime) -> Result<(), TrustError> {
+        let document = document(&self.directory.join(STATE))?;
+        let at = generation::path(&self.directory, document.generation);
+        let authority = Arc::new(Authority::load_at(&at, &self.domain, now)?);
+        let trust = Arc::new(self.told(&document)?);
+        (self.document, self.authority, self.trust) = (document, authority, trust);
+        Ok(())
     }
 
     /// What nodes are told. Later versions are greater, also over restarts.
@@ -374,6 +381,12 @@ impl Store {
         });
         keys.collect()
     }
+}
+
+fn document(path: &Path) -> Result<Document, TrustError> {
+    let text = files::read_owned(path, 0o022, "may be changed by others")?;
+    let unreadable = |why| TrustError::State(format!("{}: {why}", path.display()));
+    Document::from_json(&text).map_err(unreadable)
 }
 
 fn lock(directory: &Path) -> Result<File, TrustError> {

@@ -48,7 +48,7 @@ pub enum LinkError {
     Refused(#[from] Refused),
     #[error("the controller's answer is malformed")]
     Malformed(#[from] Malformed),
-    #[error("the join token in {path}")]
+    #[error("what the node is to join with, in {path}")]
     Token {
         path: String,
         #[source]
@@ -66,14 +66,29 @@ pub enum LinkError {
 
 #[derive(Debug, Error)]
 pub enum TokenFileError {
-    #[error("cannot be read; `martlet node join` on the controller makes one")]
-    Read(#[from] io::Error),
+    #[error("cannot be read; `martlet node join` on the controller makes a join token")]
+    Read(#[source] io::Error),
     #[error("is too long")]
     TooLong,
     #[error(transparent)]
     Bad(#[from] TokenError),
+    #[error("is no token of a service account")]
+    NoAccountToken,
+    #[error("has no root, or too many, in PEM")]
+    NoRoots,
     #[error("is for node {0}")]
     OtherNode(martlet_model::Label),
+}
+
+impl LinkError {
+    /// Whether another certificate may be taken where this node's was not.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Handshake(_) => true,
+            Self::Status(status) => status.code() == tonic::Code::PermissionDenied,
+            _ => false,
+        }
+    }
 }
 
 impl From<Status> for LinkError {

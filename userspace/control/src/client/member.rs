@@ -15,11 +15,12 @@ use tracing::{info, warn};
 
 use super::{
     ClientSettings, Inner,
-    link::{LinkError, TokenFileError, connect_pinned},
+    link::{LinkError, connect_pinned},
+    proof::{Shown, Shows},
     state::{Membership, State},
 };
 use crate::{
-    JoinToken, limits,
+    limits,
     message::{chain_from, trust_from},
     proto::{JoinRequest, RenewRequest, control_client::ControlClient},
 };
@@ -138,15 +139,16 @@ pub async fn join(
     state: &State,
     key: &NodeKey,
 ) -> Result<Member, LinkError> {
-    let token = read_token(settings).await?;
+    let Shown { proof, pins } = settings.proof.read(&settings.node).await?;
     keep(state, Membership { key: key.clone(), chain: None, trust: Trust::default() }).await?;
     let csr = key.signing().csr().map_err(LinkError::Key)?;
-    let channel = connect_pinned(&settings.controller, &settings.trust_domain, token.pins).await?;
-    let request = JoinRequest {
-        secret: token.secret.as_bytes().to_vec(),
-        node: settings.node.to_string(),
-        csr: csr.0,
+    let channel = connect_pinned(&settings.controller, &settings.trust_domain, pins).await?;
+    let (secret, account_token) = match proof {
+        Shows::Secret(secret) => (secret.as_bytes().to_vec(), String::new()),
+        Shows::Account(token) => (vec![], token.reveal().to_owned()),
     };
+    let request =
+        JoinRequest { secret, account_token, node: settings.node.to_string(), csr: csr.0 };
     let mut client = ControlClient::new(channel);
     let asked = timeout(limits::ANSWER_TIMEOUT, client.join(request)).await;
     let answer = asked.map_err(|_| LinkError::Silent)??.into_inner();
@@ -164,24 +166,6 @@ async fn keep(state: &State, membership: Membership) -> Result<(), LinkError> {
     let state = state.clone();
     let kept = tokio::task::spawn_blocking(move || state.keep_membership(&membership));
     kept.await.map_err(|_| LinkError::Ended)?.map_err(LinkError::State)
-}
-
-async fn read_token(settings: &ClientSettings) -> Result<JoinToken, LinkError> {
-    let path = settings.token.clone();
-    let failed = |source| LinkError::Token { path: settings.token.display().to_string(), source };
-    let read = tokio::task::spawn_blocking(move || {
-        let length = std::fs::metadata(&path)?.len();
-        if length > limits::TOKEN_BYTES {
-            return Err(TokenFileError::TooLong);
-        }
-        let text = zeroize::Zeroizing::new(std::fs::read_to_string(&path)?);
-        Ok(text.parse::<JoinToken>()?)
-    });
-    let token = read.await.map_err(|_| LinkError::Ended)?.map_err(failed)?;
-    match token.node == settings.node {
-        true => Ok(token),
-        false => Err(failed(TokenFileError::OtherNode(token.node))),
-    }
 }
 
 fn identity(settings: &ClientSettings) -> SpiffeId {

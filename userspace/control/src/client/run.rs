@@ -15,7 +15,7 @@ use super::{
     Inner, Link, Start, clock,
     follow::follow,
     link::{LinkError, connect},
-    member::join,
+    member::{Member, join},
     pauses::Pauses,
 };
 use crate::{
@@ -70,13 +70,28 @@ impl Inner {
             }
             *member = Some(joined);
         }
-        let Some(member) = member else { return Err(LinkError::Ended) };
-        let channel = connect(&self.settings.controller, &member.credentials).await?;
+        let Some(joined) = member else { return Err(LinkError::Ended) };
+        let ended = self.try_member(joined, receiving).await;
+        if self.settings.proof.is_lasting() && ended.is_refusal() {
+            // The next attempt is to join anew.
+            *member = None;
+        }
+        Err(ended)
+    }
+
+    async fn try_member(&self, member: &Member, receiving: &mut Receiving) -> LinkError {
+        let channel = match connect(&self.settings.controller, &member.credentials).await {
+            Ok(channel) => channel,
+            Err(error) => return error,
+        };
         self.channel.send_replace(Some(channel.clone()));
         self.is_up(member.expires());
         tokio::select! {
-            ended = follow(self, member, receiving, channel.clone()) => ended,
-            ended = member.renew(self, channel.clone()) => Err(ended),
+            ended = follow(self, member, receiving, channel.clone()) => match ended {
+                Ok(never) => match never {},
+                Err(error) => error,
+            },
+            ended = member.renew(self, channel.clone()) => ended,
             never = clock::watch(self, channel) => match never {},
         }
     }

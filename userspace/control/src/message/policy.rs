@@ -46,13 +46,14 @@ pub fn policy_to(policy: &Policy) -> proto::Policy {
         Action::Deny => proto::Action::Deny,
     };
     let service_accounts = match &policy.selector {
-        Selector::All => None,
+        Selector::All | Selector::Listing => None,
         Selector::ServiceAccounts(accounts) => Some(names(accounts)),
     };
     proto::Policy {
         name: Some(policy_name_to(&PolicyName::of(policy))),
         action: action.into(),
         service_accounts,
+        listing: policy.selector == Selector::Listing,
         rules: policy.rules.iter().map(rule_to).collect(),
     }
 }
@@ -68,7 +69,12 @@ pub fn policy_from(policy: proto::Policy) -> Result<Policy, Malformed> {
         }
     };
     let accounts = read("service_accounts", policy.service_accounts, |text| parsed("name", &text));
-    let selector = accounts.map_err(within)?.map_or(Selector::All, Selector::ServiceAccounts);
+    let selector = match (accounts.map_err(within)?, policy.listing) {
+        (None, false) => Selector::All,
+        (None, true) => Selector::Listing,
+        (Some(accounts), false) => Selector::ServiceAccounts(accounts),
+        (Some(_), true) => return Err(within(Malformed::new("listing", "and service accounts"))),
+    };
     let rules = each("rules", policy.rules, limits::RULES, rule_from).map_err(within)?;
     Ok(Policy { namespace, name, selector, action, rules })
 }

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use martlet_model::{LocalWorkload, Mode, NetnsSource, Service, Udp, Workload, WorkloadName};
+use martlet_model::{
+    Label, LocalWorkload, Mode, NetnsSource, Outsider, Service, Udp, Workload, WorkloadName,
+};
 
 use super::{Malformed, bounded, each, name_from, name_to, parsed, present};
 use crate::{limits, proto};
@@ -42,6 +44,7 @@ pub fn workload_to(workload: &Workload) -> proto::Workload {
         addresses: workload.addresses.iter().map(ToString::to_string).collect(),
         node: workload.node.to_string(),
         mode: mode.into(),
+        policies: workload.policies.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -57,12 +60,16 @@ pub fn workload_from(workload: proto::Workload) -> Result<Workload, Malformed> {
     };
     let addresses =
         each("addresses", workload.addresses, limits::ADDRESSES, |text| parsed("address", &text));
+    let policies = each("policies", workload.policies, limits::LISTED_POLICIES, |text| {
+        parsed("policy", &text)
+    });
     Ok(Workload {
         service_account: parsed("service_account", &workload.service_account).map_err(within)?,
         identity: parsed("identity", &workload.identity).map_err(within)?,
         addresses: addresses.map_err(within)?,
         node: parsed("node", &workload.node).map_err(within)?,
         mode,
+        policies: policies.map_err(within)?,
         name,
     })
 }
@@ -88,16 +95,7 @@ pub fn service_from(service: proto::Service) -> Result<Service, Malformed> {
 
 /// `Err` if it cannot be said: a path that is not UTF-8.
 pub fn local_to(local: &Local) -> Result<proto::Local, Malformed> {
-    use proto::local::Netns;
-    let text = |path: &PathBuf| {
-        let text = path.to_str().map(str::to_owned);
-        text.ok_or_else(|| Malformed::new("netns", "the path is not UTF-8").within(&local.name))
-    };
-    let netns = match &local.netns {
-        NetnsSource::Path(path) => Netns::Path(text(path)?),
-        NetnsSource::Pid(pid) => Netns::Pid(*pid),
-        NetnsSource::Cgroup(path) => Netns::Cgroup(text(path)?),
-    };
+    let netns = netns_to(&local.netns).map_err(|bad| bad.within(&local.name))?;
     let udp = match local.udp {
         Udp::Pass => proto::Udp::Pass,
         Udp::Refuse => proto::Udp::Refuse,
@@ -114,7 +112,7 @@ pub fn local_to(local: &Local) -> Result<proto::Local, Malformed> {
 pub fn local_from(local: proto::Local) -> Result<Local, Malformed> {
     let name = name_from(local.name)?;
     let within = |bad: Malformed| bad.within(&name);
-    let netns = present("netns", local.netns).and_then(netns_from).map_err(within)?;
+    let netns = netns_from(local.netns).map_err(within)?;
     let udp = match proto::Udp::try_from(local.udp) {
         Ok(proto::Udp::Pass) => Udp::Pass,
         Ok(proto::Udp::Refuse) => Udp::Refuse,
@@ -129,16 +127,51 @@ pub fn local_from(local: proto::Local) -> Result<Local, Malformed> {
     Ok(Local { name, netns, udp, probes, workload_api: local.workload_api })
 }
 
-fn netns_from(netns: proto::local::Netns) -> Result<NetnsSource, Malformed> {
-    use proto::local::Netns;
-    match netns {
-        Netns::Path(text) => path(text).map(NetnsSource::Path),
-        Netns::Cgroup(text) => path(text).map(NetnsSource::Cgroup),
-        Netns::Pid(pid) if pid == 0 || i32::try_from(pid).is_err() => {
+pub fn outside_to(one: &Outsider) -> Result<proto::Outside, Malformed> {
+    let netns = netns_to(&one.netns).map_err(|bad| bad.within(&one.name))?;
+    Ok(proto::Outside { name: Some(name_to(&one.name)), netns: Some(netns) })
+}
+
+/// An agent hears of those of its own node only.
+pub fn outside_from(one: proto::Outside, node: &Label) -> Result<Outsider, Malformed> {
+    let name = name_from(one.name)?;
+    let netns = netns_from(one.netns).map_err(|bad| bad.within(&name))?;
+    Ok(Outsider { name, node: node.clone(), netns })
+}
+
+fn netns_to(netns: &NetnsSource) -> Result<proto::Netns, Malformed> {
+    use proto::netns::By;
+    let text = |path: &PathBuf| {
+        let text = path.to_str().map(str::to_owned);
+        text.ok_or_else(|| Malformed::new("netns", "the path is not UTF-8"))
+    };
+    let by = match netns {
+        NetnsSource::Path(path) => By::Path(text(path)?),
+        NetnsSource::Pid(pid) => By::Pid(*pid),
+        NetnsSource::Cgroup(path) => By::Cgroup(text(path)?),
+        NetnsSource::Pod(uid) => By::Pod(uid.to_string()),
+    };
+    Ok(proto::Netns { by: Some(by) })
+}
+
+fn netns_from(netns: Option<proto::Netns>) -> Result<NetnsSource, Malformed> {
+    use proto::netns::By;
+    match present("netns", netns.and_then(|netns| netns.by))? {
+        By::Path(text) => path(text).map(NetnsSource::Path),
+        By::Cgroup(text) => path(text).map(NetnsSource::Cgroup),
+        By::Pid(pid) if pid == 0 || i32::try_from(pid).is_err() => {
             Err(Malformed::new("netns.pid", "is no process number"))
         }
-        Netns::Pid(pid) => Ok(NetnsSource::Pid(pid)),
+        By::Pid(pid) => Ok(NetnsSource::Pid(pid)),
+        // It is looked for among the names of files.
+        By::Pod(uid) if is_uid(&uid) => Ok(NetnsSource::Pod(uid.into())),
+        By::Pod(_) => Err(Malformed::new("netns.pod", "is no UID")),
     }
+}
+
+fn is_uid(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=limits::UID_BYTES).contains(&text.len()) && text.bytes().all(fits)
 }
 
 /// As in the node file.

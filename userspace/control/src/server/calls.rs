@@ -9,10 +9,11 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::{
-    Joined, Joining, NodeCaller, Office, Refusal, Shared, accept::Caller, following, issuing,
+    Joined, Joining, JoiningBy, NodeCaller, Office, Refusal, Shared, accept::Caller, following,
+    issuing,
 };
 use crate::{
-    Secret, limits,
+    AccountToken, Secret, limits,
     message::{Malformed, chain_to, csr_from, parsed, trust_to},
     proto::{
         CertificateRequest, CertificateResponse, FromAgent, JoinRequest, JoinResponse,
@@ -115,11 +116,22 @@ impl<O: Office> Calls<O> {
 }
 
 fn joining(request: JoinRequest) -> Result<Joining, Status> {
-    let secret = Secret::from_bytes(request.secret)
-        .ok_or_else(|| Status::invalid_argument("secret: it is not of a join token"))?;
+    let JoinRequest { secret, account_token, .. } = &request;
+    let no = |what| Err(Status::invalid_argument(what));
+    let by = match (secret.is_empty(), account_token.is_empty()) {
+        (false, true) => match Secret::from_bytes(request.secret) {
+            Some(secret) => JoiningBy::Secret(secret),
+            None => return no("secret: it is not of a join token"),
+        },
+        (true, false) => match AccountToken::new(account_token) {
+            Some(token) => JoiningBy::Account(token),
+            None => return no("account_token: it is no service account's"),
+        },
+        _ => return no("a node joins by a secret or by the token of a service account"),
+    };
     let node: Label = parsed("node", &request.node).map_err(malformed)?;
     let csr = csr_from(request.csr).map_err(malformed)?;
-    Ok(Joining { secret, node, csr })
+    Ok(Joining { by, node, csr })
 }
 
 pub fn refused(refusal: Refusal) -> Status {

@@ -93,6 +93,11 @@ impl World {
         }
     }
 
+    /// What was declared last.
+    pub fn table(&self) -> Arc<Table> {
+        self.now().table.clone()
+    }
+
     pub fn versions(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }

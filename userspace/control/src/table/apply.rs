@@ -16,8 +16,8 @@ use super::{Inconsistent, Table};
 use crate::{
     Declared, limits,
     message::{
-        Malformed, PolicyName, local_from, name_from, parsed, policy_from, policy_name_from,
-        service_from, trust_from, workload_from,
+        Malformed, PolicyName, local_from, name_from, outside_from, parsed, policy_from,
+        policy_name_from, service_from, trust_from, workload_from,
     },
     proto,
 };
@@ -84,6 +84,11 @@ impl Receiving {
         &self.table
     }
 
+    #[cfg(test)]
+    pub fn node(&self) -> &Label {
+        &self.node
+    }
+
     pub fn into_names(self) -> (TrustDomain, Label) {
         (self.trust_domain, self.node)
     }
@@ -114,7 +119,7 @@ impl Receiving {
             Some((first, _)) => return Err(Refused::Mixed { first, second: version }),
             None => self.begin(&message)?,
         };
-        next.apply(message)?;
+        next.apply(message, &self.node)?;
         if !complete {
             self.next = Some((version, next));
             return Ok(Received::Nothing);
@@ -165,7 +170,7 @@ impl Receiving {
 }
 
 impl Table {
-    fn apply(&mut self, message: proto::ToAgent) -> Result<(), Refused> {
+    fn apply(&mut self, message: proto::ToAgent, node: &Label) -> Result<(), Refused> {
         for removed in message.workloads_removed {
             self.workloads.remove(&name_from(Some(removed))?);
         }
@@ -178,6 +183,9 @@ impl Table {
         }
         for removed in message.locals_removed {
             self.locals.remove(&name_from(Some(removed))?);
+        }
+        for removed in message.outside_removed {
+            self.outside.remove(&name_from(Some(removed))?);
         }
         for workload in message.workloads {
             let workload = workload_from(workload)?;
@@ -195,12 +203,17 @@ impl Table {
             let local = local_from(local)?;
             self.locals.insert(local.name.clone(), Arc::new(local));
         }
+        for one in message.outside {
+            let one = outside_from(one, node)?;
+            self.outside.insert(one.name.clone(), Arc::new(one));
+        }
         if let Some(trust) = message.trust {
             self.trust = Some(Arc::new(trust_from(trust)?));
         }
         fits("workloads", &self.workloads, limits::WORKLOADS)?;
         fits("services", &self.services, limits::SERVICES)?;
         fits("policies", &self.policies, limits::POLICIES)?;
+        fits("others of one node", &self.outside, limits::LOCALS)?;
         fits("workloads of one node", &self.locals, limits::LOCALS)
     }
 }

@@ -6,8 +6,8 @@ use super::{Changed, Table};
 use crate::{
     limits,
     message::{
-        Local, Malformed, local_to, name_to, policy_name_to, policy_to, service_to, trust_to,
-        workload_to,
+        Local, Malformed, local_to, name_to, outside_to, policy_name_to, policy_to, service_to,
+        trust_to, workload_to,
     },
     proto,
 };
@@ -55,6 +55,9 @@ fn say_all(table: &Table, node: &Label, chunks: &mut Chunks) -> Result<(), Malfo
     for local in table.locals.values().filter(|local| is_on(table, local, node)) {
         chunks.with(local_to(local)?, |open, one| open.locals.push(one));
     }
+    for one in table.outside.values().filter(|one| one.node == *node) {
+        chunks.with(outside_to(one)?, |open, one| open.outside.push(one));
+    }
     if let Some(trust) = &table.trust {
         chunks.with(trust_to(trust), |open, one| open.trust = Some(one));
     }
@@ -91,6 +94,12 @@ fn say(
         match table.locals.get(name).filter(|local| is_on(table, local, node)) {
             Some(one) => chunks.with(local_to(one)?, |open, one| open.locals.push(one)),
             None => chunks.with(name_to(name), |open, one| open.locals_removed.push(one)),
+        }
+    }
+    for (_, name) in changed.outside.iter().filter(|(of, _)| of == node) {
+        match table.outside.get(name).filter(|one| one.node == *node) {
+            Some(one) => chunks.with(outside_to(one)?, |open, one| open.outside.push(one)),
+            None => chunks.with(name_to(name), |open, one| open.outside_removed.push(one)),
         }
     }
     if changed.trust

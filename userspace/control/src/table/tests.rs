@@ -42,6 +42,7 @@ fn workload(name: &str, node: &str, address: &str) -> Arc<Workload> {
         addresses: vec![address.parse().unwrap()],
         node: label(node),
         mode: Mode::Strict,
+        policies: vec![],
     })
 }
 
@@ -74,8 +75,16 @@ fn declaration() -> Declaration {
         workloads: vec![web, cart],
         services: vec![service("10.9.0.1:80")],
         policies: vec![policy("closed")],
+        outside: vec![outsider("shop/off", "one"), outsider("shop/job", "two")],
         trust: trust(1),
     }
+}
+
+fn outsider(text: &str, node: &str) -> Outsider {
+    let (namespace, name) = text.split_once('/').unwrap();
+    let name = WorkloadName { namespace: label(namespace), name: label(name) };
+    let netns = NetnsSource::Pod(format!("uid-{node}").into());
+    Outsider { name, node: label(node), netns }
 }
 
 fn table() -> Table {
@@ -218,13 +227,57 @@ fn a_controller_that_lies_changes_nothing_and_is_told_why() {
     assert!(refused(|said| said.policies[0].action = 0).contains("action"));
     assert!(refused(|said| said.services[0].address = "10.0.0.1:80".into()).contains("workload"));
     let path = |text: &str| {
-        let netns = Some(proto::local::Netns::Path(text.to_owned()));
+        let by = Some(proto::netns::By::Path(text.to_owned()));
+        let netns = Some(proto::Netns { by });
         refused(move |said| said.locals[0].netns = netns)
     };
+    let pod = |uid: &str| {
+        let by = Some(proto::netns::By::Pod(uid.to_owned()));
+        let netns = Some(proto::Netns { by });
+        refused(move |said| said.outside[0].netns = netns)
+    };
+    assert!(pod("../x").contains("no UID") && pod("").contains("no UID"));
+    assert!(refused(|said| said.outside[0].netns = None).contains("netns"));
     assert!(path("run/netns/web").contains("absolute"));
     assert!(path("/run/../etc").contains("`..`"));
     assert!(path(&format!("/{}", "a".repeat(5000))).contains("too long"));
     assert!(refused(|said| said.locals[0].probes = vec![70_000]).contains("no port"));
+}
+
+#[test]
+fn each_node_is_told_who_of_its_own_is_outside() {
+    let mut agents = ["one", "two"].map(agent);
+    let outside = |agent: &mut Receiving, table: &Table, version, scope: Scope<'_>| {
+        let node = agent.node().clone();
+        let mut whole = None;
+        for said in messages(table, &node, 7, version, scope).unwrap() {
+            if let Received::Whole(declared) = agent.receive(said).unwrap() {
+                whole = Some(declared.outside);
+            }
+        }
+        whole.unwrap()
+    };
+    let pod = |uid: &str| NetnsSource::Pod(uid.into());
+    let before = table();
+    let told = agents.each_mut().map(|agent| outside(agent, &before, 1, Scope::Full));
+    assert_eq!(told, [vec![pod("uid-one")], vec![pod("uid-two")]]);
+    // One moves to the other node, and is told to both.
+    let mut declaration = declaration();
+    declaration.outside[0] = outsider("shop/off", "two");
+    let after = Table::of(declaration).unwrap();
+    let changed = before.changed(&after);
+    assert_eq!(changed.len(), 2);
+    let scope = Scope::Since(1, &changed);
+    let told = agents.each_mut().map(|agent| outside(agent, &after, 2, scope));
+    assert_eq!(told, [vec![], vec![pod("uid-two"), pod("uid-two")]]);
+}
+
+#[test]
+fn nobody_is_both_inside_and_outside() {
+    let mut declaration = declaration();
+    declaration.outside.push(outsider("shop/web", "one"));
+    let refused = Table::of(declaration).unwrap_err();
+    assert!(matches!(refused, Inconsistent::InsideAndOutside(name) if name.name.as_str() == "web"));
 }
 
 #[test]
@@ -300,14 +353,16 @@ fn identities() -> impl Strategy<Value = SpiffeId> {
 fn workloads() -> impl Strategy<Value = Workload> {
     let modes = prop_oneof![Just(Mode::Strict), Just(Mode::Permissive)];
     let addresses = prop::collection::vec(any::<std::net::IpAddr>(), 0..4);
-    (names(), names(), names(), names(), identities(), addresses, modes).prop_map(
-        |(namespace, name, service_account, node, identity, addresses, mode)| Workload {
+    let policies = prop::collection::vec(names(), 0..3);
+    (names(), names(), names(), names(), identities(), addresses, modes, policies).prop_map(
+        |(namespace, name, service_account, node, identity, addresses, mode, policies)| Workload {
             name: WorkloadName { namespace, name },
             service_account,
             identity,
             addresses,
             node,
             mode,
+            policies,
         },
     )
 }
@@ -317,6 +372,7 @@ fn locals() -> impl Strategy<Value = Local> {
     let netns = prop_oneof![
         paths.clone().prop_map(NetnsSource::Path),
         paths.prop_map(NetnsSource::Cgroup),
+        "[a-f0-9-]{1,36}".prop_map(|uid| NetnsSource::Pod(uid.into())),
         (1..=2_147_483_647_u32).prop_map(NetnsSource::Pid),
     ];
     let udp = prop_oneof![Just(Udp::Pass), Just(Udp::Refuse)];
@@ -361,6 +417,7 @@ fn policies() -> impl Strategy<Value = Policy> {
         .prop_map(|(name, from, ports)| Rule { name, from, ports });
     let selector = prop_oneof![
         Just(Selector::All),
+        Just(Selector::Listing),
         prop::collection::vec(names(), 1..4).prop_map(Selector::ServiceAccounts),
     ];
     let action = prop_oneof![Just(Action::Allow), Just(Action::Deny)];

@@ -129,6 +129,45 @@ async fn a_host_does_not_give_its_token_to_another_controller() {
 }
 
 #[tokio::test]
+async fn a_pod_joins_by_its_account_and_again_whenever_its_certificate_is_not_taken() {
+    let controller = Controller::start().await;
+    controller.server.declare(controller.declaration(0, 1)).unwrap();
+    let roots = controller.office().authority.roots().to_vec();
+    let host = Host::new("one").with_account("one", &roots);
+    let agent = Agent::start(&host, controller.address);
+    agent.until_declared(1).await;
+    // It is one no more, and its pod is let in again.
+    controller.office().removed.lock().unwrap().push(node("one"));
+    controller.server.expel(&node("one"));
+    agent.until_down("was removed").await;
+    controller.office().removed.lock().unwrap().clear();
+    controller.server.declare(controller.declaration(1, 1)).unwrap();
+    agent.until_declared(2).await;
+    assert_eq!(controller.office().renewals.load(Ordering::Relaxed), 0, "it did not renew");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_does_not_become_the_node_of_another() {
+    let controller = Controller::start().await;
+    let roots = controller.office().authority.roots().to_vec();
+    let host = Host::new("one").with_account("two", &roots);
+    let agent = Agent::start(&host, controller.address);
+    agent.until_down("another node's").await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_does_not_show_its_token_to_whom_its_roots_do_not_vouch_for() {
+    let (right, wrong) = (Controller::start().await, Controller::start().await);
+    let roots = right.office().authority.roots().to_vec();
+    let host = Host::new("one").with_account("one", &roots);
+    let agent = Agent::start(&host, wrong.address);
+    agent.until_down("fingerprint").await;
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_does_not_follow_another_controller_of_the_same_name() {
     let controller = Controller::start().await;
     controller.server.declare(controller.declaration(0, 1)).unwrap();

@@ -95,7 +95,12 @@ async fn nobody_may_do_nothing_but_join() {
     let ask = CertificateRequest { number: 1, workload: None, csr: Vec::new() };
     let refused = client.issue(tokio_stream::iter([ask])).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
-    let join = JoinRequest { secret: vec![7; 32], node: "one".into(), csr: vec![1] };
+    let join = JoinRequest {
+        secret: vec![7; 32],
+        node: "one".into(),
+        csr: vec![1],
+        account_token: String::new(),
+    };
     let refused = client.join(join).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "it got as far as its token");
     // And a node may.
@@ -140,7 +145,12 @@ async fn what_is_malformed_or_too_large_is_refused() {
     let refused = client.renew(RenewRequest { csr: huge }).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
     for (secret, of) in [(vec![1; 31], "one"), (vec![1; 32], "One"), (vec![1; 32], "")] {
-        let join = JoinRequest { secret, node: of.to_owned(), csr: large.clone() };
+        let join = JoinRequest {
+            secret,
+            node: of.to_owned(),
+            csr: large.clone(),
+            account_token: String::new(),
+        };
         let refused = client.join(join).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
     }
@@ -187,6 +197,7 @@ pub fn truth(version: u64) -> ToAgent {
         addresses: vec!["10.0.0.1".to_owned()],
         node: "one".to_owned(),
         mode: 1,
+        policies: vec![],
     };
     let workloads = vec![workload];
     ToAgent { instance: 1, version, full: true, complete: true, workloads, ..Default::default() }

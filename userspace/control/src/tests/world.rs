@@ -24,8 +24,8 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Ask, Client, ClientSettings, Declaration, Declared, JoinToken, Joined, Joining, NodeCaller,
-    Office, Refusal, Secret, Server,
+    AccountToken, Ask, Client, ClientSettings, Declaration, Declared, JoinToken, Joined, Joining,
+    JoiningBy, NodeCaller, Office, Proof, Refusal, Secret, Server,
 };
 
 /// Longer than anything takes, on a machine that does other things.
@@ -88,6 +88,16 @@ impl TestOffice {
         Trust { version, roots, ..Trust::default() }
     }
 
+    /// The account's token names the node in its second part.
+    fn join_by_account(&self, token: &AccountToken, joining: &Joining) -> Result<Joined, Refusal> {
+        let said = token.reveal().split('.').nth(1);
+        if said != Some(joining.node.as_str()) {
+            return Err(Refusal::NotYours("the token is another node's".to_owned()));
+        }
+        let chain = self.node(&joining.node, &joining.csr);
+        Ok(Joined { chain, trust: Arc::new(self.trust(1)) })
+    }
+
     fn node(&self, node: &Label, csr: &Csr) -> Chain {
         let life = *self.node_lifetime.lock().unwrap();
         certify(&self.authority, csr, &Part::Node(node.clone()).identity(&domain()), life)
@@ -106,7 +116,11 @@ impl Office for TestOffice {
         let no = || Refusal::NotYours("the token is not good".to_owned());
         let key = joining.csr.key().map_err(|_| no())?;
         let mut tokens = self.tokens.lock().unwrap();
-        let (of, used) = tokens.get_mut(&joining.secret.digest()).ok_or_else(no)?;
+        let secret = match &joining.by {
+            JoiningBy::Secret(secret) => secret,
+            JoiningBy::Account(token) => return self.join_by_account(token, &joining),
+        };
+        let (of, used) = tokens.get_mut(&secret.digest()).ok_or_else(no)?;
         if *of != joining.node || used.as_ref().is_some_and(|used| *used != key) {
             return Err(no());
         }
@@ -197,6 +211,7 @@ impl Controller {
                 addresses: vec![address.parse().unwrap()],
                 node: node(on),
                 mode: Mode::Strict,
+                policies: vec![],
             })
         };
         let (web, cart) = (
@@ -235,11 +250,12 @@ impl Controller {
 pub struct Host {
     pub directory: TempDir,
     pub node: Label,
+    is_pod: bool,
 }
 
 impl Host {
     pub fn new(node: &str) -> Self {
-        Self { directory: TempDir::new().unwrap(), node: node.parse().unwrap() }
+        Self { directory: TempDir::new().unwrap(), node: node.parse().unwrap(), is_pod: false }
     }
 
     pub fn with_token(self, token: &JoinToken) -> Self {
@@ -251,12 +267,29 @@ impl Host {
         self.directory.path().join("token")
     }
 
+    /// Of a pod, whose token names a node, and knows these roots.
+    pub fn with_account(self, node: &str, roots: &[Vec<u8>]) -> Self {
+        let roots: String = roots.iter().map(|der| martlet_authority::pem(der)).collect();
+        std::fs::write(self.token(), format!("e30.{node}.c2ln")).unwrap();
+        std::fs::write(self.directory.path().join("roots"), roots).unwrap();
+        Self { is_pod: true, ..self }
+    }
+
+    fn proof(&self) -> Proof {
+        match self.is_pod {
+            true => {
+                Proof::Account { token: self.token(), roots: self.directory.path().join("roots") }
+            }
+            false => Proof::Token(self.token()),
+        }
+    }
+
     pub fn client(&self, controller: SocketAddr) -> Client {
         let settings = ClientSettings {
             trust_domain: domain(),
             node: self.node.clone(),
             controller: controller.to_string(),
-            token: self.token(),
+            proof: self.proof(),
             state: self.directory.path().join("state"),
             agent_version: "1.2.3".to_owned(),
         };

@@ -195,7 +195,7 @@ impl Agent {
             trust_domain: "a.org".parse().unwrap(),
             node: name.parse().unwrap(),
             controller: controller.to_string(),
-            token: directory.path().join("token"),
+            proof: martlet_control::Proof::Token(directory.path().join("token")),
             state: directory.path().join("state"),
             agent_version: "test".to_owned(),
         };

@@ -67,6 +67,7 @@ pub fn workload(name: &str, address: &str) -> Arc<Workload> {
         addresses: vec![address.parse().unwrap()],
         node: "one".parse().unwrap(),
         mode: Mode::Strict,
+        policies: vec![],
     })
 }
 

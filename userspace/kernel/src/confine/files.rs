@@ -21,13 +21,11 @@ use landlock::{
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::Places;
+use crate::sysctl;
 
 /// The newest whose rights are used here: it came with signals, Linux 6.12. Later ones can also
 /// restrict connecting to sockets in the file system, which systemd must be told by.
 const NEWEST: ABI = ABI::V6;
-
-/// Of the sysctls only these; `kernel.core_pattern` would run programs as root.
-const SYSCTLS: &str = "/proc/sys/net";
 
 /// Held open, since landlock knows a directory by its inode, and that of a sysctl is made anew when
 /// the kernel has dropped it.
@@ -80,13 +78,15 @@ fn apply(directories: &[&Path], file: Option<&Path>) -> Result<RulesetStatus, Ru
         .handle_access(AccessFs::Execute)?
         .scope(Scope::Signal)?
         .create()?;
-    let held = [(Path::new(SYSCTLS), write)].into_iter();
+    // Of the sysctls only these; `kernel.core_pattern` would run programs as root.
+    let sysctls = sysctl::directory();
+    let held = [(sysctls, write)].into_iter();
     let rest = directories.iter().map(|path| (*path, all));
     for (path, access) in held.chain(rest).chain(file.map(|path| (path, write))) {
         // What is not there can't be written; whoever wants to says what is missing.
         let Ok(fd) = PathFd::new(path) else { continue };
         rules = rules.add_rule(PathBeneath::new(&fd, access as BitFlags<AccessFs>))?;
-        if path == Path::new(SYSCTLS) {
+        if path == sysctls {
             let _ = HELD.set(fd);
         }
     }

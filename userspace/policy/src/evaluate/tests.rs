@@ -14,6 +14,7 @@ fn workload(account: &str) -> Workload {
         addresses: vec!["10.0.0.1".parse().unwrap()],
         node: "one".parse().unwrap(),
         mode: Mode::Strict,
+        policies: vec!["p1".parse().unwrap()],
     }
 }
 
@@ -147,6 +148,8 @@ fn oracle(policies: &[Policy], who: &str, port: u16) -> bool {
         Selector::ServiceAccounts(accounts) => {
             policy.namespace.as_str() == "shop" && accounts.iter().any(|a| a.as_str() == "web")
         }
+        // The workload lists one.
+        Selector::Listing => policy.namespace.as_str() == "shop" && policy.name.as_str() == "p1",
     };
     let hit = |policy: &Policy| {
         policy.rules.iter().any(|rule| {
@@ -182,16 +185,18 @@ fn any_policies() -> impl Strategy<Value = Vec<Policy>> {
     let one = (
         prop_oneof![Just("shop"), Just("bank")],
         prop_oneof![Just(Action::Allow), Just(Action::Deny)],
-        prop_oneof![Just("all"), Just("web"), Just("db")],
+        prop_oneof![Just("all"), Just("web"), Just("db"), Just("listing")],
         proptest::collection::vec(any_rule(), 1..3),
     );
     proptest::collection::vec(one, 0..5).prop_map(|policies| {
         let make = |(index, (namespace, action, selector, rules))| {
             let mut made = policy(&format!("p{index}"), action, rules);
             made.namespace = str::parse(namespace).unwrap();
-            if selector != "all" {
-                made.selector = Selector::ServiceAccounts(vec![str::parse(selector).unwrap()]);
-            }
+            made.selector = match selector {
+                "all" => Selector::All,
+                "listing" => Selector::Listing,
+                account => Selector::ServiceAccounts(vec![str::parse(account).unwrap()]),
+            };
             made
         };
         policies.into_iter().enumerate().map(make).collect()

@@ -7,7 +7,7 @@ use martlet_policy::PolicySet;
 
 use super::{Findings, Seen, policies, services, settings, text, workloads};
 use crate::{
-    controller_file::{self, ControllerFile},
+    controller_file::{self, ControllerFile, InCluster, Knows},
     directory_file::{self, DirectoryFile},
     limits,
     mark::{At, Given, Texts},
@@ -44,7 +44,7 @@ pub(crate) fn controller(file: &controller_file::Shape) -> Result<ControllerFile
     let mut findings = Findings::default();
     let found = &mut findings;
     let trust_domain = text::trust_domain(&file.trust_domain, found);
-    let directory = text::path(&file.directory, found);
+    let knows = knows(file, found);
     let address = match file.address.as_ref() {
         None => Some(None),
         Some(given) => text::host_and_port(given, found).map(Some),
@@ -68,10 +68,10 @@ pub(crate) fn controller(file: &controller_file::Shape) -> Result<ControllerFile
         None => Some(Duration::from_secs(*LIFETIMES.end())),
         Some(given) => found.keep(given.mark, lifetime(&given.value)),
     };
-    match (trust_domain, directory, address, state, socket, metrics, leaf_lifetime) {
+    match (trust_domain, knows, address, state, socket, metrics, leaf_lifetime) {
         (
             Some(trust_domain),
-            Some(directory),
+            Some(knows),
             Some(address),
             Some(state),
             Some(socket),
@@ -79,7 +79,7 @@ pub(crate) fn controller(file: &controller_file::Shape) -> Result<ControllerFile
             Some(leaf_lifetime),
         ) if findings.problems.is_empty() => Ok(ControllerFile {
             trust_domain,
-            directory,
+            knows,
             address,
             listen,
             state,
@@ -89,6 +89,42 @@ pub(crate) fn controller(file: &controller_file::Shape) -> Result<ControllerFile
         }),
         _ => Err(findings),
     }
+}
+
+fn knows(file: &controller_file::Shape, found: &mut Findings) -> Option<Knows> {
+    match (file.directory.as_ref(), file.kubernetes.as_ref()) {
+        (Some(directory), None) => text::path(directory, found).map(Knows::Directory),
+        (None, Some(kubernetes)) => cluster(&kubernetes.value, found).map(Knows::Cluster),
+        (None, None) | (Some(_), Some(_)) => {
+            let second = file.kubernetes.as_ref().and_then(|kubernetes| kubernetes.mark);
+            found.note(second.or(file.trust_domain.mark), Fault::NotOneKnowledge);
+            None
+        }
+    }
+}
+
+fn cluster(file: &controller_file::Kubernetes, found: &mut Findings) -> Option<InCluster> {
+    let mut label = |given: &Given<At<String>>, default: &str| match given.as_ref() {
+        Some(given) => text::label(given, found),
+        None => default.parse().ok(),
+    };
+    let namespace = label(&file.namespace, controller_file::SYSTEM_NAMESPACE);
+    let agent_service_account = label(&file.agent_service_account, controller_file::AGENT);
+    let audience = match file.audience.as_ref() {
+        Some(given) if given.value.is_empty() => {
+            let instead = "leave it out for martlet-controller";
+            found.note(given.mark, Fault::Empty { key: "audience", instead });
+            None
+        }
+        Some(given) => Some(given.value.clone()),
+        None => Some(controller_file::AUDIENCE.to_owned()),
+    };
+    Some(InCluster {
+        namespace: namespace?,
+        agent_service_account: agent_service_account?,
+        audience: audience?,
+        udp: workloads::udp(file.udp.as_ref()),
+    })
 }
 
 fn listen(given: &Given<Texts>, found: &mut Findings) -> Vec<SocketAddr> {

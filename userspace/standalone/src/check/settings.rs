@@ -5,11 +5,14 @@ use std::{
     path::PathBuf,
 };
 
+use martlet_model::Label;
+
 use super::{Findings, text};
 use crate::{
     file::{self, Node},
-    mark::{At, Given},
-    node_file::{AccessLog, Failure, Places, Settings},
+    mark::{At, Given, Mark},
+    node_file::{AccessLog, Failure, Places, ProberIs, Settings},
+    problem::Fault,
 };
 
 /// Of this machine alone: metrics name workloads and identities.
@@ -17,12 +20,25 @@ const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 /// What turns a thing off.
 const OFF: &str = "off";
 
-pub(super) fn settings(node: &Node, found: &mut Findings) -> Option<Settings> {
-    let name = text::label(&node.name, found);
+pub(super) fn settings(
+    node: &Node,
+    told: Option<&Label>,
+    at: Option<Mark>,
+    found: &mut Findings,
+) -> Option<Settings> {
+    let name = match (told, node.name.as_ref()) {
+        (Some(told), _) => Some(told.clone()),
+        (None, Some(name)) => text::label(name, found),
+        (None, None) => {
+            found.note(at, Fault::NoNodeName);
+            None
+        }
+    };
     let cgroup = optional(&node.cgroup, found, text::path);
+    let host_netns = optional(&node.host_netns, found, text::path);
     let prober = match node.prober.as_ref() {
         None => Some(None),
-        Some(prober) => text::path(&prober.cgroup, found).map(Some),
+        Some(prober) => prober_of(prober, at, found).map(Some),
     };
     let pin = or_default(&node.pin, found, text::path, || Places::default().pin);
     let state = or_default(&node.state, found, text::path, || Places::default().state);
@@ -32,6 +48,7 @@ pub(super) fn settings(node: &Node, found: &mut Findings) -> Option<Settings> {
     Some(Settings {
         name: name?,
         cgroup: cgroup?,
+        host_netns: host_netns?,
         prober: prober?,
         pin: pin?,
         state: state?,
@@ -43,6 +60,21 @@ pub(super) fn settings(node: &Node, found: &mut Findings) -> Option<Settings> {
             Some(file::Failure::Open) => Failure::Open,
         },
     })
+}
+
+fn prober_of(prober: &file::Prober, at: Option<Mark>, found: &mut Findings) -> Option<ProberIs> {
+    match (prober.cgroup.as_ref(), prober.process.as_ref()) {
+        (Some(cgroup), None) => text::path(cgroup, found).map(ProberIs::Cgroup),
+        // What the kernel keeps of a name.
+        (None, Some(process)) if (1..=15).contains(&process.value.len()) => {
+            Some(ProberIs::Process(process.value.clone()))
+        }
+        (cgroup, process) => {
+            let mark = process.or(cgroup).map_or(at, |given| given.mark);
+            found.note(mark, Fault::NotOneProber);
+            None
+        }
+    }
 }
 
 pub(super) fn metrics(given: &At<String>, found: &mut Findings) -> Option<Option<SocketAddr>> {

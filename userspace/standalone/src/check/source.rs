@@ -2,9 +2,9 @@
 
 use super::{Findings, text};
 use crate::{
-    file::File,
-    mark::Mark,
-    node_file::{Controller, Source},
+    file::{self, File},
+    mark::{At, Mark},
+    node_file::{Controller, Joins, Source},
     problem::Fault,
 };
 
@@ -14,8 +14,8 @@ pub(super) fn source(file: &File, found: &mut Findings) -> Option<Source> {
         (None, Some(controller)) => {
             refuse_what_it_says(file, found);
             let address = text::host_and_port(&controller.value.address, found);
-            let token = text::path(&controller.value.token, found);
-            Some(Source::Controller(Controller { address: address?, token: token? }))
+            let joins = joins(controller, found);
+            Some(Source::Controller(Controller { address: address?, joins: joins? }))
         }
         (None, None) => {
             found.note(file.trust_domain.mark, Fault::NoSource);
@@ -23,6 +23,22 @@ pub(super) fn source(file: &File, found: &mut Findings) -> Option<Source> {
         }
         (Some(_), Some(controller)) => {
             found.note(controller.mark, Fault::TwoSources);
+            None
+        }
+    }
+}
+
+fn joins(controller: &At<file::Controller>, found: &mut Findings) -> Option<Joins> {
+    let file::Controller { token, service_account, .. } = &controller.value;
+    match (token.as_ref(), service_account.as_ref()) {
+        (Some(token), None) => text::path(token, found).map(Joins::Token),
+        (None, Some(account)) => {
+            let token = text::path(&account.value.token, found);
+            let roots = text::path(&account.value.roots, found);
+            Some(Joins::ServiceAccount { token: token?, roots: roots? })
+        }
+        (None, None) | (Some(_), Some(_)) => {
+            found.note(controller.mark, Fault::NotOneJoining);
             None
         }
     }

@@ -117,7 +117,8 @@ impl Workloads {
         let Some(identity) = found.keep(mark, identity) else { return };
         let is_local = is_local(&node);
         let addresses = entry.addresses.into_iter().map(|(address, _)| address).collect();
-        let workload = Workload { name, service_account, identity, addresses, node, mode };
+        let workload =
+            Workload { name, service_account, identity, addresses, node, mode, policies: vec![] };
         let workload = Arc::new(workload);
         self.all.push(workload.clone());
         if let (true, Some(netns)) = (is_local, netns.and_then(|netns| netns.value)) {
@@ -273,7 +274,7 @@ fn mode(given: Option<&file::Mode>) -> Mode {
     }
 }
 
-fn udp(given: Option<&file::Udp>) -> Udp {
+pub(super) fn udp(given: Option<&file::Udp>) -> Udp {
     match given {
         None | Some(file::Udp::Pass) => Udp::Pass,
         Some(file::Udp::Refuse) => Udp::Refuse,

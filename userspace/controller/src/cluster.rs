@@ -1,0 +1,323 @@
+//! What there is on all nodes, as the cluster says: watched for ever, and told when it has changed.
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use anyhow::{Context as _, Result};
+use martlet_control::AccountToken;
+use martlet_kubernetes::{
+    Client, Config,
+    api::{Condition, PolicyObject},
+    attest::{self, Agents, TokenError},
+    publish,
+    seen::{
+        Namespace, NamespaceObject, Pod, PodObject, Service, ServiceKey, ServiceObject, Slice,
+        SliceObject, SliceVersion,
+    },
+    vault::Vault,
+    watch::{Change, Health, Key, Source, follow},
+    world::{Settings, World},
+};
+use martlet_model::{Label, TrustDomain, WorkloadName};
+use martlet_standalone::InCluster;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tracing::{info, warn};
+
+use crate::{book::Known, limits};
+
+/// A cluster that is watched.
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: Client,
+    agents: Agents,
+    settings: Settings,
+    /// How well each kind of objects is followed.
+    health: Arc<Mutex<BTreeMap<&'static str, Health>>>,
+    /// How many objects are not used as they are.
+    problems: Arc<AtomicUsize>,
+}
+
+/// What has happened to an object, read.
+enum Seen {
+    Namespace(Namespace),
+    NoNamespace(Label),
+    Pod(Pod),
+    NoPod(WorkloadName),
+    Service(Service),
+    NoService(ServiceKey),
+    Slice(Slice),
+    NoSlice((Label, Label)),
+    Policy(Box<PolicyObject>),
+    NoPolicy((Label, Label)),
+    /// All that there are of a kind have been told.
+    Complete(&'static str),
+}
+
+/// The Secret with root and issuer, and all that is remembered of the trust.
+const AUTHORITY: &str = "martlet-authority";
+
+/// Without all of these nothing is known.
+const KINDS: [&str; 5] =
+    ["namespaces", "pods", "services", "endpointslices", "authorizationpolicies"];
+
+impl Cluster {
+    /// Of the pod that this process is in, or of the kubeconfig.
+    pub async fn connect(domain: &TrustDomain, file: &InCluster) -> Result<Self> {
+        let config = Config::infer().await.context("finding out how to reach the API server")?;
+        info!(server = %config.cluster_url, "this is the API server");
+        let client = Client::try_from(config).context("making a client of the API server")?;
+        let agents = Agents {
+            namespace: file.namespace.clone(),
+            service_account: file.agent_service_account.clone(),
+            audience: file.audience.clone(),
+        };
+        let settings = Settings {
+            trust_domain: domain.clone(),
+            system_namespace: file.namespace.clone(),
+            agent_service_account: file.agent_service_account.clone(),
+            udp: file.udp,
+        };
+        Ok(Self { client, agents, settings, health: Arc::default(), problems: Arc::default() })
+    }
+
+    /// Which node's agent has this token.
+    pub async fn agent(&self, token: &AccountToken) -> Result<Label, TokenError> {
+        attest::agent(&self.client, &self.agents, token.reveal()).await.map(|agent| agent.node)
+    }
+
+    /// Where the authority is kept.
+    pub fn vault(&self) -> Vault {
+        Vault::new(&self.client, &self.settings.system_namespace, AUTHORITY)
+    }
+
+    /// Tells all agents the roots, in PEM.
+    pub async fn publish(&self, roots: &str) -> Result<()> {
+        let written = publish::roots(&self.client, &self.settings.system_namespace, roots).await;
+        written.map_err(anyhow::Error::msg)
+    }
+
+    /// How well each kind of objects is followed.
+    pub fn health(&self) -> BTreeMap<&'static str, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many objects are not used as they are.
+    pub fn problems(&self) -> usize {
+        self.problems.load(Ordering::Relaxed)
+    }
+
+    /// Follows the cluster for ever. `tell` is called with what there is once all of it is known, and
+    /// after every change.
+    pub async fn follow(self, mut tell: impl FnMut(Known) + Send) {
+        let (to, mut from) = mpsc::unbounded_channel();
+        let following = self.clone().watch_all(to);
+        let (verdicts, to_write) = mpsc::unbounded_channel();
+        let writing = self.clone().write_verdicts(to_write);
+        let mut world = World::new(self.settings.clone());
+        let mut missing: Vec<_> = KINDS.to_vec();
+        let mut due: Option<Instant> = None;
+        let deciding = async {
+            loop {
+                let settled = async {
+                    match due {
+                        Some(due) => sleep_until(due).await,
+                        None => pending().await,
+                    }
+                };
+                tokio::select! {
+                                    seen = from.recv() => match seen {
+                                        Some(Seen::Complete(kind)) => {
+                                            missing.retain(|other| *other != kind);
+                                            due.get_or_insert_with(|| Instant::now() + limits::CLUSTER_SETTLE);
+                                        }
+                                        Some(seen) => {
+                                            if let Seen::Policy(object) = &seen
+                 && let Some(verdict) = publish::verdict(object) {
+                                                    let at = (object.namespace(), object.name());
+                                                    // It is there as long as this is.
+                                                    let _ = verdicts.send((at, verdict));
+                }
+                                            take(&mut world, seen);
+                                            due.get_or_insert_with(|| Instant::now() + limits::CLUSTER_SETTLE);
+                                        }
+                                        None => return,
+                                    },
+                                    () = settled => {
+                                        due = None;
+                                        if missing.is_empty() {
+                                            tell(Known::of_cluster(world.picture()));
+                                        }
+                                        self.say_problems(&world);
+                                    }
+                                }
+            }
+        };
+        tokio::join!(following, deciding, writing);
+    }
+
+    /// All of them, when there is another one.
+    fn say_problems(&self, world: &World) {
+        let now = world.problems().len();
+        if now <= self.problems.swap(now, Ordering::Relaxed) {
+            return;
+        }
+        for (object, problems) in world.problems() {
+            for problem in problems {
+                let (reason, message) = (problem.reason, &problem.message);
+                warn!(%object, reason, message, "an object of the cluster is not used as it is");
+            }
+        }
+    }
+
+    /// What could not be written is written when the policy is seen the next time.
+    async fn write_verdicts(self, mut verdicts: mpsc::UnboundedReceiver<(Key, Condition)>) {
+        while let Some(((namespace, name), verdict)) = verdicts.recv().await {
+            let written = publish::condition(&self.client, &namespace, &name, &verdict).await;
+            if let Err(error) = written {
+                warn!(namespace, name, error, "the status of a policy was not written");
+            }
+        }
+    }
+
+    async fn watch_all(self, to: mpsc::UnboundedSender<Seen>) {
+        let version = self.slice_version().await;
+        let send = |kind: &'static str| {
+            let (to, health) = (to.clone(), self.health.clone());
+            let tell = move |seen: Option<Seen>| {
+                if let Some(seen) = seen {
+                    // Nobody listens any more at the end only.
+                    let _ = to.send(seen);
+                }
+            };
+            let report = move |now: &Health| {
+                let mut all = health.lock().unwrap_or_else(PoisonError::into_inner);
+                all.insert(kind, now.clone());
+            };
+            (tell, report)
+        };
+        let client = &self.client;
+        let (tell, report) = send(KINDS[0]);
+        let namespaces = follow(
+            Source::clusterwide(client),
+            move |change: Change<NamespaceObject>| {
+                tell(match change {
+                    Change::Is(object) => read(Namespace::try_from(object)).map(Seen::Namespace),
+                    Change::Gone((_, name)) => name.parse().ok().map(Seen::NoNamespace),
+                    Change::Complete => Some(Seen::Complete(KINDS[0])),
+                });
+            },
+            report,
+        );
+        let (tell, report) = send(KINDS[1]);
+        let pods = follow(
+            Source::namespaced(client),
+            move |change: Change<PodObject>| {
+                tell(match change {
+                    Change::Is(object) => read(Pod::read(object)).flatten().map(Seen::Pod),
+                    Change::Gone(key) => workload(key).map(Seen::NoPod),
+                    Change::Complete => Some(Seen::Complete(KINDS[1])),
+                });
+            },
+            report,
+        );
+        let (tell, report) = send(KINDS[2]);
+        let services = follow(
+            Source::namespaced(client),
+            move |change: Change<ServiceObject>| {
+                tell(match change {
+                    Change::Is(object) => read(Service::try_from(object)).map(Seen::Service),
+                    Change::Gone(key) => service(key).map(Seen::NoService),
+                    Change::Complete => Some(Seen::Complete(KINDS[2])),
+                });
+            },
+            report,
+        );
+        let (tell, report) = send(KINDS[3]);
+        let slices = follow(
+            Source::slices(client, version),
+            move |change: Change<SliceObject>| {
+                tell(match change {
+                    Change::Is(object) => read(Slice::try_from(object)).map(Seen::Slice),
+                    Change::Gone(key) => pair(key).map(Seen::NoSlice),
+                    Change::Complete => Some(Seen::Complete(KINDS[3])),
+                });
+            },
+            report,
+        );
+        let (tell, report) = send(KINDS[4]);
+        let policies = follow(
+            Source::namespaced(client),
+            move |change: Change<PolicyObject>| {
+                tell(match change {
+                    Change::Is(object) => Some(Seen::Policy(Box::new(object))),
+                    Change::Gone(key) => pair(key).map(Seen::NoPolicy),
+                    Change::Complete => Some(Seen::Complete(KINDS[4])),
+                });
+            },
+            report,
+        );
+        tokio::join!(namespaces, pods, services, slices, policies);
+    }
+
+    /// Asked until it is answered: to guess wrong is to see no endpoints.
+    async fn slice_version(&self) -> SliceVersion {
+        let mut failure = String::new();
+        loop {
+            match SliceVersion::of(&self.client).await {
+                Ok(version) => return version,
+                Err(error) if error != failure => {
+                    warn!(error, "the API server does not say which EndpointSlices it has");
+                    failure = error;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(limits::CLUSTER_AGAIN).await;
+        }
+    }
+}
+
+fn take(world: &mut World, seen: Seen) {
+    match seen {
+        Seen::Namespace(one) => world.set_namespace(one),
+        Seen::NoNamespace(name) => world.remove_namespace(&name),
+        Seen::Pod(one) => world.set_pod(one),
+        Seen::NoPod(name) => world.remove_pod(&name),
+        Seen::Service(one) => world.set_service(one),
+        Seen::NoService(key) => world.remove_service(&key),
+        Seen::Slice(one) => world.set_slice(one),
+        Seen::NoSlice(name) => world.remove_slice(&name),
+        Seen::Policy(object) => world.set_policy(&object),
+        Seen::NoPolicy(name) => world.remove_policy(&name),
+        Seen::Complete(_) => {}
+    }
+}
+
+/// An object that cannot be read changes nothing of what was known of it.
+fn read<T>(read: Result<T, martlet_kubernetes::seen::Problem>) -> Option<T> {
+    let refused = |problem: &martlet_kubernetes::seen::Problem| {
+        let (reason, message) = (problem.reason, &problem.message);
+        warn!(reason, message, "an object of the cluster cannot be read");
+    };
+    read.inspect_err(refused).ok()
+}
+
+fn pair((namespace, name): Key) -> Option<(Label, Label)> {
+    Some((namespace.parse().ok()?, name.parse().ok()?))
+}
+
+fn workload(key: Key) -> Option<WorkloadName> {
+    pair(key).map(|(namespace, name)| WorkloadName { namespace, name })
+}
+
+fn service(key: Key) -> Option<ServiceKey> {
+    pair(key).map(|(namespace, name)| ServiceKey { namespace, name })
+}

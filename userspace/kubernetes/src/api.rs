@@ -1,0 +1,40 @@
+//! Our own resources, `martlet.dev/v1alpha1`: what users write.
+//!
+//! Their schemas are generated from these types (`cargo xtask manifests`). Fields that a schema does
+//! not know would be dropped by the API server without a word, and a rule with one condition less
+//! allows more. So the server is told to keep them, and whoever reads a policy refuses it.
+
+mod policy;
+
+pub use policy::{
+    ACCEPTED, Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, From, PolicyObject,
+    PolicyStatus, Read, Rule, Selected, Selector, To,
+};
+
+use kube::CustomResourceExt as _;
+use serde_json::Value;
+
+/// The definitions of all of them, for the API server.
+pub fn definitions() -> Vec<Value> {
+    let definitions = [AuthorizationPolicy::crd()];
+    let definitions = definitions.iter().map(serde_json::to_value);
+    let mut definitions: Vec<_> =
+        definitions.map(|one| one.expect("a definition is JSON")).collect();
+    definitions.iter_mut().for_each(without_additional);
+    definitions
+}
+
+/// That there is nothing beside what is known is checked by whoever reads; an API server takes no
+/// schema that says both what is known and that there is nothing else.
+fn without_additional(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("additionalProperties") == Some(&Value::Bool(false)) {
+                fields.remove("additionalProperties");
+            }
+            fields.values_mut().for_each(without_additional);
+        }
+        Value::Array(all) => all.iter_mut().for_each(without_additional),
+        _ => {}
+    }
+}

@@ -1,0 +1,33 @@
+//! What a cluster says, as Martlet's nouns. Alone names kube.
+//!
+//! ```text
+//!   API server ──watch──▶ seen ──▶ world ──▶ picture: workloads, services, policies, locals
+//!              ◀──get──── attest: does this pod run there now?
+//!              ◀──review─ attest: whose token is this?
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`api`] | our own resources: what users write |
+//! | [`seen`] | of each object, the part that matters here |
+//! | [`watch`] | follows one kind of objects; a list that lacks some removes none of them unasked |
+//! | [`world`] | from all objects to a picture; pure |
+//! | [`attest`] | what only the API server itself may answer |
+//! | [`publish`] | what everybody may read |
+//! | [`vault`] | what has to outlive the controller |
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod attest;
+mod limits;
+pub mod publish;
+pub mod seen;
+pub mod vault;
+pub mod watch;
+pub mod world;
+
+pub use kube::{Client, Config, config::KubeConfigOptions};
+
+/// The label of namespaces and pods that says whether and how they are enrolled.
+pub const MODE_LABEL: &str = "martlet.dev/mode";

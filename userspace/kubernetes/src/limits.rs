@@ -1,0 +1,36 @@
+//! Every limit of this crate, in one place.
+
+use std::time::Duration;
+
+/// How long one watch lasts before it is begun anew, in seconds. A connection that is dead without
+/// being closed is noticed five seconds after it.
+pub const WATCH_SECONDS: u32 = 60;
+
+/// How many objects that a list lacks are asked for at a time.
+pub const ASKED_AT_ONCE: usize = 16;
+
+/// How long after a failed question an object that a list lacked is asked for again.
+pub const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long one question to the API server may take.
+pub const QUESTION: Duration = Duration::from_secs(5);
+
+// --- what agents are told; the control plane's own limits are wider ---
+
+/// Probed ports of one pod.
+pub const PROBES: usize = 16;
+
+/// Endpoints of one port of a service.
+pub const ENDPOINTS: usize = 5_000;
+
+/// Policies of one namespace.
+pub const POLICIES: usize = 500;
+
+/// Rules of one policy, each with one source.
+pub const RULES: usize = 500;
+
+/// Of a policy's text as JSON.
+pub const POLICY_BYTES: usize = 128 * 1024;
+
+/// A rule's name goes into every refusal.
+pub const RULE_NAME_BYTES: usize = 64;

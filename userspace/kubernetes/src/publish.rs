@@ -1,0 +1,74 @@
+//! What the controller writes into the cluster: the roots, for whoever has to know the controller, and
+//! what has become of policies, for whoever wrote them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, Patch, PatchParams},
+};
+use martlet_model::Label;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::{
+    api::{AuthorizationPolicy, Condition, PolicyObject},
+    limits,
+};
+
+/// The ConfigMap with the roots, in the namespace of Martlet itself.
+pub const ROOTS: &str = "martlet-roots";
+/// Its only key.
+pub const ROOTS_KEY: &str = "roots.pem";
+const MANAGER: &str = "martlet-controller";
+
+/// Writes the roots of the own trust domain, in PEM, by server-side apply.
+///
+/// # Errors
+///
+/// The server did not answer, or did not take it.
+pub async fn roots(client: &Client, namespace: &Label, pem: &str) -> Result<(), String> {
+    let map = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(ROOTS.to_owned()),
+            namespace: Some(namespace.to_string()),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(ROOTS_KEY.to_owned(), pem.to_owned())])),
+        ..ConfigMap::default()
+    };
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace.as_str());
+    let parameters = PatchParams::apply(MANAGER).force();
+    let patch = Patch::Apply(&map);
+    match timeout(limits::QUESTION, api.patch(ROOTS, &parameters, &patch)).await {
+        Ok(written) => written.map(drop).map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+/// What is to be written about a policy, if its status does not say it yet.
+pub fn verdict(object: &PolicyObject) -> Option<Condition> {
+    object.verdict(&Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// Writes a condition into a policy's status.
+///
+/// # Errors
+///
+/// The server did not answer, or did not take it; there may be no such policy any more.
+pub async fn condition(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    condition: &Condition,
+) -> Result<(), String> {
+    let api: Api<AuthorizationPolicy> = Api::namespaced(client.clone(), namespace);
+    let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
+    let writing = async { api.patch_status(name, &PatchParams::default(), &patch).await.map(drop) };
+    match timeout(limits::QUESTION, writing).await {
+        Ok(written) => written.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}

@@ -1,0 +1,203 @@
+//! A part of a service's endpoints.
+//!
+//! `discovery.k8s.io/v1` since Kubernetes 1.21, `v1beta1` until 1.24; they differ in nothing that is
+//! read here.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use kube::{Resource, api::ObjectMeta, core::DynamicResourceScope};
+use martlet_model::Label;
+use serde::Deserialize;
+
+use super::{Problem, ServiceKey};
+
+/// Which version of slices a server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SliceVersion {
+    #[default]
+    V1,
+    V1Beta1,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceObject {
+    pub metadata: ObjectMeta,
+    endpoints: Option<Vec<EndpointObject>>,
+    ports: Option<Vec<Port>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct EndpointObject {
+    addresses: Option<Vec<String>>,
+    conditions: Option<Conditions>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Conditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Port {
+    name: Option<String>,
+    protocol: Option<String>,
+    port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    pub namespace: Label,
+    pub name: Label,
+    /// Whose endpoints these are; without one they are nobody's.
+    pub service: Option<ServiceKey>,
+    pub endpoints: Vec<Endpoint>,
+    /// Names of the service's ports and the numbers behind them; those of TCP.
+    pub ports: Vec<(String, u16)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: IpAddr,
+    pub is_ready: bool,
+    /// It is about to end and still answers: taken where none is ready.
+    pub is_leaving: bool,
+}
+
+impl Resource for SliceObject {
+    type DynamicType = SliceVersion;
+    type Scope = DynamicResourceScope;
+
+    fn kind(_: &SliceVersion) -> Cow<'_, str> {
+        "EndpointSlice".into()
+    }
+
+    fn group(_: &SliceVersion) -> Cow<'_, str> {
+        "discovery.k8s.io".into()
+    }
+
+    fn version(version: &SliceVersion) -> Cow<'_, str> {
+        match version {
+            SliceVersion::V1 => "v1".into(),
+            SliceVersion::V1Beta1 => "v1beta1".into(),
+        }
+    }
+
+    fn plural(_: &SliceVersion) -> Cow<'_, str> {
+        "endpointslices".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl TryFrom<SliceObject> for Slice {
+    type Error = Problem;
+
+    fn try_from(object: SliceObject) -> Result<Self, Problem> {
+        let SliceObject { metadata, endpoints, ports } = object;
+        let name = |text: Option<&str>| -> Result<Label, Problem> {
+            let named = text.unwrap_or_default().parse();
+            named.map_err(|error| Problem::new("Name", format!("{error}")))
+        };
+        let namespace = name(metadata.namespace.as_deref())?;
+        let service = metadata.labels.as_ref().and_then(|l| l.get("kubernetes.io/service-name"));
+        let service = service.map(|text| name(Some(text))).transpose()?;
+        let service = service.map(|name| ServiceKey { namespace: namespace.clone(), name });
+        let mut read = Vec::new();
+        for EndpointObject { addresses, conditions } in endpoints.unwrap_or_default() {
+            let Conditions { ready, serving, terminating } = conditions.unwrap_or_default();
+            // "nil indicates an unknown state", which is to be taken as ready.
+            let is_ready = ready.unwrap_or(true);
+            let is_leaving = !is_ready && terminating.unwrap_or(false) && serving.unwrap_or(false);
+            // All of an endpoint's addresses lead to the same; the first is the one to use. A name
+            // instead of an address (address type FQDN) is for nobody who connects.
+            let first = addresses.unwrap_or_default().into_iter().next();
+            if let Some(address) = first.and_then(|text| text.parse::<IpAddr>().ok()) {
+                read.push(Endpoint { address: address.to_canonical(), is_ready, is_leaving });
+            }
+        }
+        let ports = ports.unwrap_or_default().into_iter();
+        let ports = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP");
+        let ports = ports.filter_map(|port| Some((port.name.unwrap_or_default(), port.port?)));
+        Ok(Self {
+            name: name(metadata.name.as_deref())?,
+            namespace,
+            service,
+            endpoints: read,
+            ports: ports.collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn slice(endpoints: Value, ports: Value) -> Slice {
+        let value = json!({
+            "metadata": {
+                "namespace": "shop", "name": "web-x1",
+                "labels": {"kubernetes.io/service-name": "web"},
+            },
+            "addressType": "IPv4", "endpoints": endpoints, "ports": ports,
+        });
+        serde_json::from_value::<SliceObject>(value).unwrap().try_into().unwrap()
+    }
+
+    fn states(conditions: Value) -> (bool, bool) {
+        let slice =
+            slice(json!([{"addresses": ["10.0.0.1"], "conditions": conditions}]), json!(null));
+        (slice.endpoints[0].is_ready, slice.endpoints[0].is_leaving)
+    }
+
+    #[test]
+    fn it_belongs_to_the_service_of_its_label() {
+        let service = slice(json!(null), json!(null)).service.unwrap();
+        assert_eq!(service.to_string(), "shop/web");
+        let value = json!({"metadata": {"namespace": "shop", "name": "x"}});
+        let orphan: Slice =
+            serde_json::from_value::<SliceObject>(value).unwrap().try_into().unwrap();
+        assert_eq!(orphan.service, None);
+    }
+
+    #[test]
+    fn an_endpoint_is_ready_unless_it_says_otherwise() {
+        assert_eq!(states(json!({})), (true, false));
+        assert_eq!(states(json!({"ready": true})), (true, false));
+        assert_eq!(states(json!({"ready": false})), (false, false));
+        let leaving = json!({"ready": false, "serving": true, "terminating": true});
+        assert_eq!(states(leaving), (false, true));
+        let dead = json!({"ready": false, "serving": false, "terminating": true});
+        assert_eq!(states(dead), (false, false));
+    }
+
+    #[test]
+    fn ports_are_those_of_tcp_that_have_a_number() {
+        let ports = json!([
+            {"name": "http", "port": 8080, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"},
+            {"name": "any"}, {"port": 9},
+        ]);
+        let slice = slice(json!([{"addresses": ["10.0.0.1"]}]), ports);
+        assert_eq!(slice.ports, [("http".to_owned(), 8080), (String::new(), 9)]);
+    }
+
+    #[test]
+    fn names_instead_of_addresses_are_no_endpoints() {
+        let slice =
+            slice(json!([{"addresses": ["a.example"]}, {"addresses": []}, {}]), json!(null));
+        assert_eq!(slice.endpoints, []);
+    }
+}

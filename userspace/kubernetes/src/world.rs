@@ -1,0 +1,240 @@
+//! From all objects of the cluster to a picture: the workloads, services and policies that agents
+//! are told, and what is wrong with objects. Pure: no IO, no clock.
+//!
+//! Each object that changes changes what rests on it, and no more:
+//!
+//! ```text
+//!   namespace ─┐
+//!   pod ───────┼─▶ workload, local ──┐ (by address)
+//!   policy ────┘                     ▼
+//!   service, slice ──────────────▶ services
+//! ```
+//!
+//! Objects contradict each other, by accident or because a node lies about its own pods. An address
+//! belongs to the pod that had it first, and a service's virtual address to no pod; whoever claims
+//! it too is left out with a problem, and nothing of anybody else's changes.
+
+mod pods;
+mod policies;
+mod services;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use martlet_model::{
+    Label, LocalWorkload, Outsider, Service, TrustDomain, Udp, Workload, WorkloadName,
+};
+use martlet_policy::Policy;
+
+use crate::seen::{self, Problem, ServiceKey};
+
+/// What a cluster's administrator has chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub trust_domain: TrustDomain,
+    /// Where Martlet itself runs: nothing there is enrolled, since it could not begin then.
+    pub system_namespace: Label,
+    /// Of the agents' pods there.
+    pub agent_service_account: Label,
+    pub udp: Udp,
+}
+
+/// An object of the cluster, as problems name it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Object {
+    pub kind: Kind,
+    /// Empty for namespaces.
+    pub namespace: String,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Namespace,
+    Pod,
+    Service,
+    EndpointSlice,
+    AuthorizationPolicy,
+}
+
+/// Everything that agents are told about a cluster, trust aside.
+#[derive(Debug, Clone, Default)]
+pub struct Picture {
+    pub workloads: Vec<Arc<Workload>>,
+    pub services: Vec<Arc<Service>>,
+    pub policies: Vec<Arc<Policy>>,
+    pub local: Vec<LocalWorkload>,
+    /// The pods of which nobody wants that they are enrolled.
+    pub outside: Vec<Outsider>,
+    /// The nodes that have an agent, and since when, in seconds since 1970.
+    pub agents: BTreeMap<Label, u64>,
+}
+
+/// All objects, and what follows from them.
+#[derive(Debug)]
+pub struct World {
+    settings: Settings,
+    namespaces: HashMap<Label, seen::Namespace>,
+    pods: HashMap<WorkloadName, Arc<seen::Pod>>,
+    pods_in: HashMap<Label, BTreeSet<WorkloadName>>,
+    services: HashMap<ServiceKey, seen::Service>,
+    slices: HashMap<(Label, Label), seen::Slice>,
+    slices_of: HashMap<ServiceKey, BTreeSet<(Label, Label)>>,
+    policies: BTreeMap<(Label, Label), policies::Held>,
+
+    /// Whose each address is: of all who claim it, the first.
+    claims: HashMap<IpAddr, Vec<WorkloadName>>,
+    /// Which services each virtual address belongs to; more than one is a contradiction, too.
+    virtual_addresses: HashMap<IpAddr, BTreeSet<ServiceKey>>,
+    /// The services with an endpoint at an address.
+    behind: HashMap<IpAddr, BTreeSet<ServiceKey>>,
+
+    enrolled: HashMap<WorkloadName, LocalWorkload>,
+    outside: HashMap<WorkloadName, Outsider>,
+    listed: HashMap<ServiceKey, Vec<Arc<Service>>>,
+    problems: HashMap<Object, Vec<Problem>>,
+}
+
+impl World {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            namespaces: HashMap::new(),
+            pods: HashMap::new(),
+            pods_in: HashMap::new(),
+            services: HashMap::new(),
+            slices: HashMap::new(),
+            slices_of: HashMap::new(),
+            policies: BTreeMap::new(),
+            claims: HashMap::new(),
+            virtual_addresses: HashMap::new(),
+            behind: HashMap::new(),
+            enrolled: HashMap::new(),
+            outside: HashMap::new(),
+            listed: HashMap::new(),
+            problems: HashMap::new(),
+        }
+    }
+
+    pub fn picture(&self) -> Picture {
+        Picture {
+            workloads: self.enrolled.values().map(|local| local.workload.clone()).collect(),
+            services: self.listed.values().flatten().cloned().collect(),
+            policies: self.told_policies(),
+            local: self.enrolled.values().cloned().collect(),
+            outside: self.outside.values().cloned().collect(),
+            agents: self.agents(),
+        }
+    }
+
+    fn agents(&self) -> BTreeMap<Label, u64> {
+        let Settings { system_namespace, agent_service_account, .. } = &self.settings;
+        let pods = self.pods_in.get(system_namespace).into_iter().flatten();
+        let pods = pods.filter_map(|name| self.pods.get(name));
+        let agents =
+            pods.filter(|pod| pod.service_account == *agent_service_account && !pod.is_over);
+        let mut nodes = BTreeMap::new();
+        for pod in agents {
+            // During an update a node has two of them; it has had an agent since the first.
+            let since = u64::try_from(pod.created).unwrap_or_default();
+            let known = nodes.entry(pod.node.clone()).or_insert(since);
+            *known = since.min(*known);
+        }
+        nodes
+    }
+
+    /// What is wrong with which objects.
+    pub fn problems(&self) -> &HashMap<Object, Vec<Problem>> {
+        &self.problems
+    }
+
+    /// The workload of this name, if it is enrolled.
+    pub fn workload(&self, name: &WorkloadName) -> Option<&LocalWorkload> {
+        self.enrolled.get(name)
+    }
+
+    /// Whether and how this pod is to be enrolled, whatever else is in the way of it.
+    pub fn mode(&self, pod: &seen::Pod) -> Option<martlet_model::Mode> {
+        if pod.name.namespace == self.settings.system_namespace {
+            return None;
+        }
+        let namespace = self.namespaces.get(&pod.name.namespace);
+        let wanted = pod.wanted.as_ref().or(namespace.and_then(|one| one.wanted.as_ref()));
+        wanted.and_then(seen::Wanted::mode)
+    }
+
+    pub fn set_namespace(&mut self, namespace: seen::Namespace) {
+        let name = namespace.name.clone();
+        let object = Object::new(Kind::Namespace, "", name.as_str());
+        self.note(object, unknown_mode(namespace.wanted.as_ref()).into_iter().collect());
+        self.namespaces.insert(name.clone(), namespace);
+        self.decide_pods_in(&name);
+    }
+
+    /// A namespace goes after everything in it has; what is still there is not enrolled any more.
+    pub fn remove_namespace(&mut self, name: &Label) {
+        self.namespaces.remove(name);
+        self.note(Object::new(Kind::Namespace, "", name.as_str()), vec![]);
+        self.decide_pods_in(name);
+    }
+
+    fn decide_pods_in(&mut self, namespace: &Label) {
+        let names = self.pods_in.get(namespace).cloned().unwrap_or_default();
+        for name in names {
+            self.decide_pod(&name);
+        }
+    }
+
+    /// Says what is wrong with an object now; nothing is wrong with an empty list.
+    fn note(&mut self, object: Object, problems: Vec<Problem>) {
+        match problems.is_empty() {
+            true => drop(self.problems.remove(&object)),
+            false => drop(self.problems.insert(object, problems)),
+        }
+    }
+}
+
+impl Object {
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind.as_str();
+        match self.namespace.is_empty() {
+            true => write!(f, "{kind} {}", self.name),
+            false => write!(f, "{kind} {}/{}", self.namespace, self.name),
+        }
+    }
+}
+
+impl Kind {
+    /// As the API has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+        }
+    }
+}
+
+fn unknown_mode(wanted: Option<&seen::Wanted>) -> Option<Problem> {
+    let Some(seen::Wanted::Unknown(value)) = wanted else { return None };
+    let label = crate::MODE_LABEL;
+    Some(Problem::new(
+        "UnknownMode",
+        format!("{label}: {value:?} is none of permissive, strict and off; it is taken as strict"),
+    ))
+}
+
+#[cfg(test)]
+mod tests;

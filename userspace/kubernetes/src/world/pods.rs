@@ -1,0 +1,196 @@
+//! Pods become workloads.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use martlet_model::{LocalWorkload, NetnsSource, Outsider, SpiffeId, Workload, WorkloadName};
+
+use super::{Kind, Object, World, unknown_mode};
+use crate::{
+    limits,
+    seen::{Pod, Problem, ServiceKey},
+};
+
+impl World {
+    pub fn set_pod(&mut self, pod: Pod) {
+        let name = pod.name.clone();
+        let pod = Arc::new(pod);
+        let before = self.pods.insert(name.clone(), pod.clone());
+        if before.as_ref() == Some(&pod) {
+            return;
+        }
+        self.pods_in.entry(name.namespace.clone()).or_default().insert(name.clone());
+        let had = before.map(|before| claimed(&before)).unwrap_or_default();
+        self.move_claims(&name, &had, &claimed(&pod));
+        self.decide_pod(&name);
+    }
+
+    pub fn remove_pod(&mut self, name: &WorkloadName) {
+        let Some(pod) = self.pods.remove(name) else { return };
+        if let Some(names) = self.pods_in.get_mut(&name.namespace) {
+            names.remove(name);
+            if names.is_empty() {
+                self.pods_in.remove(&name.namespace);
+            }
+        }
+        self.move_claims(name, &claimed(&pod), &[]);
+        self.decide_pod(name);
+    }
+
+    /// Takes addresses from a pod and gives it others. Who waits for an address that is free now
+    /// gets it.
+    fn move_claims(&mut self, name: &WorkloadName, had: &[IpAddr], has: &[IpAddr]) {
+        for address in had.iter().filter(|address| !has.contains(address)) {
+            let Some(claimants) = self.claims.get_mut(address) else { continue };
+            claimants.retain(|claimant| claimant != name);
+            let waiting = claimants.clone();
+            if waiting.is_empty() {
+                self.claims.remove(address);
+            }
+            for claimant in &waiting {
+                self.decide_pod(claimant);
+            }
+        }
+        for address in has.iter().filter(|address| !had.contains(address)) {
+            // At the first look all pods are new: the older one had it first.
+            let age =
+                |name: &WorkloadName| self.pods.get(name).map(|pod| (pod.created, pod.uid.clone()));
+            let mut claimants = self.claims.get(address).cloned().unwrap_or_default();
+            let holder = claimants.first().cloned();
+            claimants.push(name.clone());
+            let is_settled = holder.is_some_and(|holder| self.enrolled.contains_key(&holder));
+            let settled = usize::from(is_settled);
+            claimants[settled..].sort_by_key(age);
+            let others = claimants.clone();
+            self.claims.insert(*address, claimants);
+            for other in others.iter().filter(|other| *other != name) {
+                self.decide_pod(other);
+            }
+        }
+    }
+
+    /// Decides anew whether a pod is a workload, and tells the services before it.
+    pub(super) fn decide_pod(&mut self, name: &WorkloadName) {
+        let pod = self.pods.get(name).cloned();
+        match pod.as_ref().and_then(|pod| self.outsider_of(pod)) {
+            Some(outsider) => drop(self.outside.insert(name.clone(), outsider)),
+            None => drop(self.outside.remove(name)),
+        }
+        let decided = pod.as_ref().map(|pod| self.workload_of(pod));
+        let (local, problems) = decided.unwrap_or_default();
+        let object = Object::new(Kind::Pod, name.namespace.as_str(), name.name.as_str());
+        self.note(object, problems);
+        let before = self.enrolled.get(name);
+        if before == local.as_ref() {
+            return;
+        }
+        let mut touched = BTreeSet::new();
+        let both = before.into_iter().chain(local.as_ref());
+        for address in both.flat_map(|local| &local.workload.addresses) {
+            touched.extend(self.behind.get(address).into_iter().flatten().cloned());
+        }
+        match local {
+            Some(local) => drop(self.enrolled.insert(name.clone(), local)),
+            None => drop(self.enrolled.remove(name)),
+        }
+        touched.iter().for_each(|service: &ServiceKey| self.decide_service(service));
+    }
+
+    /// A pod is outside if nobody wants it inside. One that is wanted and cannot be a workload is not
+    /// decided, and what is undecided reaches nothing of the mesh. Those with the host's network are
+    /// where the host is.
+    fn outsider_of(&self, pod: &Pod) -> Option<Outsider> {
+        let is_one = self.mode(pod).is_none() && !pod.is_on_host && !pod.is_over;
+        is_one.then(|| Outsider {
+            name: pod.name.clone(),
+            node: pod.node.clone(),
+            netns: NetnsSource::Pod(pod.uid.clone()),
+        })
+    }
+
+    fn workload_of(&self, pod: &Pod) -> (Option<LocalWorkload>, Vec<Problem>) {
+        let mut problems: Vec<_> = unknown_mode(pod.wanted.as_ref()).into_iter().collect();
+        if pod.name.namespace == self.settings.system_namespace && pod.wanted.is_some() {
+            let why = "pods of Martlet's own namespace are not enrolled: it could not begin then";
+            problems.push(Problem::new("SystemNamespace", why));
+        }
+        let Some(mode) = self.mode(pod) else { return (None, problems) };
+        if pod.is_on_host {
+            let why = "it shares the node's network (hostNetwork), so it has no address and no \
+                       interface of its own; it stays outside of the mesh";
+            problems.push(Problem::new("HostNetwork", why));
+            return (None, problems);
+        }
+        if pod.is_over || pod.addresses.is_empty() {
+            return (None, problems);
+        }
+        for address in &pod.addresses {
+            if let Some(services) = self.virtual_addresses.get(address) {
+                let service = services.first().map(ServiceKey::to_string).unwrap_or_default();
+                let why = format!("{address} is the virtual address of service {service}");
+                problems.push(Problem::new("AddressConflict", why));
+                return (None, problems);
+            }
+            match self.claims.get(address).and_then(|claimants| claimants.first()) {
+                Some(holder) if *holder != pod.name => {
+                    let why = format!(
+                        "{address} is the address of pod {holder}, too, which had it first"
+                    );
+                    problems.push(Problem::new("AddressConflict", why));
+                    return (None, problems);
+                }
+                _ => {}
+            }
+        }
+        let mut probes = pod.probes.clone();
+        if probes.len() > limits::PROBES {
+            let most = limits::PROBES;
+            let why =
+                format!("it is probed at more than {most} ports; the first {most} are let in");
+            problems.push(Problem::new("TooManyProbes", why));
+            probes.truncate(most);
+        }
+        let identity = SpiffeId::for_workload(
+            &self.settings.trust_domain,
+            pod.name.namespace.as_str(),
+            pod.service_account.as_str(),
+        );
+        let identity = match identity {
+            Ok(identity) => identity,
+            Err(error) => {
+                problems.push(Problem::new("Identity", error.to_string()));
+                return (None, problems);
+            }
+        };
+        let workload = Workload {
+            name: pod.name.clone(),
+            service_account: pod.service_account.clone(),
+            identity,
+            addresses: pod.addresses.clone(),
+            node: pod.node.clone(),
+            mode,
+            policies: self.policies_of(pod),
+        };
+        // What has not changed stays the same value, so that comparing it costs nothing.
+        let before = self.enrolled.get(&pod.name).map(|local| &local.workload);
+        let workload = match before {
+            Some(before) if **before == workload => before.clone(),
+            _ => Arc::new(workload),
+        };
+        let local = LocalWorkload {
+            workload,
+            netns: NetnsSource::Pod(pod.uid.clone()),
+            udp: self.settings.udp,
+            probes,
+            workload_api: false,
+        };
+        (Some(local), problems)
+    }
+}
+
+/// The addresses that a pod has, if they are its own and it still has them.
+fn claimed(pod: &Pod) -> Vec<IpAddr> {
+    match pod.is_on_host || pod.is_over {
+        true => vec![],
+        false => pod.addresses.clone(),
+    }
+}

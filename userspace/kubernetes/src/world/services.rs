@@ -1,0 +1,191 @@
+//! Services with an enrolled workload behind them become services of the mesh.
+//!
+//! Others are not listed: connections to them are none of ours, and cost nothing.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use martlet_model::{Label, Service};
+
+use super::{Kind, Object, World};
+use crate::{
+    limits,
+    seen::{self, Endpoint, Problem, ServiceKey, ServicePort},
+};
+
+impl World {
+    pub fn set_service(&mut self, service: seen::Service) {
+        let key = service.key.clone();
+        let addresses = service.addresses.clone();
+        let before = self.services.insert(key.clone(), service);
+        let had = before.map(|before| before.addresses).unwrap_or_default();
+        self.move_virtual_addresses(&key, &had, &addresses);
+        self.decide_service(&key);
+    }
+
+    pub fn remove_service(&mut self, key: &ServiceKey) {
+        let Some(service) = self.services.remove(key) else { return };
+        self.move_virtual_addresses(key, &service.addresses, &[]);
+        self.decide_service(key);
+    }
+
+    pub fn set_slice(&mut self, slice: seen::Slice) {
+        let name = (slice.namespace.clone(), slice.name.clone());
+        let before = self.detach_slice(&name);
+        let after = slice.service.clone();
+        if let Some(service) = &after {
+            self.slices_of.entry(service.clone()).or_default().insert(name.clone());
+            for endpoint in &slice.endpoints {
+                self.behind.entry(endpoint.address).or_default().insert(service.clone());
+            }
+            self.slices.insert(name, slice);
+        }
+        let both: BTreeSet<_> = before.into_iter().chain(after).collect();
+        both.iter().for_each(|service| self.decide_service(service));
+    }
+
+    pub fn remove_slice(&mut self, name: &(Label, Label)) {
+        if let Some(service) = self.detach_slice(name) {
+            self.decide_service(&service);
+        }
+    }
+
+    /// Whose it was.
+    fn detach_slice(&mut self, name: &(Label, Label)) -> Option<ServiceKey> {
+        let slice = self.slices.remove(name)?;
+        let service = slice.service?;
+        if let Some(slices) = self.slices_of.get_mut(&service) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.slices_of.remove(&service);
+            }
+        }
+        // Another slice of the service may have the same endpoint.
+        let slices = self.slices_of.get(&service).into_iter().flatten();
+        let slices = slices.filter_map(|name| self.slices.get(name));
+        let still: BTreeSet<IpAddr> =
+            slices.flat_map(|slice| &slice.endpoints).map(|one| one.address).collect();
+        for endpoint in slice.endpoints.iter().filter(|one| !still.contains(&one.address)) {
+            if let Some(services) = self.behind.get_mut(&endpoint.address) {
+                services.remove(&service);
+                if services.is_empty() {
+                    self.behind.remove(&endpoint.address);
+                }
+            }
+        }
+        Some(service)
+    }
+
+    fn move_virtual_addresses(&mut self, key: &ServiceKey, had: &[IpAddr], has: &[IpAddr]) {
+        let mut touched = BTreeSet::new();
+        for address in had.iter().filter(|address| !has.contains(address)) {
+            if let Some(services) = self.virtual_addresses.get_mut(address) {
+                services.remove(key);
+                touched.extend(services.iter().cloned());
+                if services.is_empty() {
+                    self.virtual_addresses.remove(address);
+                }
+            }
+            self.decide_claimants(*address);
+        }
+        for address in has.iter().filter(|address| !had.contains(address)) {
+            let services = self.virtual_addresses.entry(*address).or_default();
+            touched.extend(services.iter().cloned());
+            services.insert(key.clone());
+            self.decide_claimants(*address);
+        }
+        touched.iter().for_each(|other| self.decide_service(other));
+    }
+
+    fn decide_claimants(&mut self, address: IpAddr) {
+        for claimant in self.claims.get(&address).cloned().unwrap_or_default() {
+            self.decide_pod(&claimant);
+        }
+    }
+
+    pub(super) fn decide_service(&mut self, key: &ServiceKey) {
+        let (services, problems) = match self.services.get(key) {
+            Some(service) => self.services_of(service),
+            None => (vec![], vec![]),
+        };
+        let object = Object::new(Kind::Service, key.namespace.as_str(), key.name.as_str());
+        self.note(object, problems);
+        let before = self.listed.remove(key).unwrap_or_default();
+        let same = |service: Service| match before.iter().find(|one| ***one == service) {
+            Some(same) => same.clone(),
+            None => Arc::new(service),
+        };
+        let services: Vec<_> = services.into_iter().map(same).collect();
+        if !services.is_empty() {
+            self.listed.insert(key.clone(), services);
+        }
+    }
+
+    /// One for each address and port.
+    fn services_of(&self, service: &seen::Service) -> (Vec<Service>, Vec<Problem>) {
+        let slices = self.slices_of.get(&service.key).into_iter().flatten();
+        let slices: Vec<_> = slices.filter_map(|name| self.slices.get(name)).collect();
+        let mut all = slices.iter().flat_map(|slice| &slice.endpoints);
+        if !all.any(|endpoint| self.is_enrolled(endpoint.address)) {
+            return (vec![], vec![]);
+        }
+        let (mut services, mut problems) = (Vec::new(), Vec::new());
+        for address in &service.addresses {
+            for port in &service.ports {
+                let owner = self.owner(*address, port.port);
+                if let Some(owner) = owner.filter(|owner| **owner != service.key) {
+                    let why = format!("{address} port {} is service {owner}'s, too", port.port);
+                    problems.push(Problem::new("AddressConflict", why));
+                    continue;
+                }
+                services.push(Service {
+                    namespace: service.key.namespace.clone(),
+                    name: service.key.name.clone(),
+                    address: SocketAddr::new(*address, port.port),
+                    endpoints: endpoints(&slices, *address, port),
+                });
+            }
+        }
+        (services, problems)
+    }
+
+    /// Whose a virtual address and port are: external ones may be shared, a port of them may not.
+    fn owner(&self, address: IpAddr, port: u16) -> Option<&ServiceKey> {
+        let services = self.virtual_addresses.get(&address)?;
+        services.iter().find(|key| {
+            let service = self.services.get(*key);
+            service.is_some_and(|one| one.ports.iter().any(|other| other.port == port))
+        })
+    }
+
+    fn is_enrolled(&self, address: IpAddr) -> bool {
+        let holder = self.claims.get(&address).and_then(|claimants| claimants.first());
+        holder.is_some_and(|holder| self.enrolled.contains_key(holder))
+    }
+}
+
+/// The ready endpoints of a port, and, where there is none, those that are leaving and still serve.
+fn endpoints(slices: &[&seen::Slice], address: IpAddr, port: &ServicePort) -> Vec<SocketAddr> {
+    let of = |wanted: fn(&Endpoint) -> bool| -> Vec<SocketAddr> {
+        let found = slices.iter().flat_map(|slice| {
+            let numbers = slice.ports.iter().filter(|(name, _)| *name == port.name);
+            let mut numbers = numbers.map(|(_, number)| *number);
+            let number = numbers.next();
+            let endpoints = slice.endpoints.iter().filter(move |one| wanted(one));
+            endpoints.filter_map(move |one| Some(SocketAddr::new(one.address, number?)))
+        });
+        let found: BTreeSet<_> =
+            found.filter(|endpoint| endpoint.is_ipv4() == address.is_ipv4()).collect();
+        found.into_iter().collect()
+    };
+    let ready = of(|endpoint| endpoint.is_ready);
+    let mut found = match ready.is_empty() {
+        true => of(|endpoint| endpoint.is_leaving),
+        false => ready,
+    };
+    found.truncate(limits::ENDPOINTS);
+    found
+}
