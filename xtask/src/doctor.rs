@@ -20,11 +20,19 @@ pub enum Group {
     Bench,
     Vm,
     Cluster,
+    Image,
 }
 
 impl Group {
-    pub const ALL: &[Group] =
-        &[Group::Build, Group::Demo, Group::Test, Group::Bench, Group::Vm, Group::Cluster];
+    pub const ALL: &[Group] = &[
+        Group::Build,
+        Group::Demo,
+        Group::Test,
+        Group::Bench,
+        Group::Vm,
+        Group::Cluster,
+        Group::Image,
+    ];
 }
 
 pub struct Need {

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod fuzz;
 mod image;
+mod kind;
 mod lint;
 mod programs;
 mod promises;
@@ -51,6 +52,10 @@ enum Task {
     Vm(vm::Args),
     /// A Kubernetes cluster of several nodes on this machine.
     Cluster(cluster::Args),
+    /// Build, and write an image with all binaries for clusters, without a daemon.
+    Image(image::Args),
+    /// The same as `cluster` with kind, for machines that have Docker.
+    Kind(kind::Args),
     /// Build, and show the main job on this machine. Leaves nothing behind.
     Demo(demo::Args),
     /// Read the demonstration's output, and fail unless its last line says what it must.
@@ -103,6 +108,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(args) => return test::run(&args),
         Task::Vm(args) => return vm::run(&args),
         Task::Cluster(args) => return cluster::run(&args),
+        Task::Image(args) => image::run(&args)?,
+        Task::Kind(args) => kind::run(&args)?,
         Task::Demo(args) => return demo::demo(&args),
         Task::DemoVerdict => demo::judge()?,
         Task::Bench { no_install, arguments } => return demo::bench(!no_install, &arguments),

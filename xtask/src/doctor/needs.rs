@@ -1,7 +1,7 @@
 //! The list of everything that building, testing, showing and measuring needs.
 
 use super::{
-    Group::{self, Bench, Build, Cluster, Demo, Test, Vm},
+    Group::{self, Bench, Build, Cluster, Demo, Image, Test, Vm},
     Need, Remedy,
     install::is_debian,
     machine,
@@ -248,5 +248,12 @@ pub const NEEDS: &[Need] = &[
         groups: &[Cluster],
         present: machine::has_python,
         remedy: Remedy::Packages(&["python3"]),
+    },
+    Need {
+        what: "strip and ldd",
+        why: "the image has programs without what only a debugger reads, and their libraries",
+        groups: &[Image],
+        present: || machine::has(&["strip", "ldd", "dpkg-query"]),
+        remedy: Remedy::Packages(&["binutils", "libc-bin", "dpkg"]),
     },
 ];
