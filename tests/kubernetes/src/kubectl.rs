@@ -18,11 +18,19 @@ const POD_READY: Duration = Duration::from_secs(90);
 pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
+    /// `None`: what the kubeconfig says.
+    namespace: Option<String>,
 }
 
 impl Kubectl {
     pub fn new(program: &Path, kubeconfig: &Path) -> Self {
-        Self { program: program.to_owned(), kubeconfig: kubeconfig.to_owned() }
+        let (program, kubeconfig) = (program.to_owned(), kubeconfig.to_owned());
+        Self { program, kubeconfig, namespace: None }
+    }
+
+    /// The same, for objects of another namespace.
+    pub fn within(&self, namespace: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..self.clone() }
     }
 
     /// What it prints, if it succeeds.
@@ -72,7 +80,11 @@ impl Kubectl {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        if let Some(namespace) = &self.namespace {
+            command.args(["--namespace", namespace]);
+        }
+        command.args(arguments);
         command
     }
 }

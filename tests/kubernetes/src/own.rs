@@ -52,6 +52,23 @@ impl Own {
         Netns::open(&format!("cluster-{}", self.name))
     }
 
+    /// Brings the product's image to all nodes: the archive that `MARTLET_IMAGE` names, or one of
+    /// release builds, which is made now.
+    pub fn load_martlet(&self) -> Result<()> {
+        let archive = match env::var_os("MARTLET_IMAGE") {
+            Some(path) => PathBuf::from(path),
+            None => {
+                let path = self.directory.join("martlet.tar");
+                let output = xtask().args(["image", "--output"]).arg(&path).output();
+                let output = output.context("starting xtask")?;
+                let complaint = String::from_utf8_lossy(&output.stderr);
+                ensure!(output.status.success(), "making the image:\n{complaint}");
+                path
+            }
+        };
+        self.task(&["load", archive.to_str().context("the path of the image is text")?]).map(drop)
+    }
+
     /// `cargo xtask cluster …` for this cluster: what it prints, if it succeeds.
     pub fn task(&self, arguments: &[&str]) -> Result<String> {
         let Output { status, stdout, stderr } = self.try_task(arguments)?;
