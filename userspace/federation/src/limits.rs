@@ -5,12 +5,8 @@ use std::time::Duration;
 /// From the lookup of the host's name to the last byte of the document.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where the publisher does not say how often (SPIFFE Federation, section 4.1).
-pub const DEFAULT_REFRESH: Duration = Duration::from_secs(300);
-
-/// A publisher can neither make us hammer its endpoint nor forget a root that it has withdrawn.
-pub const SHORTEST_REFRESH: Duration = Duration::from_secs(60);
-pub const LONGEST_REFRESH: Duration = Duration::from_secs(24 * 3600);
+/// Persons who wait at the same time for a look at one endpoint.
+pub const ASKS: usize = 8;
 
 /// So much earlier or later, as a part of the interval: clusters that started together do not ask
 /// together.

@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{net::SocketAddr, process::Command, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use hyper::body::Bytes;
 use martlet_federation::{
@@ -299,18 +304,36 @@ fn nobody_else_publishes_the_roots_of_our_own_domain() {
 
 /// A follower of `b.org` on a node of `a.org`, whose clock is moved by hand.
 struct Following {
+    following: martlet_federation::Following,
     followed: watch::Receiver<Followed>,
     trust: watch::Sender<Arc<TrustBundle>>,
+    taken: Arc<Mutex<Vec<BundleDocument>>>,
+    /// Why nothing is taken, if nothing is.
+    refusal: watch::Sender<Option<&'static str>>,
 }
 
 impl Following {
     fn start(address: SocketAddr, trust: Arc<TrustBundle>) -> Self {
         let trust = watch::Sender::new(trust);
         let endpoint = spiffe(address, "b.org", SERVER);
-        let follower = Follower::new(endpoint, &domain("a.org"), None, trust.subscribe()).unwrap();
-        let followed = follower.followed();
-        tokio::spawn(follower.run(CancellationToken::new()));
-        Self { followed, trust }
+        let (follower, following) =
+            Follower::new(endpoint, &domain("a.org"), None, trust.subscribe()).unwrap();
+        let followed = following.followed();
+        let (taken, refusal) = (Arc::<Mutex<Vec<_>>>::default(), watch::Sender::new(None));
+        let (into, refuses) = (taken.clone(), refusal.subscribe());
+        let take = move |document| {
+            let refusal: Option<&str> = *refuses.borrow();
+            let outcome = match refusal {
+                Some(why) => Err(why.to_owned()),
+                None => {
+                    into.lock().unwrap().push(document);
+                    Ok(())
+                }
+            };
+            std::future::ready(outcome)
+        };
+        tokio::spawn(follower.run(take, CancellationToken::new()));
+        Self { following, followed, trust, taken, refusal }
     }
 
     /// What is known after the look that is under way.
@@ -319,86 +342,96 @@ impl Following {
         self.followed.borrow_and_update().clone()
     }
 
-    /// What is known after the next look: the hint's two minutes and the jitter later. The clock
-    /// jumps there; it must not run ahead by itself, since the endpoint is real.
-    async fn after_the_interval(&mut self) -> Followed {
+    /// What is known after the next look: the interval and the jitter later. The clock jumps there; it
+    /// must not run ahead by itself, since the endpoint is real.
+    async fn after(&mut self, interval: u64) -> Followed {
         // The follower has said what it found just before it waits.
         tokio::task::yield_now().await;
         tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(133)).await;
+        tokio::time::advance(Duration::from_secs(interval * 11 / 10 + 1)).await;
         tokio::time::resume();
         self.next().await
+    }
+
+    fn last(&self) -> Option<BundleDocument> {
+        self.taken.lock().unwrap().last().cloned()
     }
 }
 
 #[tokio::test]
-async fn a_follower_takes_what_is_newer_and_keeps_the_last_good_roots_otherwise() {
-    let (old, new, ours) = (Root::new("b old"), Root::new("b new"), Root::new("a"));
+async fn a_follower_looks_as_often_as_the_document_says_and_counts_what_fails() {
+    let (old, new) = (Root::new("b old"), Root::new("b new"));
     let first = document(&[&old], 5);
     let published = Published::new(ServedBy::Identity(old.credentials(SERVER)), &first).await;
-    let trust = trusting(&[("a.org", &ours), ("b.org", &old)]);
-    let mut following = Following::start(published.address, trust);
+    let mut following = Following::start(published.address, trusting(&[("b.org", &old)]));
 
     let known = following.next().await;
-    assert_eq!(known.document.as_deref(), Some(&first));
+    assert_eq!(following.last().as_ref(), Some(&first));
     assert!(known.confirmed.is_some() && known.failure.is_none());
 
     let second = document(&[&old, &new], 6);
     published.document.send_replace(json(&second));
-    let known = following.after_the_interval().await;
-    assert_eq!(known.document.as_deref(), Some(&second));
-    let confirmed = known.confirmed.unwrap();
+    let confirmed = following.after(120).await.confirmed.unwrap();
+    assert_eq!(following.last().as_ref(), Some(&second));
 
-    let refusals = [
-        (json(&first), "the document is refused: its sequence number went back from 6 to 5"),
-        (
-            json(&document(&[&new], 6)),
-            "the document is refused: its roots changed and its sequence number 6 did not",
-        ),
-        (
-            json(&document(&[&new, &ours], 7)),
-            "the document is refused: it has a root of a.org, which only a.org may publish",
-        ),
-        (
-            Bytes::from_static(b"{\"keys\": []}"),
-            "the document cannot be used: the bundle document has no root",
-        ),
-    ];
-    for (looks, (published_now, reason)) in (1..).zip(refusals) {
-        published.document.send_replace(published_now);
-        let known = following.after_the_interval().await;
-        assert_eq!(known.document.as_deref(), Some(&second));
+    following.refusal.send_replace(Some("its sequence number went back"));
+    for looks in 1..=2 {
+        let known = following.after(120).await;
         assert_eq!(known.confirmed, Some(confirmed));
         let failure = known.failure.unwrap();
-        assert!(failure.reason.starts_with(reason), "{}", failure.reason);
-        assert_eq!(failure.looks, looks);
+        assert_eq!(
+            (failure.reason.as_str(), failure.looks),
+            ("its sequence number went back", looks)
+        );
     }
+    following.refusal.send_replace(None);
+    published.document.send_replace(Bytes::from_static(b"{\"keys\": []}"));
+    let failure = following.after(120).await.failure.unwrap();
+    assert!(failure.reason.starts_with("the document cannot be used"), "{}", failure.reason);
+    assert_eq!((failure.looks, following.last().as_ref()), (3, Some(&second)));
 
     published.document.send_replace(json(&second));
-    let known = following.after_the_interval().await;
+    let known = following.after(120).await;
     assert!(known.failure.is_none() && known.confirmed.unwrap() > confirmed);
+    assert_eq!((known.looks, known.failed), (6, 3));
 
     published.stop().await;
-    let failure = following.after_the_interval().await.failure.unwrap();
+    let failure = following.after(120).await.failure.unwrap();
     assert!(failure.reason.starts_with("the endpoint cannot be reached"), "{}", failure.reason);
-    assert_eq!(following.followed.borrow().document.as_deref(), Some(&second));
+    assert_eq!(following.last().as_ref(), Some(&second));
 }
 
 #[tokio::test]
-async fn an_endpoint_rotates_its_own_root_while_it_is_followed() {
+async fn whoever_asks_is_told_what_came_of_a_look_that_began_afterwards() {
+    let root = Root::new("b");
+    let first = document(&[&root], 1);
+    let published = Published::new(ServedBy::Identity(root.credentials(SERVER)), &first).await;
+    let mut following = Following::start(published.address, trusting(&[("b.org", &root)]));
+    following.next().await;
+    let second = document(&[&root], 2);
+    published.document.send_replace(json(&second));
+    assert_eq!(following.following.look().await, Some(Ok(())));
+    assert_eq!(following.last(), Some(second));
+    published.stop().await;
+    let failed = following.following.look().await.unwrap().unwrap_err();
+    assert!(failed.starts_with("the endpoint cannot be reached"), "{failed}");
+}
+
+#[tokio::test]
+async fn an_endpoint_is_asked_as_soon_as_there_is_a_bundle_that_proves_it() {
     let (old, new) = (Root::new("b old"), Root::new("b new"));
     let both = document(&[&old, &new], 1);
     let published = Published::new(ServedBy::Identity(new.credentials(SERVER)), &both).await;
-    // The bundle that we hold is from before the rotation: it does not prove the endpoint.
-    let mut following = Following::start(published.address, trusting(&[("b.org", &old)]));
+    let mut following = Following::start(published.address, trusting(&[]));
+    let failure = following.next().await.failure.unwrap();
+    assert!(failure.reason.contains("martlet trust import b.org FILE"), "{}", failure.reason);
+    // This one is from before a rotation: it does not prove the endpoint.
+    following.trust.send_replace(trusting(&[("b.org", &old)]));
     let failure = following.next().await.failure.unwrap();
     assert!(failure.reason.starts_with("the endpoint did not prove itself"), "{}", failure.reason);
-    // Whoever keeps the bundles has put the fetched one in force.
+    assert_eq!(following.last(), None);
     let roots = vec![old.der.clone(), new.der.clone()];
     following.trust.send_replace(Arc::new(TrustBundle::new([(domain("b.org"), roots)]).unwrap()));
-    tokio::task::yield_now().await;
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(331)).await;
-    tokio::time::resume();
-    assert_eq!(following.next().await.document.as_deref(), Some(&both));
+    assert!(following.next().await.failure.is_none());
+    assert_eq!(following.last(), Some(both));
 }

@@ -17,7 +17,10 @@ use x509_parser::{
     public_key::PublicKey,
 };
 
-use crate::{bundle, leaf, limits::MAX_DOCUMENT_BYTES};
+use crate::{
+    bundle, leaf,
+    limits::{DEFAULT_REFRESH, LONGEST_REFRESH, MAX_DOCUMENT_BYTES, SHORTEST_REFRESH},
+};
 
 const X509_SVID: &str = "x509-svid";
 
@@ -117,6 +120,11 @@ impl BundleDocument {
         }
         let refresh_hint = set.spiffe_refresh_hint.map(Duration::from_secs);
         Ok(Self { roots, sequence: set.spiffe_sequence, refresh_hint })
+    }
+
+    /// How often to look for a newer one, if its publisher hints at this.
+    pub fn interval(hint: Option<Duration>) -> Duration {
+        hint.unwrap_or(DEFAULT_REFRESH).clamp(SHORTEST_REFRESH, LONGEST_REFRESH)
     }
 
     pub fn to_json(&self) -> Result<String, DocumentError> {

@@ -11,3 +11,11 @@ pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
 /// A bundle document of a trust domain in the middle of a rotation is a few KiB.
 pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
+
+/// How often to look for a newer bundle document whose publisher does not say how often (SPIFFE
+/// Federation, section 4.1).
+pub const DEFAULT_REFRESH: Duration = Duration::from_secs(300);
+
+/// A publisher can neither make us hammer its endpoint nor forget a root that it has withdrawn.
+pub const SHORTEST_REFRESH: Duration = Duration::from_secs(60);
+pub const LONGEST_REFRESH: Duration = Duration::from_secs(24 * 3600);
