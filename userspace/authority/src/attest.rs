@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use martlet_model::{Label, SpiffeId, WorkloadName};
+use martlet_model::{Label, Quarantine, SpiffeId, WorkloadName};
 use thiserror::Error;
 
 /// Knows what runs where: a directory file, or the API server of a cluster.
@@ -42,6 +42,8 @@ pub enum Denied {
     Ending,
     #[error("the workload is not enrolled")]
     NotEnrolled,
+    #[error("it is cut off by the quarantine of {0}")]
+    Quarantined(Quarantine),
     #[error("it cannot be known now: {0}")]
     Unavailable(String),
 }
@@ -55,6 +57,7 @@ impl Denied {
             Self::UnknownNode => "unknown_node",
             Self::Ending => "workload_ending",
             Self::NotEnrolled => "not_enrolled",
+            Self::Quarantined(_) => "quarantined",
             Self::Unavailable(_) => "attestor_unavailable",
         }
     }

@@ -173,6 +173,14 @@ pub fn create_key(path: &Path, pem: &[u8], settings: &Settings) -> Result<(), Au
     }
 }
 
+/// As [`create_key`], whatever was there; after a death at any point it is there as a whole or not.
+pub fn replace_key(path: &Path, pem: &[u8], settings: &Settings) -> Result<(), AuthorityError> {
+    match &settings.encrypt {
+        Some(encrypt) => replace(path, 0o600, &command::run(encrypt, pem)?),
+        None => replace(path, 0o600, pem),
+    }
+}
+
 /// Reads a file of this process's user of which others have none of the rights in `forbidden`.
 pub fn read_owned(
     path: &Path,

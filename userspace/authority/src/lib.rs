@@ -30,6 +30,6 @@ pub mod trust;
 pub use attest::{Attested, Attestor, Denied};
 pub use error::{AuthorityError, BadRequest, CommandError};
 pub use issue::{Authority, Lasting, LeafRequest};
-pub use limits::{ISSUER_LIFETIME, LEAF_LIFETIME};
+pub use limits::{ISSUER_LIFETIME, LEAF_LIFETIME, REFRESH_HINT};
 pub use make::{NewRoot, pem, sign_issuer};
 pub use registrar::{Ask, Refusal, Registrar};

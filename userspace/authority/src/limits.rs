@@ -15,6 +15,13 @@ pub const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * DAY.as_secs());
 /// What the owner of an offline root may sign at most if he says that he means it.
 pub const INSTALLED_ISSUER_LIFETIME: Duration = Duration::from_secs(366 * DAY.as_secs());
 
+/// How often other trust domains should look for new roots of ours.
+pub const REFRESH_HINT: Duration = Duration::from_secs(300);
+
+/// For so long a new root is shown before it issues, if other domains are trusted: time for them to look
+/// twice, each a tenth later than they should.
+pub const SHOWN: Duration = Duration::from_secs(2 * 330);
+
 /// Clocks of nodes differ a little; a certificate is good at once on all of them.
 pub const BACKDATED: Duration = Duration::from_secs(60);
 

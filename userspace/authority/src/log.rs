@@ -8,7 +8,7 @@
 //!
 //! A line ends with `"hash"`, the SHA-256 of all that stands before it, which includes `"previous"`,
 //! the hash of the line before. Lines of certificates are on the disk before the certificates leave;
-//! refusals are with the next certificate, or with [`Log::sync`], which is called each second.
+//! refusals are with the next certificate, or with [`Log::sync`], which is called every few seconds.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

@@ -125,8 +125,7 @@ impl Authority {
             Ok(_) => files::read_key(&path, &settings)?,
             Err(_) => {
                 let made = LocalKey::generate().map_err(AuthorityError::Make)?.to_pem();
-                files::create_key(&path, made.as_bytes(), &settings)?;
-                files::sync(directory)?;
+                files::replace_key(&path, made.as_bytes(), &settings)?;
                 Zeroizing::new(made.as_bytes().to_vec())
             }
         };

@@ -74,7 +74,8 @@ impl<A: Attestor> Registrar<A> {
         &self.attestor
     }
 
-    /// Brings to the disk what was refused since the last certificate; to be called each second.
+    /// Brings to the disk what was refused since the last certificate; to be called every few
+    /// seconds: it costs nothing if there is nothing.
     /// Gives the head of the log, to be kept elsewhere now and then.
     pub async fn sync(&self) -> Result<Anchor, LogError> {
         let log = self.log.clone();

@@ -18,6 +18,7 @@ mod changes;
 mod document;
 mod foreign;
 mod generation;
+mod issuer;
 mod report;
 mod rotation;
 mod store;
@@ -30,6 +31,7 @@ use thiserror::Error;
 use crate::AuthorityError;
 
 pub use foreign::Foreign;
+pub use issuer::Whose;
 pub use rotation::{Obstacle, Step};
 pub use store::Store;
 
@@ -61,14 +63,24 @@ pub enum TrustError {
     Rotating,
     #[error("no rotation is under way")]
     NotRotating,
-    #[error("the new root has no issuer yet, which even force cannot make up for")]
+    #[error(
+        "that root has no issuer that is valid now, and its key is elsewhere: `martlet trust csr` asks for one, `martlet trust install` takes it"
+    )]
     NoIssuer,
+    #[error(
+        "the key of that root is reached from here, so that its issuers are made by themselves"
+    )]
+    KeyIsHere,
     #[error("the new root has the key of {0}; a root is rotated to another key")]
     SameKey(String),
     #[error("{0} is the own trust domain: nobody else may say whom it trusts")]
     OwnDomain(TrustDomain),
     #[error("the bundle of {domain} is refused: {why}")]
     Bundle { domain: TrustDomain, why: String },
+    #[error(
+        "{0} was removed by hand; what its endpoint says is taken again after `martlet trust import`"
+    )]
+    Removed(TrustDomain),
     #[error("{0} is not among the trusted domains")]
     NotTrusted(TrustDomain),
     #[error(transparent)]

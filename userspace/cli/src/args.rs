@@ -141,11 +141,49 @@ pub enum TrustCommand {
         answer: Answer,
     },
     /// Replaces the root, step by step: each waits until nobody needs the old state any more
+    ///
+    /// Without --root the controller makes the new root and its key.
+    #[command(group = clap::ArgGroup::new("key").args(["root_key", "keys", "offline"]))]
     Rotate {
+        /// The certificate of a root that is brought, PEM; further roots that are to be trusted may
+        /// follow in the file
+        #[arg(long, value_name = "FILE", requires = "key")]
+        root: Option<PathBuf>,
+        /// Its key, PEM
+        #[arg(long, value_name = "FILE", requires = "root")]
+        root_key: Option<PathBuf>,
+        /// A keys.yaml that names the command which signs with its key (docs/trust.md)
+        #[arg(long, value_name = "FILE", requires = "root")]
+        keys: Option<PathBuf>,
+        /// Its key is in a place without a network: `martlet trust csr` and `install` get issuers of it
+        #[arg(long, requires = "root")]
+        offline: bool,
         /// Takes the next step of a rotation that is under way, whatever is in its way, and says what
         /// that breaks; `martlet trust status` says it before
-        #[arg(long)]
+        #[arg(long, conflicts_with = "root")]
         force: bool,
+    },
+    /// Asks for the certificate of an issuer, where a root's key is kept elsewhere: prints a PKCS #10
+    /// request
+    ///
+    /// It is for the new root of a rotation if that waits for one, and otherwise for the root that
+    /// issues, whose issuers have to be replaced each week.
+    Csr {
+        /// Which root it is for
+        #[arg(long, value_enum, value_name = "ROOT")]
+        of: Option<Which>,
+    },
+    /// Takes the certificate that was asked for, if all of it is right
+    Install {
+        /// The issuer's certificate, PEM
+        #[arg(value_name = "CERT")]
+        certificate: PathBuf,
+        /// Which root it is of
+        #[arg(long, value_enum, value_name = "ROOT")]
+        of: Option<Which>,
+        /// Take one that lives longer than 7 days, 366 at most
+        #[arg(long)]
+        long_lived: bool,
     },
     /// Takes no further step of the rotation by itself
     Pause,
@@ -169,6 +207,12 @@ pub enum TrustCommand {
         #[command(flatten)]
         answer: Answer,
     },
+    /// Looks at the bundle endpoint of another trust domain now, and says what came of it
+    Refresh {
+        /// As in `federation` of the controller file
+        #[arg(value_name = "DOMAIN")]
+        domain: TrustDomain,
+    },
     /// Believes the workloads of another trust domain no more
     Remove {
         /// As `martlet trust list` shows it
@@ -188,6 +232,15 @@ pub enum TrustCommand {
         #[command(flatten)]
         whom: Whom,
     },
+}
+
+/// Of the roots that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Which {
+    /// That which issues
+    Issuing,
+    /// The other one of a rotation
+    Other,
 }
 
 /// Whom a quarantine is about.

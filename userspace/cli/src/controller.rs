@@ -31,8 +31,8 @@ pub enum ControllerError {
         #[source]
         source: io::Error,
     },
-    #[error("the controller did not answer within {seconds} s", seconds = limits::ANSWER.as_secs())]
-    Silent,
+    #[error("the controller did not answer within {0} s")]
+    Silent(u64),
     #[error("what serves {} does not answer as a controller does", .0.display())]
     Stranger(PathBuf),
     #[error("the controller's answer broke off")]
@@ -82,8 +82,10 @@ impl Controller {
         path: &'static str,
         body: Bytes,
     ) -> Result<Vec<u8>, ControllerError> {
-        let answer = timeout(limits::ANSWER, self.exchange(method, path, body));
-        let answer = answer.await.map_err(|_| ControllerError::Silent)??;
+        let patience = if method == Method::GET { limits::ANSWER } else { limits::DONE };
+        let answer = timeout(patience, self.exchange(method, path, body));
+        let silent = |_| ControllerError::Silent(patience.as_secs());
+        let answer = answer.await.map_err(silent)??;
         if json::is_json(&answer) { Ok(answer) } else { Err(self.stranger()) }
     }
 

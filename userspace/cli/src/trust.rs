@@ -1,6 +1,7 @@
 //! What a controller is asked about nodes and trust: commands, and what is printed of the answers.
 
 mod nodes;
+mod roots;
 mod status;
 
 use std::{
@@ -69,11 +70,14 @@ pub async fn trust(controller: &Controller, command: TrustCommand) -> Result<Exi
                 status::foreign(report, SystemTime::now())
             });
         }
-        TrustCommand::Rotate { force: false } => {
-            controller.tell("/trust/rotate", &()).await?;
-            write("a new root is staged; `martlet trust status` shows how far it is\n")?;
+        TrustCommand::Rotate { force: false, root, root_key, keys, offline: _ } => {
+            roots::rotate(controller, root.as_deref(), root_key.as_deref(), keys.as_deref()).await?
         }
-        TrustCommand::Rotate { force: true } => {
+        TrustCommand::Csr { of } => roots::csr(controller, of).await?,
+        TrustCommand::Install { certificate, of, long_lived } => {
+            roots::install(controller, &certificate, of, long_lived).await?
+        }
+        TrustCommand::Rotate { force: true, .. } => {
             let told = controller.tell("/trust/force", &()).await?;
             let Advanced { broken } = controller.read(&told)?;
             let lines: String = broken.iter().map(|what| format!("  {what}\n")).collect();
@@ -103,6 +107,11 @@ pub async fn trust(controller: &Controller, command: TrustCommand) -> Result<Exi
             write(&format!("{}\n", document.trim_end()))?;
         }
         TrustCommand::Import { domain, file } => import(controller, domain, &file).await?,
+        TrustCommand::Refresh { domain } => {
+            let asked = Unfederate { trust_domain: domain.clone() };
+            controller.tell("/trust/refresh", &asked).await?;
+            write(&format!("the roots of {domain} are those that its endpoint publishes\n"))?;
+        }
         TrustCommand::Remove { domain } => {
             let asked = Unfederate { trust_domain: domain.clone() };
             controller.tell("/trust/remove", &asked).await?;

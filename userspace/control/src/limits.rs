@@ -90,8 +90,12 @@ pub const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
 pub const CONNECTIONS: usize = 20_000;
 /// Handshakes at once. Each may take seconds if the other end is slow, so there are many.
 pub const HANDSHAKES: usize = 1_024;
+/// The same of one address, or of one /64: many nodes can be behind one, and each needs milliseconds.
+pub const HANDSHAKES_OF_ONE: usize = 128;
 /// Connections of those who have no certificate, at once.
 pub const NOBODIES: usize = 64;
+/// The same of one address, or of one /64.
+pub const NOBODIES_OF_ONE: usize = 16;
 /// How long such a one may take to join.
 pub const NOBODY_LIFETIME: Duration = Duration::from_secs(30);
 pub const STREAMS_PER_CONNECTION: u32 = 16;

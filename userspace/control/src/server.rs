@@ -4,7 +4,8 @@
 //! | file | what it does |
 //! |---|---|
 //! | `accept` | connections, and who is at their other ends |
-//! | `calls` | what can be asked: who may make them, and their bounds |
+//! | `calls` | the calls: who may make them, and their bounds |
+//! | `crowd` | how many of something one address may have |
 //! | `following` | one agent that follows |
 //! | `issuing` | one stream of requests for certificates |
 //! | `world` | what is declared now, and what changed |
@@ -13,6 +14,7 @@
 
 mod accept;
 mod calls;
+mod crowd;
 mod following;
 mod issuing;
 mod pace;

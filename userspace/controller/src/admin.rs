@@ -7,6 +7,8 @@
 //!
 //! What changes something is a `POST` on the Unix socket, and on no other.
 
+mod roots;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -23,17 +25,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use martlet_authority::{
-    NewRoot,
-    trust::{Foreign, Store, TrustError},
-};
+use martlet_authority::trust::{Foreign, Store, TrustError};
 use martlet_control::{JoinToken, Server};
 use martlet_identity::{BundleDocument, RootPin};
 use martlet_model::{
     Quarantine, TrustDomain,
     report::{
         Advanced, CutOff, Export, Import, Invitation, Invite, NodeName, NodeReport, Nodes, Release,
-        Unfederate,
+        TrustReport, Unfederate,
     },
 };
 use martlet_standalone::ControllerFile;
@@ -45,6 +44,7 @@ use tracing::info;
 use crate::{
     book::Book,
     cluster::Cluster,
+    federate::{self, Federation},
     limits,
     members::seconds,
     metrics::{self, Counts},
@@ -60,6 +60,7 @@ pub struct Desk {
     counts: Arc<Counts>,
     file: Arc<ControllerFile>,
     cluster: Option<Cluster>,
+    federation: Arc<Federation>,
     ready: Arc<AtomicBool>,
     /// Told whenever something was changed here.
     changed: Arc<Notify>,
@@ -82,7 +83,7 @@ impl From<TrustError> for No {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -99,10 +100,11 @@ impl Desk {
         counts: Arc<Counts>,
         file: Arc<ControllerFile>,
         cluster: Option<Cluster>,
+        federation: Arc<Federation>,
         changed: Arc<Notify>,
     ) -> Self {
         let ready = Arc::default();
-        Self { book, server, counts, file, cluster, ready, changed }
+        Self { book, server, counts, file, cluster, federation, ready, changed }
     }
 
     pub fn is_ready(&self) {
@@ -116,13 +118,16 @@ impl Desk {
             .route("/trust/export", get(export))
             .route("/nodes/join", post(invite))
             .route("/nodes/remove", post(remove))
-            .route("/trust/rotate", post(rotate))
+            .route("/trust/rotate", post(roots::rotate))
+            .route("/trust/csr", post(roots::csr))
+            .route("/trust/install", post(roots::install))
             .route("/trust/pause", post(pause))
             .route("/trust/resume", post(resume))
             .route("/trust/back", post(back))
             .route("/trust/force", post(force))
             .route("/trust/import", post(import))
             .route("/trust/remove", post(unfederate))
+            .route("/trust/refresh", post(refresh))
             .route("/trust/quarantine", post(quarantine))
             .route("/trust/release", post(release))
             .layer(DefaultBodyLimit::max(limits::REQUEST_BYTES))
@@ -175,7 +180,8 @@ fn of_cluster() -> No {
 async fn metrics_page(State(desk): State<Desk>) -> Response {
     let agents = desk.server.agents();
     let page = spawn_blocking(move || {
-        metrics::page(&desk.book, &desk.counts, &agents, desk.cluster.as_ref())
+        let Desk { book, counts, cluster, federation, .. } = &desk;
+        metrics::page(book, counts, &agents, cluster.as_ref(), federation)
     })
     .await;
     match page {
@@ -254,14 +260,13 @@ async fn remove(State(desk): State<Desk>, Json(asked): Json<NodeName>) -> Answer
 }
 
 async fn trust(State(desk): State<Desk>) -> Response {
-    let report = desk.change(|store, said, now| store.report(said, now)).await;
+    let federation = desk.federation.clone();
+    let report = move |store: &mut Store, said: &[_], now| {
+        let report = store.report(said, now)?;
+        Ok(TrustReport { endpoints: federation.report(store, now), ..report })
+    };
+    let report = desk.change(report).await;
     report.map(Json).into_response()
-}
-
-async fn rotate(State(desk): State<Desk>) -> Answer<Advanced> {
-    desk.change(|store, said, now| store.rotate(NewRoot::Made, said, now)).await?;
-    info!("a rotation of the root has begun");
-    Ok(Json(Advanced::default()))
 }
 
 async fn pause(State(desk): State<Desk>) -> Answer<Advanced> {
@@ -292,9 +297,7 @@ async fn force(State(desk): State<Desk>) -> Answer<Advanced> {
 async fn export(State(desk): State<Desk>) -> Answer<Export> {
     let trust = desk.book.trust();
     let domain = desk.book.trust_domain.clone();
-    let roots = trust.roots.get(&domain).cloned().unwrap_or_default();
-    let (sequence, refresh_hint) = (Some(trust.version), Some(limits::REFRESH_HINT));
-    let document = BundleDocument { roots, sequence, refresh_hint }.to_json();
+    let document = federate::published(&trust, &domain);
     let document = document.map_err(|error| No(StatusCode::CONFLICT, chain(&error)))?;
     Ok(Json(Export { trust_domain: domain, document }))
 }
@@ -318,6 +321,13 @@ async fn unfederate(
     let domain = asked.trust_domain.clone();
     desk.change(move |store, _, now| store.remove(&domain, now)).await?;
     info!(trust_domain = %asked.trust_domain, "a trust domain is trusted no more");
+    Ok(Json(asked.trust_domain))
+}
+
+/// Not only when its time has come.
+async fn refresh(State(desk): State<Desk>, Json(asked): Json<Unfederate>) -> Answer<TrustDomain> {
+    let looked = desk.federation.look(&asked.trust_domain).await;
+    looked.map_err(|why| No(StatusCode::CONFLICT, why))?;
     Ok(Json(asked.trust_domain))
 }
 

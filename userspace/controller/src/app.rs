@@ -27,6 +27,8 @@ use crate::{
     admin::Desk,
     book::{Book, Known},
     cluster::Cluster,
+    cut_off::Guarded,
+    federate::Plan,
     files, limits,
     metrics::Counts,
     mirror::Mirror,
@@ -36,7 +38,11 @@ use crate::{
 
 /// Runs until SIGTERM or SIGINT.
 /// `read`: the directory file and its digest, of a controller that has one.
-pub async fn run(file: ControllerFile, read: Option<(DirectoryFile, String)>) -> Result<()> {
+pub async fn run(
+    file: ControllerFile,
+    read: Option<(DirectoryFile, String)>,
+    federation: Plan,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("listening for signals")?;
@@ -75,7 +81,8 @@ pub async fn run(file: ControllerFile, read: Option<(DirectoryFile, String)>) ->
         known: book.directory.clone(),
         cluster: cluster.as_ref().map(|cluster| (cluster.client.clone(), domain)),
     };
-    let registrar = Registrar::new(places, log, file.leaf_lifetime);
+    let attestor = Guarded { attestor: places, trust: book.trusts() };
+    let registrar = Registrar::new(attestor, log, file.leaf_lifetime);
     let clerk =
         Clerk { book: book.clone(), registrar, counts: counts.clone(), cluster: cluster.clone() };
     let server = Server::new(clerk, credentials.clone());
@@ -114,6 +121,12 @@ pub async fn run(file: ControllerFile, read: Option<(DirectoryFile, String)>) ->
     let telling = keeper.server.clone();
     tasks.spawn(telling.run(listeners, shutdown.clone()));
 
+    // Federating: other trust domains.
+    let changed = Arc::new(Notify::new());
+    let federation = federation
+        .start(&keeper.book, &keeper.credentials, changed.clone(), (&tasks, &shutdown))
+        .await?;
+
     // Saying: the admin socket and metrics.
     let desk = Desk::new(
         keeper.book.clone(),
@@ -121,6 +134,7 @@ pub async fn run(file: ControllerFile, read: Option<(DirectoryFile, String)>) ->
         keeper.counts.clone(),
         keeper.file.clone(),
         keeper.cluster.clone(),
+        Arc::new(federation),
         changed.clone(),
     );
     let socket = bind_socket(&keeper.file.socket)?;
@@ -231,6 +245,8 @@ impl Keeper {
         if ticked.await.context("the controller is stopping")?? {
             info!(version = self.book.trust().version, "the trust has changed");
         }
+        let synced = self.server.office().registrar.sync().await;
+        synced.context("bringing the log of issuance to the disk")?;
         self.declare().await?;
         self.publish().await
     }

@@ -22,6 +22,7 @@ use martlet_model::{
 };
 use martlet_policy::Policy;
 use martlet_standalone::DirectoryFile;
+use tokio::sync::watch;
 
 use crate::{members::Members, mirror::Mirror};
 
@@ -33,7 +34,7 @@ pub struct Book {
     mirror: Option<Mutex<Mirror>>,
     store: Mutex<Store>,
     /// What the store has said last.
-    trust: ArcSwap<Trust>,
+    trust: watch::Sender<Arc<Trust>>,
     authority: ArcSwap<Authority>,
 }
 
@@ -110,7 +111,7 @@ impl Book {
             nodes,
             mirror: mirror.map(Mutex::new),
             store: Mutex::new(store),
-            trust: ArcSwap::new(trust),
+            trust: watch::Sender::new(trust),
             authority: ArcSwap::new(authority),
         };
         // A root that was just made is of no use to anybody before it is kept.
@@ -119,7 +120,12 @@ impl Book {
     }
 
     pub fn trust(&self) -> Arc<Trust> {
-        self.trust.load_full()
+        self.trust.borrow().clone()
+    }
+
+    /// Tells of each change.
+    pub fn trusts(&self) -> watch::Receiver<Arc<Trust>> {
+        self.trust.subscribe()
     }
 
     pub fn authority(&self) -> Arc<Authority> {
@@ -174,7 +180,12 @@ impl Book {
             }
         }
         self.authority.store(store.authority());
-        self.trust.store(store.trust());
+        let trust = store.trust();
+        self.trust.send_if_modified(|now| {
+            let is_other = !Arc::ptr_eq(now, &trust);
+            *now = trust;
+            is_other
+        });
         done
     }
 

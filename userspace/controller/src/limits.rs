@@ -25,5 +25,7 @@ pub const REGISTRY_BYTES: u64 = 256 * 1024 * 1024;
 /// A bundle, or a name with a reason.
 pub const REQUEST_BYTES: usize = 1024 * 1024;
 
-/// How often others should look for a new bundle of ours: a rotation waits longer than that for them.
-pub const REFRESH_HINT: Duration = Duration::from_secs(300);
+/// How often the files of a certificate of the web are looked at: they change every few weeks.
+pub const WEB_LOOK: Duration = Duration::from_secs(30);
+/// All authorities of the web have some 250 KiB.
+pub const PEM_BYTES: u64 = 4 * 1024 * 1024;

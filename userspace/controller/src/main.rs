@@ -4,7 +4,8 @@
 //! Read in this order: what it is started with ([`files`]), how its parts are put together
 //! ([`app`]), what it knows ([`book`]), from a cluster
 //! if there is one ([`cluster`]), who its nodes are ([`members`]), whom it certifies
-//! ([`office`]), and what it can be asked ([`admin`]).
+//! ([`office`]), which other domains it exchanges roots with ([`federate`]), and what it can be asked
+//! ([`admin`]).
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,8 @@ mod admin;
 mod app;
 mod book;
 mod cluster;
+mod cut_off;
+mod federate;
 mod files;
 mod limits;
 mod members;
@@ -19,6 +22,7 @@ mod metrics;
 mod mirror;
 mod office;
 mod places;
+mod web;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -96,6 +100,7 @@ fn run(args: Args) -> Result<()> {
             args.config.display()
         ),
     };
+    let federation = federate::Plan::of(&file)?;
     if args.check {
         println!("{}: in order", args.config.display());
         if let Knows::Directory(path) = &file.knows {
@@ -108,5 +113,5 @@ fn run(args: Args) -> Result<()> {
         LogFormat::Json => Format::Json,
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(app::run(file, read))
+    runtime.block_on(app::run(file, read, federation))
 }

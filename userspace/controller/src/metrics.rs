@@ -16,7 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{book::Book, cluster::Cluster, members::seconds};
+use crate::{book::Book, cluster::Cluster, federate::Federation, members::seconds};
 
 /// Since the start of this process.
 #[derive(Debug, Default)]
@@ -45,6 +45,7 @@ pub fn page(
     counts: &Counts,
     agents: &[AgentState],
     cluster: Option<&Cluster>,
+    federation: &Federation,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("martlet_controller");
     let mut gauge = |name: &str, help: &str, value: u64| {
@@ -66,7 +67,23 @@ pub fn page(
     gauge("trust_version", "The version of the trust that nodes are told", trust.version);
     gauge("quarantines", "How many are cut off", trust.quarantines.len() as u64);
     let said = book.said(agents);
-    let report = book.look_at_store(|store| store.report(&said, SystemTime::now()));
+    let (report, endpoints) = book.look_at_store(|store| {
+        let now = SystemTime::now();
+        (store.report(&said, now), federation.report(store, now))
+    });
+    let stale = endpoints.iter().filter(|endpoint| endpoint.is_stale).count();
+    let failing = endpoints.iter().filter(|endpoint| endpoint.failure.is_some()).count();
+    gauge(
+        "bundle_endpoints",
+        "Bundle endpoints of other trust domains that are followed",
+        endpoints.len() as u64,
+    );
+    gauge("bundle_endpoints_failing", "Of these, those whose last look failed", failing as u64);
+    gauge(
+        "bundle_endpoints_stale",
+        "Of these, those whose bundle was not fetched for three intervals, or never",
+        stale as u64,
+    );
     if let Ok(report) = report {
         gauge(
             "rotation",
@@ -97,18 +114,27 @@ pub fn page(
         );
     }
     gauge("time_seconds", "This machine's clock", seconds(SystemTime::now()));
-    let mut counter = |name: &str, help: &str, value: &AtomicU64| {
-        let value = value.load(Ordering::Relaxed);
+    let mut counter = |name: &str, help: &str, value: u64| {
         registry.register(name, help, ConstCounter::new(value));
     };
-    counter("certificates_issued", "Certificates issued for workloads", &counts.issued);
+    let looks = endpoints.iter().map(|endpoint| endpoint.looks).sum();
+    let looks_failed = endpoints.iter().map(|endpoint| endpoint.looks_failed).sum();
+    counter("bundle_looks", "Looks at bundle endpoints", looks);
+    counter(
+        "bundle_looks_failed",
+        "Looks at bundle endpoints that brought nothing that could be taken",
+        looks_failed,
+    );
+    let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+    counter("certificates_issued", "Certificates issued for workloads", read(&counts.issued));
     counter(
         "certificates_refused",
         "Requests for certificates of workloads that were refused",
-        &counts.refused,
+        read(&counts.refused),
     );
-    counter("joins_refused", "Attempts to join that were refused", &counts.joins_refused);
-    counter("reloads_refused", "Directory files that were not taken", &counts.reloads_refused);
+    counter("joins_refused", "Attempts to join that were refused", read(&counts.joins_refused));
+    let refused = read(&counts.reloads_refused);
+    counter("reloads_refused", "Directory files that were not taken", refused);
     if let Some(cluster) = cluster {
         add_cluster(&mut registry, cluster);
     }

@@ -8,15 +8,18 @@ use martlet_control::{
 };
 use martlet_identity::{Chain, Csr};
 use martlet_kubernetes::attest::TokenError;
-use martlet_model::{Bearer, Label, Part, Quarantine};
+use martlet_model::{Label, Part};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use crate::{book::Book, cluster::Cluster, members::NotGood, metrics::Counts, places::Places};
+use crate::{
+    book::Book, cluster::Cluster, cut_off::Guarded, members::NotGood, metrics::Counts,
+    places::Places,
+};
 
 pub struct Clerk {
     pub book: Arc<Book>,
-    pub registrar: Registrar<Places>,
+    pub registrar: Registrar<Guarded<Places>>,
     pub counts: Arc<Counts>,
     /// Where nodes are attested; `None`: they have tokens of ours.
     pub cluster: Option<Cluster>,
@@ -60,20 +63,10 @@ impl Office for Clerk {
     }
 
     async fn issue(&self, caller: &NodeCaller, asks: Vec<Ask>) -> Vec<Result<Chain, Refusal>> {
-        let cut_off: Vec<_> = asks.iter().map(|ask| self.quarantine(caller, ask)).collect();
-        let granted = asks.into_iter().zip(&cut_off).filter(|(_, cut_off)| cut_off.is_none());
-        let granted = granted.map(|(Ask { workload, csr }, _)| authority::Ask { workload, csr });
+        let asks = asks.into_iter().map(|Ask { workload, csr }| authority::Ask { workload, csr });
         let (authority, now) = (self.book.authority(), SystemTime::now());
-        let asks = granted.collect();
-        let mut answers =
-            self.registrar.issue(&authority, &caller.node, asks, now).await.into_iter();
-        let answer = |cut_off: Option<Quarantine>| match cut_off {
-            Some(quarantine) => Err(Refusal::Quarantined(format!(
-                "it is cut off by the quarantine of {quarantine}"
-            ))),
-            None => answers.next().unwrap_or(Err(authority::Refusal::CannotSign)).map_err(told),
-        };
-        let answers: Vec<_> = cut_off.into_iter().map(answer).collect();
+        let answers = self.registrar.issue(&authority, &caller.node, asks.collect(), now).await;
+        let answers: Vec<_> = answers.into_iter().map(|answer| answer.map_err(told)).collect();
         self.counts.issued(&answers);
         answers
     }
@@ -135,18 +128,6 @@ impl Clerk {
         let issued = self.registrar.issue_part(&authority, &part, csr, SystemTime::now()).await;
         issued.map_err(told)
     }
-
-    /// Which quarantine is about this workload on this node.
-    fn quarantine(&self, caller: &NodeCaller, ask: &Ask) -> Option<Quarantine> {
-        let directory = self.book.directory.load();
-        let known = directory.workload(&ask.workload)?;
-        let bearer = Bearer {
-            identity: known.identity.clone(),
-            workload: Some(ask.workload.clone()),
-            node: Some(caller.node.clone()),
-        };
-        self.book.trust().quarantines.iter().find(|one| one.covers(&bearer)).cloned()
-    }
 }
 
 fn told(refusal: authority::Refusal) -> Refusal {
@@ -154,6 +135,7 @@ fn told(refusal: authority::Refusal) -> Refusal {
     let text = refusal.to_string();
     match refusal {
         From::Request(_) => Refusal::BadRequest(text),
+        From::Denied(authority::Denied::Quarantined(_)) => Refusal::Quarantined(text),
         From::Denied(authority::Denied::Unavailable(_))
         | From::TooMany
         | From::Changed

@@ -15,12 +15,12 @@ use crate::{
 };
 
 pub use nodes::{
-    Advanced, CutOff, Export, Import, Invitation, Invite, NodeName, NodeReport, Nodes, Release,
-    Unfederate,
+    Advanced, AskIssuer, BroughtKey, CutOff, Export, Import, InstallIssuer, Invitation, Invite,
+    IssuerAsked, IssuerOf, NodeName, NodeReport, Nodes, Release, Rotate, Unfederate,
 };
 pub use trust::{
-    ForeignReport, IssuerReport, KeyPlace, QuarantineReport, RootReport, RootRole, RotationReport,
-    RotationStep, TrustNode, TrustReport,
+    EndpointFailure, EndpointProfile, EndpointReport, ForeignReport, IssuerReport, KeyPlace,
+    QuarantineReport, RootReport, RootRole, RotationReport, RotationStep, TrustNode, TrustReport,
 };
 
 /// `GET /status`

@@ -2,6 +2,7 @@
 //! looked at, so that one run shows all of them.
 
 mod controller;
+mod federated;
 mod outside;
 mod policies;
 mod services;

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::{
     check,
+    federated::{BundleEndpoint, BundleEndpointShape, Federated, FederatedShape},
     file::{self, HOST_AND_PORT, NAME, PATH, TRUST_DOMAIN},
     mark::{At, Given, Texts},
     problem::NodeFileError,
@@ -30,7 +31,7 @@ pub(crate) struct Shape {
     /// The trust domain whose authority this is.
     #[schemars(regex(pattern = TRUST_DOMAIN), length(max = 255))]
     pub(crate) trust_domain: At<String>,
-    /// The directory file (docs/directory-file.md). Either this or `kubernetes`.
+    /// The directory file (docs/controller-file.md). Either this or `kubernetes`.
     #[serde(default)]
     #[schemars(regex(pattern = PATH))]
     pub(crate) directory: Given<At<String>>,
@@ -66,6 +67,13 @@ pub(crate) struct Shape {
     #[serde(default)]
     #[schemars(regex(pattern = "^[0-9]+[mh]$"), extend("default" = "24h"))]
     pub(crate) leaf_lifetime: Given<At<String>>,
+    /// Other trust domains whose roots are fetched from where they publish them.
+    #[serde(default)]
+    #[schemars(with = "Vec<FederatedShape>", length(min = 1, max = 256))]
+    pub(crate) federation: Given<At<Vec<At<FederatedShape>>>>,
+    /// Where the own roots are published for other trust domains. Without it: nowhere.
+    #[serde(default)]
+    pub(crate) bundle_endpoint: Given<At<BundleEndpointShape>>,
 }
 
 /// What a cluster has of Martlet's.
@@ -106,6 +114,9 @@ pub struct ControllerFile {
     /// `None`: off.
     pub metrics: Option<SocketAddr>,
     pub leaf_lifetime: Duration,
+    /// Each trust domain once, and never the own one.
+    pub federated: Vec<Federated>,
+    pub bundle_endpoint: Option<BundleEndpoint>,
 }
 
 /// By what a controller knows what there is on the nodes.

@@ -12,7 +12,7 @@ pub(crate) const NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 pub(crate) const TRUST_DOMAIN: &str = "^[a-z0-9._-]+$";
 pub(crate) const PATH: &str = "^/";
 pub(crate) const HOST_AND_PORT: &str = r"^(\[[0-9a-fA-F:.]+\]|[-a-zA-Z0-9.]+):[0-9]+$";
-const ADDRESS_AND_PORT: &str = r"^(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]+$";
+pub(crate) const ADDRESS_AND_PORT: &str = r"^(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]+$";
 
 /// What one node's agent is told in standalone mode: who vouches for identities, how this node's
 /// agent runs, and which workloads, services and policies there are on all nodes.

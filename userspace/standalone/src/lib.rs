@@ -9,6 +9,7 @@
 mod check;
 mod controller_file;
 mod directory_file;
+mod federated;
 mod file;
 mod limits;
 mod mark;
@@ -18,6 +19,7 @@ mod yaml;
 
 pub use controller_file::{ControllerFile, InCluster, Knows};
 pub use directory_file::DirectoryFile;
+pub use federated::{BundleEndpoint, Federated, Proof, Shows};
 pub use limits::MAX_FILE_BYTES;
 pub use mark::Mark;
 pub use node_file::{

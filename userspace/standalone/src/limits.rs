@@ -27,6 +27,13 @@ pub(crate) const MAX_PROBES: usize = 16;
 /// Addresses at which a controller listens: one of each network that has nodes.
 pub(crate) const MAX_LISTENERS: usize = 16;
 
+/// Trust domains whose endpoints a controller follows.
+pub(crate) const MAX_FEDERATED: usize = 256;
+
+/// A URL, and its path alone.
+pub(crate) const MAX_URL_BYTES: usize = 2048;
+pub(crate) const MAX_URL_PATH_BYTES: usize = 255;
+
 /// Problems that are listed; a person mends no more at once.
 pub(crate) const MAX_PROBLEMS: usize = 20;
 

@@ -191,6 +191,19 @@ pub enum Fault {
     #[error("a controller listens at {max} addresses at most, and here are {0}", max = limits::MAX_LISTENERS)]
     ManyListeners(usize),
 
+    #[error("{0:?} is not the URL of a bundle endpoint like https://b.example.org:15013/bundle")]
+    Url(String),
+    #[error("{0:?} is not the path of a URL like /bundle")]
+    UrlPath(String),
+    #[error("{0} is the controller's own trust domain: nobody else publishes its roots")]
+    OwnFederated(TrustDomain),
+    #[error("the profile {profile} needs `{key}`")]
+    ProfileWants { key: &'static str, profile: &'static str },
+    #[error("`{key}` belongs to the profile {profile}; leave it out, or change `profile`")]
+    OtherProfile { key: &'static str, profile: &'static str },
+    #[error("a controller follows {max} endpoints at most, and here are {0}", max = limits::MAX_FEDERATED)]
+    ManyFederated(usize),
+
     #[error(transparent)]
     Policies(#[from] PolicyError),
     #[error(transparent)]

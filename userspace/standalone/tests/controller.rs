@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use martlet_model::Udp;
-use martlet_standalone::{ControllerFile, DirectoryFile, Knows};
+use martlet_standalone::{ControllerFile, DirectoryFile, Knows, Proof, Shows};
 use serde_json::Value;
 
 const DIRECTORY: &str = "trustDomain: a.org
@@ -141,6 +141,86 @@ fn a_controller_of_a_cluster_has_defaults_for_all_of_it() {
     assert!(refused("kubernetes: { namespace: A }").contains("is not a name"));
     assert!(refused("kubernetes: { audience: '' }").contains("`audience` is empty"));
     assert!(refused("kubernetes: { cluster: us }").contains("unknown key"));
+}
+
+const FEDERATED: &str = "trustDomain: a.org
+directory: /d
+federation:
+- trustDomain: b.org
+  url: https://b.example:15013/bundle
+  profile: https_spiffe
+  spiffeId: spiffe://b.org/martlet/controller
+- trustDomain: c.org
+  url: https://c.example/roots?of=c
+  profile: https_web
+  authorities: /etc/ssl/certs/ca-certificates.crt
+bundleEndpoint:
+  listen: 0.0.0.0:15013
+";
+
+#[test]
+fn endpoints_are_followed_and_served_as_a_controller_file_says() {
+    let file = ControllerFile::parse(FEDERATED, "c").unwrap();
+    let [b, c] = &file.federated[..] else { panic!("{:?}", file.federated) };
+    let identity = "spiffe://b.org/martlet/controller".parse().unwrap();
+    assert_eq!((b.trust_domain.as_str(), &b.proof), ("b.org", &Proof::Spiffe(identity)));
+    assert_eq!(c.url, "https://c.example/roots?of=c");
+    let authorities = "/etc/ssl/certs/ca-certificates.crt".into();
+    assert_eq!(c.proof, Proof::Web { authorities });
+    let own = file.bundle_endpoint.unwrap();
+    assert_eq!((own.path.as_str(), own.shows), ("/bundle", Shows::Identity));
+    let web = "  path: /a/b\n  profile: https_web\n  certificate: /c\n  key: /k\n";
+    let file = ControllerFile::parse(&format!("{FEDERATED}{web}"), "c").unwrap();
+    let own = file.bundle_endpoint.unwrap();
+    let shows = Shows::Web { certificate: "/c".into(), key: "/k".into() };
+    assert_eq!((own.path.as_str(), own.shows), ("/a/b", shows));
+    let none = ControllerFile::parse("trustDomain: a.org\ndirectory: /d\n", "c").unwrap();
+    assert!(none.federated.is_empty() && none.bundle_endpoint.is_none());
+}
+
+#[test]
+fn what_is_wrong_about_an_endpoint_is_named_with_its_place() {
+    let with = |from: &str, to: &str| controller(&FEDERATED.replacen(from, to, 1));
+    let own = with("- trustDomain: b.org", "- trustDomain: a.org");
+    assert!(own.starts_with("c.yaml:4:16: a.org is the controller's own trust domain"), "{own}");
+    let twice = with("- trustDomain: c.org", "- trustDomain: b.org");
+    assert!(twice.contains("an endpoint of b.org is already listed at 4:16"), "{twice}");
+    for bad in [
+        "http://b.example/",
+        "b.example/bundle",
+        "https://",
+        "https:///bundle",
+        "https://user@b.example/",
+        "https://b.example:0/",
+        "https://b.example/a#b",
+        "https://b.example/a b",
+        "https://1.2.3/",
+        "https://[fd00::1/",
+    ] {
+        let said = with("https://b.example:15013/bundle", &format!("{bad:?}"));
+        assert!(said.contains("not the URL of a bundle endpoint"), "{bad}: {said}");
+    }
+    for good in
+        ["https://[fd00::1]:8443/b", "https://[fd00::1]/b", "https://10.0.0.1/", "https://b"]
+    {
+        let text = FEDERATED.replacen("https://b.example:15013/bundle", &format!("{good:?}"), 1);
+        assert_eq!(ControllerFile::parse(&text, "c").unwrap().federated[0].url, good);
+    }
+    let missing = with("  spiffeId: spiffe://b.org/martlet/controller\n", "");
+    assert!(missing.contains("https_spiffe needs `spiffeId`"), "{missing}");
+    let missing = with("  authorities: /etc/ssl/certs/ca-certificates.crt\n", "");
+    assert!(missing.contains("https_web needs `authorities`"), "{missing}");
+    let other = with("  spiffeId: ", "  authorities: /a\n  spiffeId: ");
+    assert!(other.contains("`authorities` belongs to the profile https_web"), "{other}");
+    assert!(with("spiffe://b.org/m", "spiffe://B.org/m").contains("is not an identity"));
+    assert!(with("profile: https_web", "profile: web").contains("unknown value"));
+    assert!(with("listen: 0.0.0.0:15013", "listen: here").contains("not an address and port"));
+    let end = |more: &str| controller(&format!("{FEDERATED}{more}\n"));
+    assert!(end("  path: bundle").contains("not the path of a URL"));
+    assert!(end("  path: /a?b").contains("not the path of a URL"));
+    assert!(end("  key: /k").contains("`key` belongs to the profile https_web"));
+    assert!(end("  profile: https_web\n  key: /k").contains("https_web needs `certificate`"));
+    assert!(controller("trustDomain: a.org\ndirectory: /d\nfederation: []\n").contains("empty"));
 }
 
 fn project(path: &str) -> std::path::PathBuf {

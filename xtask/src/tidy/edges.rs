@@ -46,6 +46,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "identity",
             "authority",
             "control",
+            "federation",
             "kubernetes",
             "telemetry",
             "standalone",

@@ -13,12 +13,44 @@ use super::{
 /// How many may be cut off at once, each by itself.
 const QUARANTINES: usize = 4096;
 
+/// Whose our roots are, in a sentence.
+const OUR_OWN: &str = "our own domain";
+
 /// How much is kept of why somebody was cut off.
 const REASON_BYTES: usize = 256;
 
 impl Store {
-    /// Trusts another domain, or takes over its new roots.
+    /// Trusts another domain, or takes over its new roots, because a person says so: also if the
+    /// domain was removed.
     pub fn import(
+        &mut self,
+        domain: &TrustDomain,
+        foreign: &Foreign,
+        now: SystemTime,
+    ) -> Result<(), TrustError> {
+        self.take(domain, foreign, now)
+    }
+
+    /// The same, because the domain's endpoint says so, which changes nothing about what a person has
+    /// removed.
+    pub fn refresh(
+        &mut self,
+        domain: &TrustDomain,
+        foreign: &Foreign,
+        now: SystemTime,
+    ) -> Result<(), TrustError> {
+        match self.is_removed(domain) {
+            true => Err(TrustError::Removed(domain.clone())),
+            false => self.take(domain, foreign, now),
+        }
+    }
+
+    /// Whether a person has removed it, and not imported it again.
+    pub fn is_removed(&self, domain: &TrustDomain) -> bool {
+        self.document.removed.contains(domain)
+    }
+
+    fn take(
         &mut self,
         domain: &TrustDomain,
         foreign: &Foreign,
@@ -31,16 +63,18 @@ impl Store {
         if known.is_none() && self.document.foreign.len() >= DOMAINS {
             return Err(TrustError::TooMany(DOMAINS));
         }
-        foreign.check(domain, known.as_ref(), &self.own_keys())?;
-        let bundle = Bundle::of(foreign);
-        if known.is_some_and(|known| known.roots == foreign.roots) {
+        foreign.check(domain, known.as_ref(), &self.others_keys(domain))?;
+        if let Some(known) = known.filter(|known| known.is_as(foreign)) {
             // Only when and from where it was fetched, which no node has to know.
+            let same = Foreign { roots: known.roots, ..foreign.clone() };
             let mut document = self.document.clone();
-            document.foreign.insert(domain.clone(), bundle);
+            document.foreign.insert(domain.clone(), Bundle::of(&same));
             return self.commit(document);
         }
+        let bundle = Bundle::of(foreign);
         self.change(now, |document| {
             document.foreign.insert(domain.clone(), bundle);
+            document.removed.remove(domain);
             Ok(())
         })
     }
@@ -48,9 +82,21 @@ impl Store {
     /// Trusts another domain no more; connections with it end.
     pub fn remove(&mut self, domain: &TrustDomain, now: SystemTime) -> Result<(), TrustError> {
         self.change(now, |document| match document.foreign.remove(domain) {
-            Some(_) => Ok(()),
+            Some(_) => {
+                document.removed.insert(domain.clone());
+                Ok(())
+            }
             None => Err(TrustError::NotTrusted(domain.clone())),
         })
+    }
+
+    /// The keys of all roots but this domain's, and whose they are.
+    fn others_keys(&self, domain: &TrustDomain) -> BTreeMap<String, String> {
+        let mut keys = self.foreign_keys();
+        keys.retain(|_, of| of != domain.as_str());
+        // Of a key that is both, the own one is what matters.
+        keys.extend(self.own_keys().into_iter().map(|key| (key, OUR_OWN.to_owned())));
+        keys
     }
 
     /// What is known of the other domains.

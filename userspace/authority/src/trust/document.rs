@@ -31,6 +31,9 @@ pub struct Document {
     pub issuers: BTreeMap<String, Issuer>,
     pub nodes: BTreeSet<Label>,
     pub foreign: BTreeMap<TrustDomain, Bundle>,
+    /// Removed by hand: what endpoints say about them is not taken.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed: BTreeSet<TrustDomain>,
     pub quarantines: BTreeMap<Quarantine, Note>,
 }
 
@@ -102,6 +105,7 @@ impl Document {
             issuers: BTreeMap::new(),
             nodes: BTreeSet::new(),
             foreign: BTreeMap::new(),
+            removed: BTreeSet::new(),
             quarantines: BTreeMap::new(),
         }
     }

@@ -1,6 +1,9 @@
 //! Another trust domain's roots, as it has published them.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
 
 use martlet_identity::TrustBundle;
 use martlet_model::TrustDomain;
@@ -28,13 +31,19 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// Whether it may take the place of what is known. `taken` are the digests of keys that are not
-    /// another's: whoever has the key of one of our roots speaks for us.
+    /// Whether it has the same roots, in whatever order.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        let set = |of: &Self| of.roots.iter().cloned().collect::<BTreeSet<_>>();
+        set(self) == set(other)
+    }
+
+    /// Whether it may take the place of what is known. `taken` are the digests of keys of all other
+    /// domains' roots, and whose they are: whoever has such a key would speak for both.
     pub(super) fn check(
         &self,
         domain: &TrustDomain,
         known: Option<&Self>,
-        taken: &[String],
+        taken: &BTreeMap<String, String>,
     ) -> Result<(), TrustError> {
         let refused = |why: String| TrustError::Bundle { domain: domain.clone(), why };
         if self.roots.len() > ROOTS {
@@ -44,19 +53,19 @@ impl Foreign {
             )));
         }
         let keys = keys(domain, &self.roots).map_err(refused)?;
-        if keys.iter().any(|key| taken.contains(key)) {
-            let why =
-                "it has the key of one of our own roots, so that its authority would speak for us";
-            return Err(refused(why.to_owned()));
+        if let Some(whose) = keys.iter().find_map(|key| taken.get(key)) {
+            return Err(refused(format!(
+                "it has the key of a root of {whose}, so that its authority would speak for both"
+            )));
         }
         let Some(known) = known else { return Ok(()) };
         match (known.sequence, self.sequence) {
             (Some(known), Some(new)) if new < known => {
                 Err(refused(format!("it has number {new}, and number {known} is known already")))
             }
-            (Some(old), Some(new)) if new == old && known.roots != self.roots => Err(refused(
-                format!("it is another one than that which is known with number {new}"),
-            )),
+            (Some(old), Some(new)) if new == old && !known.is_as(self) => Err(refused(format!(
+                "it is another one than that which is known with number {new}"
+            ))),
             (Some(known), None) => {
                 Err(refused(format!("it has no number, and number {known} is known already")))
             }

@@ -34,9 +34,9 @@ pub fn has_later(directory: &Path) -> Result<bool, TrustError> {
     Ok(names.iter().any(|name| name.parse().is_ok_and(|number: u64| number != FIRST)))
 }
 
-/// A whole authority beside its place, with the settings of the one in `from`.
+/// A whole authority beside its place. Without `keys`, its keys are kept as those in `from`.
 pub fn prepare(
-    from: &Path,
+    (from, keys): (&Path, Option<&[u8]>),
     place: &Path,
     domain: &TrustDomain,
     root: NewRoot,
@@ -45,8 +45,8 @@ pub fn prepare(
     let made = place.with_extension("tmp");
     files::remove_directory(&made)?;
     files::make_directory(&made)?;
-    let written =
-        settings::copy(from, &made).and_then(|()| Authority::init_below(&made, domain, root, now));
+    let written = settings::hand_over(from, keys, &made)
+        .and_then(|()| Authority::init_below(&made, domain, root, now));
     match written {
         Ok(_) => Ok(made),
         Err(error) => {

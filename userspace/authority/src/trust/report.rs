@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use martlet_identity::describe;
+use martlet_identity::{BundleDocument, describe};
 use martlet_model::report::{
     CertificateReport, ForeignReport, IssuerReport, KeyPlace, QuarantineReport, RootReport,
     RootRole, RotationReport, RotationStep, TrustNode, TrustReport,
@@ -30,7 +30,7 @@ impl Store {
         for generation in self.document.generations() {
             roots.extend(self.roots(generation, nodes)?);
         }
-        let waiting = self.obstacles(nodes);
+        let waiting = self.obstacles(nodes, now);
         let rotation = self.document.rotation.as_ref().map(|rotation| RotationReport {
             step: match rotation.step {
                 StepName::Staged => RotationStep::Staged,
@@ -60,6 +60,8 @@ impl Store {
             renewal_error: self.renewal_error.clone(),
             nodes: self.nodes(nodes),
             foreign: self.foreign_reports(nodes, now),
+            // Who follows them knows them.
+            endpoints: Vec::new(),
             quarantines: self.quarantine_reports(),
         })
     }
@@ -135,7 +137,7 @@ impl Store {
                 sequence: foreign.sequence,
                 refresh_hint: foreign.refresh_hint.map(|hint| hint.as_secs()),
                 fetched: seconds(foreign.fetched),
-                is_stale: age > foreign.refresh_hint.map_or(STALE, |hint| hint * 3),
+                is_stale: age > stale_after(foreign.refresh_hint),
                 source: foreign.source,
                 connections: keys.iter().map(of).sum(),
                 trust_domain: domain,
@@ -150,6 +152,11 @@ impl Store {
         };
         self.document.quarantines.iter().map(report).collect()
     }
+}
+
+/// One look that fails is no news, three are.
+fn stale_after(hint: Option<Duration>) -> Duration {
+    hint.map_or(STALE, |hint| 3 * BundleDocument::interval(Some(hint)))
 }
 
 fn used<'a>(nodes: &'a [Node], count: impl Fn(&'a Node) -> Option<&'a u64>) -> u64 {

@@ -3,12 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use martlet_model::Label;
 
-use super::Node;
+use super::{Node, issuer::IssuerState};
 
 /// How far a rotation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,10 @@ pub enum Obstacle {
     Paused,
     /// The root's key is elsewhere, and its certificate for the new issuer is not here yet.
     NoIssuer,
+    /// The same, and the certificate that was here has ended before it was used.
+    IssuerExpired,
+    /// Other trust domains may not have looked for the new root yet: they would refuse what it issues.
+    NotShown { left: Duration },
     /// The other root is not there as it should be, so that nobody knows who needs it.
     Unreadable,
     /// It would refuse every certificate below the new root.
@@ -42,7 +46,10 @@ pub enum Obstacle {
 pub struct Facts<'a> {
     pub step: Step,
     pub is_paused: bool,
-    pub has_issuer: bool,
+    pub issuer: IssuerState,
+    /// Until when other domains are given time to learn of the new root, if there are any.
+    pub shown_until: Option<SystemTime>,
+    pub now: SystemTime,
     /// Since which version all nodes are told of both roots.
     pub version: u64,
     /// When the step was taken.
@@ -62,8 +69,14 @@ pub fn obstacles(facts: &Facts<'_>) -> Vec<Obstacle> {
     if facts.is_paused {
         found.push(Obstacle::Paused);
     }
-    if !facts.has_issuer {
-        found.push(Obstacle::NoIssuer);
+    match facts.issuer {
+        IssuerState::Good => {}
+        IssuerState::Missing => found.push(Obstacle::NoIssuer),
+        IssuerState::Expired => found.push(Obstacle::IssuerExpired),
+    }
+    let left = facts.shown_until.and_then(|until| until.duration_since(facts.now).ok());
+    if let Some(left) = left.filter(|left| !left.is_zero()) {
+        found.push(Obstacle::NotShown { left });
     }
     if facts.leaving_roots.is_none() {
         found.push(Obstacle::Unreadable);
@@ -110,7 +123,11 @@ impl Obstacle {
     /// Whose it is, if it is a node's.
     pub fn node(&self) -> Option<&Label> {
         match self {
-            Self::Paused | Self::NoIssuer | Self::Unreadable => None,
+            Self::Paused
+            | Self::NoIssuer
+            | Self::IssuerExpired
+            | Self::NotShown { .. }
+            | Self::Unreadable => None,
             Self::NotAcknowledged { node, .. }
             | Self::Silent { node }
             | Self::Leaves { node, .. }
@@ -123,7 +140,22 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Paused => f.write_str("it is paused (martlet trust resume)"),
-            Self::NoIssuer => f.write_str("the new root has no issuer yet (martlet authority csr)"),
+            Self::NoIssuer => f.write_str(
+                "the new root, whose key is elsewhere, has no issuer yet: `martlet trust csr` asks \
+                 for one, `martlet trust install` takes it",
+            ),
+            Self::IssuerExpired => f.write_str(
+                "the issuer of the new root, whose key is elsewhere, has expired: `martlet trust \
+                 csr` asks for another, `martlet trust install` takes it",
+            ),
+            Self::NotShown { left } => {
+                let minutes = left.as_secs().div_ceil(60);
+                write!(
+                    f,
+                    "other trust domains may not have fetched the new root yet; they are given \
+                     {minutes} more min"
+                )
+            }
             Self::Unreadable => f.write_str("the certificate of the other root cannot be read"),
             Self::NotAcknowledged { node, has, wants } => {
                 write!(
@@ -144,8 +176,6 @@ impl fmt::Display for Obstacle {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn at(seconds: u64) -> SystemTime {
@@ -167,7 +197,9 @@ mod tests {
         obstacles(&Facts {
             step,
             is_paused: false,
-            has_issuer: true,
+            issuer: IssuerState::Good,
+            shown_until: None,
+            now: at(200),
             version: 7,
             since: at(100),
             known: &known.iter().map(|name| name.parse().unwrap()).collect(),
@@ -219,6 +251,29 @@ mod tests {
             let wanted = if is_one_before_the_switch { wanted } else { &[] };
             assert_eq!(found(Step::Staged, &with(change), &["one"]), wanted);
         }
+    }
+
+    #[test]
+    fn other_domains_are_given_time_to_learn_of_the_new_root() {
+        let shown = |until: u64| {
+            let (known, nodes) = (BTreeSet::new(), []);
+            obstacles(&Facts {
+                step: Step::Staged,
+                is_paused: false,
+                issuer: IssuerState::Good,
+                shown_until: Some(at(until)),
+                now: at(200),
+                version: 7,
+                since: at(100),
+                known: &known,
+                nodes: &nodes,
+                staying_issuers: &BTreeSet::new(),
+                leaving_roots: Some(&BTreeSet::new()),
+            })
+        };
+        assert_eq!(shown(200), []);
+        assert_eq!(shown(261), [Obstacle::NotShown { left: Duration::from_secs(61) }]);
+        assert!(shown(261)[0].to_string().contains("2 more min"));
     }
 
     #[test]

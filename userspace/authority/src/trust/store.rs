@@ -26,11 +26,12 @@ use martlet_model::{Label, Trust, TrustDomain};
 use super::{
     Node, Obstacle, TrustError,
     document::{Document, Issuer, Rotation, StepName, instant, seconds},
-    foreign::keys,
+    foreign::keys as root_keys,
     generation::{self, FIRST},
+    issuer::{self, IssuerState},
     rotation::{Facts, obstacles},
 };
-use crate::{Authority, NewRoot, files, make::pem};
+use crate::{Authority, NewRoot, files, limits::SHOWN, make::pem};
 
 const STATE: &str = "trust.json";
 const LOCK: &str = "lock";
@@ -68,7 +69,8 @@ impl Store {
         }
         if is_new && !generation::path(directory, FIRST).join(files::ROOT).exists() {
             let place = generation::place(directory, FIRST);
-            let made = generation::prepare(directory, &place, domain, NewRoot::Made, now)?;
+            let from = (directory, None);
+            let made = generation::prepare(from, &place, domain, NewRoot::Made, now)?;
             generation::finish(&made, &place)?;
         }
         generation::clean(directory, &document)?;
@@ -113,27 +115,30 @@ impl Store {
         self.know(nodes)?;
         self.catch_up(nodes, now)?;
         self.renew(now)?;
-        if self.document.rotation.is_some() && self.obstacles(nodes).is_empty() {
+        if self.document.rotation.is_some() && self.obstacles(nodes, now).is_empty() {
             self.advance(now)?;
         }
         Ok(before.0 != self.trust.version || !Arc::ptr_eq(&before.1, &self.authority))
     }
 
     /// What the rotation waits for; nothing without one.
-    pub fn obstacles(&self, nodes: &[Node]) -> Vec<Obstacle> {
+    pub fn obstacles(&self, nodes: &[Node], now: SystemTime) -> Vec<Obstacle> {
         let Some(rotation) = &self.document.rotation else { return vec![] };
         let stays = |issuer: &Issuer| issuer.generation == self.document.generation;
         let issuers = self.document.issuers.iter().filter(|(_, issuer)| stays(issuer));
         let other = generation::path(&self.directory, rotation.other);
         let leaving = files::certificates(&other.join(files::ROOT)).ok();
-        let leaving = leaving.and_then(|roots| keys(&self.domain, &roots).ok());
-        let has_issuer = rotation.step == StepName::Switched || files::has_issuer(&other);
+        let leaving = leaving.and_then(|roots| root_keys(&self.domain, &roots).ok());
+        let is_staged = rotation.step == StepName::Staged;
+        let since = instant(rotation.since);
         obstacles(&Facts {
             step: rotation.step.into(),
             is_paused: rotation.is_paused,
-            has_issuer,
+            issuer: if is_staged { issuer::state(&other, now) } else { IssuerState::Good },
+            shown_until: (is_staged && !self.document.foreign.is_empty()).then(|| since + SHOWN),
+            now,
             version: rotation.version,
-            since: instant(rotation.since),
+            since,
             known: &self.document.nodes,
             nodes,
             staying_issuers: &issuers.map(|(print, _)| print.clone()).collect(),
@@ -141,10 +146,12 @@ impl Store {
         })
     }
 
-    /// Stages a new root: from the next version of the trust on, every node trusts both.
+    /// Stages a new root: from the next version of the trust on, every node trusts both. `keys` is the
+    /// text of its `keys.yaml`; without it, its keys are kept as those of the present one.
     pub fn rotate(
         &mut self,
         root: NewRoot,
+        keys: Option<&[u8]>,
         nodes: &[Node],
         now: SystemTime,
     ) -> Result<(), TrustError> {
@@ -155,13 +162,13 @@ impl Store {
         let number = self.document.generation + 1;
         let place = generation::place(&self.directory, number);
         let from = generation::path(&self.directory, self.document.generation);
-        let made = generation::prepare(&from, &place, &self.domain, root, now)?;
+        let made = generation::prepare((&from, keys), &place, &self.domain, root, now)?;
         let roots = files::certificates(&made.join(files::ROOT))?;
         let mut taken = self.foreign_keys();
         taken.extend(
             self.own_keys().into_iter().map(|key| (key, "the root that is there".to_owned())),
         );
-        let new = keys(&self.domain, &roots).map_err(TrustError::State)?;
+        let new = root_keys(&self.domain, &roots).map_err(TrustError::State)?;
         if let Some(whose) = new.iter().find_map(|key| taken.get(key)) {
             let _ = fs::remove_dir_all(&made);
             return Err(TrustError::SameKey(whose.clone()));
@@ -182,11 +189,11 @@ impl Store {
 
     /// Goes on whatever is in the way, and says what that has broken.
     pub fn force(&mut self, nodes: &[Node], now: SystemTime) -> Result<Vec<Obstacle>, TrustError> {
-        let broken = self.obstacles(nodes);
+        let broken = self.obstacles(nodes, now);
         if self.document.rotation.is_none() {
             return Err(TrustError::NotRotating);
         }
-        if broken.contains(&Obstacle::NoIssuer) {
+        if broken.iter().any(|of| matches!(of, Obstacle::NoIssuer | Obstacle::IssuerExpired)) {
             return Err(TrustError::NoIssuer);
         }
         self.advance(now)?;
@@ -215,7 +222,13 @@ impl Store {
         match rotation.step {
             // The same one issues as before; only the other one is now to go.
             StepName::Staged => self.switch(self.document.generation, rotation.other, now),
-            StepName::Switched => self.switch(rotation.other, self.document.generation, now),
+            StepName::Switched => {
+                let other = generation::path(&self.directory, rotation.other);
+                match issuer::state(&other, now) {
+                    IssuerState::Good => self.switch(rotation.other, self.document.generation, now),
+                    IssuerState::Missing | IssuerState::Expired => Err(TrustError::NoIssuer),
+                }
+            }
         }
     }
 
@@ -370,13 +383,13 @@ impl Store {
 
     pub(super) fn own_keys(&self) -> Vec<String> {
         let own = self.trust.roots.get(&self.domain).map(Vec::as_slice).unwrap_or_default();
-        keys(&self.domain, own).unwrap_or_default()
+        root_keys(&self.domain, own).unwrap_or_default()
     }
 
-    fn foreign_keys(&self) -> BTreeMap<String, String> {
+    pub(super) fn foreign_keys(&self) -> BTreeMap<String, String> {
         let foreign = self.trust.roots.iter().filter(|(domain, _)| **domain != self.domain);
         let keys = foreign.flat_map(|(domain, roots)| {
-            let keys = keys(domain, roots).unwrap_or_default();
+            let keys = root_keys(domain, roots).unwrap_or_default();
             keys.into_iter().map(|key| (key, domain.to_string()))
         });
         keys.collect()

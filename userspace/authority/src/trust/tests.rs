@@ -80,7 +80,7 @@ impl Lab {
     }
 
     fn obstacles(&self) -> Vec<Obstacle> {
-        self.store.as_ref().unwrap().obstacles(&self.said())
+        self.store.as_ref().unwrap().obstacles(&self.said(), self.now)
     }
 
     /// The controller looks; whether anything changed.
@@ -155,7 +155,7 @@ impl Lab {
 
     fn rotate(&mut self) {
         let (said, now) = (self.said(), self.now);
-        self.store().rotate(NewRoot::Made, &said, now).unwrap();
+        self.store().rotate(NewRoot::Made, None, &said, now).unwrap();
     }
 
     /// Everybody does what is to be done, again and again, until it is.
@@ -336,7 +336,7 @@ fn a_node_that_is_away_is_waited_for_until_it_is_forgotten() {
         lab.restart();
         let (said, now) = (lab.said()[..2].to_vec(), lab.now + TICK);
         assert!(!lab.store().tick(&said, now).unwrap());
-        assert_eq!(lab.store().obstacles(&said), [Obstacle::Silent { node: gone.clone() }]);
+        assert_eq!(lab.store().obstacles(&said, now), [Obstacle::Silent { node: gone.clone() }]);
     }
     assert!(lab.store().forget(&gone).unwrap());
     let (said, now) = (lab.said()[..2].to_vec(), lab.now + TICK);

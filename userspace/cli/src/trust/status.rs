@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use martlet_model::report::{
-    CertificateReport, KeyPlace, RootReport, RootRole, RotationReport, RotationStep, TrustReport,
+    CertificateReport, EndpointFailure, EndpointReport, KeyPlace, RootReport, RootRole,
+    RotationReport, RotationStep, TrustReport,
 };
 
 use crate::{
@@ -167,7 +168,35 @@ pub fn foreign(report: &TrustReport, now: SystemTime) -> String {
             plain(foreign.connections.to_string()),
         ]);
     }
-    table.text()
+    let is_known = |endpoint: &&EndpointReport| {
+        report.foreign.iter().any(|foreign| foreign.trust_domain == endpoint.trust_domain)
+    };
+    for endpoint in report.endpoints.iter().filter(|endpoint| !is_known(endpoint)) {
+        let (state, tone) = match endpoint.is_removed {
+            true => ("removed", Tone::Faint),
+            false => ("never", Tone::Warning),
+        };
+        table.row([
+            plain(endpoint.trust_domain.to_string()),
+            plain("0"),
+            plain(human::unknown()),
+            cell(state, tone),
+            plain(&endpoint.url),
+            plain("0"),
+        ]);
+    }
+    let failing = report.endpoints.iter().filter_map(|endpoint| failing(endpoint, now));
+    table.text() + &failing.collect::<String>()
+}
+
+fn failing(endpoint: &EndpointReport, now: SystemTime) -> Option<String> {
+    let EndpointFailure { reason, since, looks } = endpoint.failure.as_ref()?;
+    let EndpointReport { trust_domain, url, .. } = endpoint;
+    let since = human::relative(*since, now);
+    let times = if *looks == 1 { "once".to_owned() } else { format!("{looks} times") };
+    let reason = reason.replace(char::is_control, " ");
+    let line = format!("‼ {trust_domain}: {url} failed {times}, first {since}: {reason}");
+    Some(format!("{}\n", paint(&line, Tone::Warning)))
 }
 
 fn quarantines(report: &TrustReport, now: SystemTime) -> String {

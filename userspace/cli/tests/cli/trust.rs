@@ -9,9 +9,9 @@ use std::{
 
 use martlet_model::Skew;
 use martlet_model::report::{
-    Advanced, CertificateReport, Export, ForeignReport, Invitation, IssuerReport, KeyPlace,
-    NodeReport, Nodes, QuarantineReport, RootReport, RootRole, RotationReport, RotationStep,
-    TrustNode, TrustReport,
+    Advanced, CertificateReport, EndpointFailure, EndpointProfile, EndpointReport, Export,
+    ForeignReport, Invitation, IssuerReport, KeyPlace, NodeReport, Nodes, QuarantineReport,
+    RootReport, RootRole, RotationReport, RotationStep, TrustNode, TrustReport,
 };
 use serde::Serialize;
 use tempfile::TempDir;
@@ -80,6 +80,7 @@ fn steady() -> TrustReport {
         renewal_error: None,
         nodes: vec![node("worker-1"), node("worker-2")],
         foreign: Vec::new(),
+        endpoints: Vec::new(),
         quarantines: Vec::new(),
     }
 }
@@ -123,6 +124,29 @@ fn troubled() -> TrustReport {
         is_stale: true,
         source: "/etc/martlet/partner.json".to_owned(),
         connections: 2,
+    });
+    let endpoint = |name: &str, profile| EndpointReport {
+        trust_domain: name.parse().unwrap(),
+        url: format!("https://{name}:15013/bundle"),
+        profile,
+        confirmed: None,
+        looks: 3,
+        looks_failed: 3,
+        failure: None,
+        is_removed: false,
+        is_stale: true,
+    };
+    report.endpoints.push(EndpointReport {
+        failure: Some(EndpointFailure {
+            reason: "the endpoint cannot be reached: Connection refused".to_owned(),
+            since: ago(HOUR),
+            looks: 3,
+        }),
+        ..endpoint("new.example", EndpointProfile::HttpsSpiffe)
+    });
+    report.endpoints.push(EndpointReport {
+        is_removed: true,
+        ..endpoint("old.example", EndpointProfile::HttpsWeb)
     });
     report.quarantines.push(QuarantineReport {
         whom: "workload/prod.example/shop/cart-0".parse().unwrap(),
@@ -254,6 +278,7 @@ fn each_command_asks_for_what_it_says() {
     asks(&["trust", "resume"], "POST /trust/resume null");
     asks(&["trust", "back"], "POST /trust/back null");
     asks(&["trust", "remove", "b.org"], r#"POST /trust/remove {"trust_domain":"b.org"}"#);
+    asks(&["trust", "refresh", "b.org"], r#"POST /trust/refresh {"trust_domain":"b.org"}"#);
     for (kind, name, whom) in [
         ("cluster", "b.org", "cluster/b.org"),
         ("node", "worker-1", "node/prod.example/worker-1"),

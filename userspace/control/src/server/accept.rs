@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -19,7 +20,10 @@ use tokio::{
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use super::NodeCaller;
+use super::{
+    NodeCaller,
+    crowd::{Crowd, Place},
+};
 use crate::limits;
 
 /// The longest life of a connection, whatever its certificate says.
@@ -39,6 +43,8 @@ pub struct Bounds {
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     nobodies: Arc<Semaphore>,
+    handshakes_of_one: Arc<Crowd>,
+    nobodies_of_one: Arc<Crowd>,
 }
 
 impl Default for Bounds {
@@ -47,6 +53,8 @@ impl Default for Bounds {
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS)),
             handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
             nobodies: Arc::new(Semaphore::new(limits::NOBODIES)),
+            handshakes_of_one: Crowd::new(limits::HANDSHAKES_OF_ONE),
+            nobodies_of_one: Crowd::new(limits::NOBODIES_OF_ONE),
         }
     }
 }
@@ -56,7 +64,13 @@ pub struct Connection {
     stream: Secured<TcpStream, Option<Peer>>,
     caller: Caller,
     end: Pin<Box<Sleep>>,
-    _places: Vec<OwnedSemaphorePermit>,
+    _places: Places,
+}
+
+/// What is given back at its end.
+struct Places {
+    _connection: OwnedSemaphorePermit,
+    _nobody: Option<(OwnedSemaphorePermit, Place)>,
 }
 
 /// Until the receiver is gone.
@@ -70,8 +84,8 @@ pub async fn accept(
     while !connections.is_closed() {
         let Ok(place) = bounds.connections.clone().acquire_owned().await else { return };
         let Ok(handshake) = bounds.handshakes.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match listener.accept().await {
+            Ok((stream, address)) => (stream, address.ip()),
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     warn!(%error, "connection of an agent not accepted");
@@ -81,11 +95,15 @@ pub async fn accept(
             }
         };
         failing = false;
+        let Some(of_one) = bounds.handshakes_of_one.enter(address) else {
+            debug!(%address, "too many handshakes of one address");
+            continue;
+        };
         let (credentials, connections) = (credentials.clone(), connections.clone());
-        let nobodies = bounds.nobodies.clone();
+        let bounds = bounds.clone();
         tokio::spawn(async move {
-            let met = meet(stream, &credentials, nobodies, place).await;
-            drop(handshake);
+            let met = meet(stream, address, &credentials, &bounds, place).await;
+            drop((handshake, of_one));
             match met {
                 Ok(connection) => drop(connections.send(Ok(connection)).await),
                 Err(error) => debug!(%error, "connection of an agent refused"),
@@ -96,18 +114,25 @@ pub async fn accept(
 
 async fn meet(
     stream: TcpStream,
+    address: IpAddr,
     credentials: &Credentials,
-    nobodies: Arc<Semaphore>,
-    place: OwnedSemaphorePermit,
+    bounds: &Bounds,
+    connection: OwnedSemaphorePermit,
 ) -> Result<Connection, HandshakeError> {
     let _ = stream.set_nodelay(true);
     let stream = control::answer(stream, credentials).await?;
     let caller = stream.peer().as_ref().and_then(node).map_or(Caller::Nobody, Caller::Node);
-    let (mut places, lifetime) = (vec![place], lifetime(&caller));
-    if matches!(caller, Caller::Nobody) {
-        let busy = || HandshakeError::Io(io::Error::other("too many want to join"));
-        places.push(nobodies.try_acquire_owned().map_err(|_| busy())?);
-    }
+    let nobody = match caller {
+        Caller::Node(_) => None,
+        Caller::Nobody => {
+            let busy = || HandshakeError::Io(io::Error::other("too many want to join"));
+            let of_one = bounds.nobodies_of_one.enter(address).ok_or_else(busy)?;
+            let nobody = bounds.nobodies.clone().try_acquire_owned().map_err(|_| busy())?;
+            Some((nobody, of_one))
+        }
+    };
+    let (places, lifetime) =
+        (Places { _connection: connection, _nobody: nobody }, lifetime(&caller));
     Ok(Connection { stream, caller, end: Box::pin(sleep(lifetime)), _places: places })
 }
 

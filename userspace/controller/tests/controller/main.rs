@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod federation;
 mod nodes;
 mod process;
 mod rotation;

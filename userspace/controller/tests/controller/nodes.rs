@@ -101,6 +101,16 @@ async fn who_is_cut_off_is_not_certified_until_released_and_all_are_told() {
         one.certificate("web").await.unwrap();
         two.until_told(|all| all.trust.quarantines.is_empty()).await;
     }
+    let lines = controller.issuance();
+    let refused: Vec<_> = lines.iter().filter(|line| line["reason"] == "quarantined").collect();
+    let details: Vec<_> = refused.iter().map(|line| line["detail"].as_str().unwrap()).collect();
+    let whom =
+        ["node/a.org/one", "workload/a.org/shop/web", "identity/spiffe://a.org/ns/shop/sa/web"];
+    assert_eq!(details, whom.map(|whom| format!("it is cut off by the quarantine of {whom}")));
+    for line in refused {
+        assert_eq!((&line["event"], &line["node"]), (&json!("refused"), &json!("one")));
+        assert_eq!(line["workload"], "shop/web");
+    }
     let (status, why) = controller.post("/trust/quarantine", &json!({ "whom": "cluster/a.org" }));
     assert_eq!(status, 409, "{why}");
     let (status, _) = controller.post("/trust/quarantine", &json!({ "whom": "everybody" }));

@@ -24,11 +24,14 @@ pub struct Controller {
     pub directory: TempDir,
     pub agents: SocketAddr,
     pub metrics: SocketAddr,
+    /// Where its own roots are published, if they are.
+    pub bundles: SocketAddr,
+    domain: &'static str,
     child: Option<Child>,
 }
 
 /// An address that nobody has now.
-fn free() -> SocketAddr {
+pub fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -40,21 +43,34 @@ workloads:
 
 impl Controller {
     pub fn start() -> Self {
-        let directory = TempDir::new().unwrap();
-        let mut controller = Self { directory, agents: free(), metrics: free(), child: None };
-        let at = |name| controller.directory.path().join(name);
-        let text = format!(
-            "trustDomain: a.org\nlisten: [\"{}\"]\nstate: {}\nsocket: {}\ndirectory: {}\nmetrics: \"{}\"\n",
-            controller.agents,
-            at("state").display(),
-            controller.socket().display(),
-            at("directory.yaml").display(),
-            controller.metrics,
-        );
-        fs::write(at("controller.yaml"), text).unwrap();
-        controller.declare(WORKLOADS);
+        let mut controller = Self::prepare("a.org");
+        controller.configure("");
         controller.launch();
         controller
+    }
+
+    /// One that is still to be started.
+    pub fn prepare(domain: &'static str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let (agents, metrics, bundles) = (free(), free(), free());
+        let controller = Self { directory, agents, metrics, bundles, domain, child: None };
+        controller.declare(&WORKLOADS.replace("a.org", domain));
+        controller
+    }
+
+    /// Writes the controller file; `more` is what is not the same for all.
+    pub fn configure(&self, more: &str) {
+        let at = |name| self.directory.path().join(name);
+        let text = format!(
+            "trustDomain: {}\nlisten: [\"{}\"]\nstate: {}\nsocket: {}\ndirectory: {}\nmetrics: \"{}\"\n",
+            self.domain,
+            self.agents,
+            at("state").display(),
+            self.socket().display(),
+            at("directory.yaml").display(),
+            self.metrics,
+        );
+        fs::write(at("controller.yaml"), text + more).unwrap();
     }
 
     pub fn declare(&self, text: &str) {
@@ -88,6 +104,17 @@ impl Controller {
         }
     }
 
+    /// What is said of its files that are not good.
+    pub fn check(&self) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_martlet-controller"))
+            .args(["--standalone", "--check", "--config"])
+            .arg(self.directory.path().join("controller.yaml"))
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     /// As `kill -9` does it.
     pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
@@ -97,6 +124,14 @@ impl Controller {
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// The lines of the log of issuance.
+    pub fn issuance(&self) -> Vec<Value> {
+        let directory = self.directory.path().join("state/log");
+        let name = "issuance-00000000000000000001.log";
+        let text = fs::read_to_string(directory.join(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
@@ -133,7 +168,7 @@ impl Controller {
     pub fn node(&self, name: &str) -> Agent {
         let directory = TempDir::new().unwrap();
         fs::write(directory.path().join("token"), self.token(name)).unwrap();
-        Agent::start(directory, name, self.agents)
+        Agent::start_in(self.domain, directory, name, self.agents)
     }
 
     /// Looks until it is so.
@@ -191,8 +226,12 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(directory: TempDir, name: &str, controller: SocketAddr) -> Self {
+        Self::start_in("a.org", directory, name, controller)
+    }
+
+    fn start_in(domain: &str, directory: TempDir, name: &str, controller: SocketAddr) -> Self {
         let settings = ClientSettings {
-            trust_domain: "a.org".parse().unwrap(),
+            trust_domain: domain.parse().unwrap(),
             node: name.parse().unwrap(),
             controller: controller.to_string(),
             proof: martlet_control::Proof::Token(directory.path().join("token")),

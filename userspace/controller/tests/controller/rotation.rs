@@ -1,8 +1,12 @@
 //! A rotation of the root goes on when everybody can follow, and not before; whatever is killed.
 
+use std::time::SystemTime;
+
+use martlet_authority::{Authority, sign_issuer};
 use martlet_control::Usage;
 use martlet_identity::RootPin;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::process::Controller;
 
@@ -100,4 +104,98 @@ async fn a_rotation_is_paused_taken_back_and_forced() {
     let broken = told["broken"].as_array().unwrap();
     assert!(broken.iter().any(|what| what.as_str().unwrap().contains("one")), "{told}");
     assert_eq!(controller.rotation()["step"], "switched");
+}
+
+/// An authority in a directory of its own: a root, and its key.
+fn vault(domain: &str) -> TempDir {
+    let place = TempDir::new().unwrap();
+    Authority::init(place.path(), &domain.parse().unwrap()).unwrap();
+    place
+}
+
+fn read(place: &TempDir, name: &str) -> String {
+    std::fs::read_to_string(place.path().join(name)).unwrap()
+}
+
+#[tokio::test]
+async fn a_rotation_to_an_offline_root_goes_on_after_a_death_at_each_step() {
+    let (mut controller, vault) = (Controller::start(), vault("a.org"));
+    let one = controller.node("one");
+    one.until_told(|_| true).await;
+    let old = roots(&controller);
+    assert_eq!(controller.post("/trust/csr", &json!({})).0, 409, "this root's key is here");
+    let root = json!({ "certificates": read(&vault, "root.crt"), "key": "elsewhere" });
+    controller.tell("/trust/rotate", &root);
+    assert_eq!(controller.post("/trust/rotate", &root).0, 409, "one at a time");
+    controller.until("an issuer is awaited", |c| waits_for(c, "martlet trust csr")).await;
+    assert_eq!(controller.post("/trust/force", &Value::Null).0, 409, "there is nothing to force");
+    controller.kill();
+    controller.launch();
+    assert!(waits_for(&controller, "martlet trust csr"));
+
+    let asked = controller.tell("/trust/csr", &json!({}))["request"].clone();
+    controller.kill();
+    controller.launch();
+    let again = controller.tell("/trust/csr", &json!({}))["request"].clone();
+    let (asked, again) = (asked.as_str().unwrap(), again.as_str().unwrap());
+    let sign = |request: &str| {
+        let domain = "a.org".parse().unwrap();
+        sign_issuer(vault.path(), &domain, request.as_bytes(), SystemTime::now()).unwrap()
+    };
+    let strange = self::vault("a.org");
+    let domain = "a.org".parse().unwrap();
+    let forged = sign_issuer(strange.path(), &domain, again.as_bytes(), SystemTime::now()).unwrap();
+    for (certificate, why) in [
+        (forged, "is not signed by this root"),
+        (read(&strange, "issuer.crt"), "another key than the key file"),
+        ("nonsense".to_owned(), "cannot be read as PEM"),
+        (String::new(), "no certificate in it"),
+    ] {
+        let body = json!({ "certificate": certificate });
+        let (status, said) = controller.post("/trust/install", &body);
+        assert!(status >= 400 && said.contains(why), "{status} {said}, not {why}");
+        assert!(waits_for(&controller, "martlet trust csr"));
+    }
+    // It is the same key: what was signed for the first request is good for the second.
+    controller.tell("/trust/install", &json!({ "certificate": sign(asked) }));
+    controller.kill();
+    controller.launch();
+    one.until_told(|all| all.trust.issuer.is_some()).await;
+    controller.until("the old root is retired", |c| c.rotation().is_null()).await;
+    assert_ne!(roots(&controller), old);
+    assert_eq!(controller.json("/trust")["roots"][0]["key"], "elsewhere");
+    one.certificate("web").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_root_that_is_brought_is_rotated_to_with_its_key_or_by_a_command() {
+    let controller = Controller::start();
+    let one = controller.node("one");
+    one.until_told(|_| true).await;
+    let (first, second) = (vault("a.org"), vault("a.org"));
+    let here = |of: &TempDir, key: &TempDir| json!({ "certificates": read(of, "root.crt"), "key": { "here": read(key, "root.key") } });
+    let refused = |root: &Value, why: &str| {
+        let (status, said) = controller.post("/trust/rotate", root);
+        assert!(status >= 400 && said.contains(why), "{status} {said}, not {why}");
+        assert!(controller.rotation().is_null());
+    };
+    refused(&here(&first, &second), "is that of none of the roots");
+    let issuer = json!({ "certificates": read(&first, "issuer.crt"), "key": "elsewhere" });
+    refused(&issuer, "below which no issuer may be");
+    controller.tell("/trust/rotate", &here(&first, &first));
+    controller.until("the brought root issues alone", |c| c.rotation().is_null()).await;
+    assert_eq!(controller.json("/trust")["roots"][0]["key"], "here");
+    refused(&here(&first, &first), "a root is rotated to another key");
+
+    let signer = |key: &TempDir| {
+        let key = key.path().join("root.key").display().to_string();
+        let settings =
+            format!("root: {{ signer: [/usr/bin/openssl, dgst, -sha256, -sign, {key}] }}");
+        json!({ "certificates": read(&second, "root.crt"), "key": { "command": settings } })
+    };
+    refused(&signer(&first), "not by the key of the certificate");
+    controller.tell("/trust/rotate", &signer(&second));
+    controller.until("the command signs", |c| c.rotation().is_null()).await;
+    assert_eq!(controller.json("/trust")["roots"][0]["key"], "command");
+    one.certificate("web").await.unwrap();
 }

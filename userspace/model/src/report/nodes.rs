@@ -64,6 +64,59 @@ pub struct NodeName {
     pub node: Label,
 }
 
+/// `POST /trust/rotate`, or `null` for a root that the controller makes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotate {
+    /// PEM: the new root, and further ones that are to be trusted.
+    pub certificates: String,
+    pub key: BroughtKey,
+}
+
+/// How the key of a root that is brought is reached. Without `Debug`: it may hold that key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BroughtKey {
+    /// PEM, a secret.
+    Here(String),
+    /// The text of a `keys.yaml` that names the command which signs.
+    Command(String),
+    /// Whoever has it signs issuers by hand.
+    Elsewhere,
+}
+
+/// Which root an issuer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IssuerOf {
+    Issuing,
+    /// The other one of a rotation.
+    Other,
+}
+
+/// `POST /trust/csr`. Without `of`: the new root if it waits for an issuer, or else that which issues.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskIssuer {
+    pub of: Option<IssuerOf>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuerAsked {
+    /// A PKCS #10 request, PEM.
+    pub request: String,
+}
+
+/// `POST /trust/install`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallIssuer {
+    pub of: Option<IssuerOf>,
+    /// PEM.
+    pub certificate: String,
+    /// Whether it may live longer than 7 days.
+    #[serde(default)]
+    pub may_last_long: bool,
+}
+
 /// The answer to `POST /trust/rotate`, `pause`, `resume`, `back` and `force`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advanced {
@@ -89,7 +142,7 @@ pub struct Import {
     pub source: String,
 }
 
-/// `POST /trust/remove`
+/// `POST /trust/remove` and `refresh`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfederate {
     pub trust_domain: TrustDomain,

@@ -22,6 +22,9 @@ pub struct TrustReport {
     /// All that ever joined and were not forgotten.
     pub nodes: Vec<TrustNode>,
     pub foreign: Vec<ForeignReport>,
+    /// Where other trust domains publish their roots, if that is declared.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointReport>,
     pub quarantines: Vec<QuarantineReport>,
 }
 
@@ -118,6 +121,42 @@ pub struct ForeignReport {
     pub is_stale: bool,
     pub source: String,
     pub connections: u64,
+}
+
+/// A bundle endpoint that is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointReport {
+    pub trust_domain: TrustDomain,
+    pub url: String,
+    pub profile: EndpointProfile,
+    /// Seconds since the Unix epoch; absent if no document was taken since the controller started.
+    pub confirmed: Option<u64>,
+    /// Since the controller started.
+    pub looks: u64,
+    pub looks_failed: u64,
+    /// What is wrong, if the last look failed.
+    pub failure: Option<EndpointFailure>,
+    /// Whether the domain was removed by hand, so that nothing that the endpoint says is taken.
+    pub is_removed: bool,
+    /// Whether the bundle was not fetched for three intervals, or never.
+    pub is_stale: bool,
+}
+
+/// How an endpoint proves itself (SPIFFE Federation, section 5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointProfile {
+    HttpsWeb,
+    HttpsSpiffe,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointFailure {
+    pub reason: String,
+    /// Seconds since the Unix epoch: the first of the looks that failed one after the other.
+    pub since: u64,
+    /// How many they are.
+    pub looks: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

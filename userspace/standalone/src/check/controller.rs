@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use martlet_model::Directory;
 use martlet_policy::PolicySet;
 
-use super::{Findings, Seen, policies, services, settings, text, workloads};
+use super::{Findings, Seen, federated, policies, services, settings, text, workloads};
 use crate::{
     controller_file::{self, ControllerFile, InCluster, Knows},
     directory_file::{self, DirectoryFile},
@@ -68,6 +68,12 @@ pub(crate) fn controller(file: &controller_file::Shape) -> Result<ControllerFile
         None => Some(Duration::from_secs(*LIFETIMES.end())),
         Some(given) => found.keep(given.mark, lifetime(&given.value)),
     };
+    let federated = match file.federation.as_ref() {
+        None => Vec::new(),
+        Some(entries) => federated::federated(entries, trust_domain.as_ref(), found),
+    };
+    let endpoint =
+        file.bundle_endpoint.as_ref().and_then(|given| federated::endpoint(given, found));
     match (trust_domain, knows, address, state, socket, metrics, leaf_lifetime) {
         (
             Some(trust_domain),
@@ -86,6 +92,8 @@ pub(crate) fn controller(file: &controller_file::Shape) -> Result<ControllerFile
             socket,
             metrics,
             leaf_lifetime,
+            federated,
+            bundle_endpoint: endpoint,
         }),
         _ => Err(findings),
     }

@@ -77,6 +77,39 @@ pub(super) fn host_and_port(text: &At<String>, found: &mut Findings) -> Option<S
     found.keep(text.mark, parse_host_and_port(&text.value))
 }
 
+/// `https`, a host, a port if it is another than 443, and a path.
+pub(super) fn https_url(text: &At<String>, found: &mut Findings) -> Option<String> {
+    let refused = || Fault::Url(shown(&text.value));
+    let parsed = match text.value.strip_prefix("https://") {
+        Some(rest) if text.value.len() <= limits::MAX_URL_BYTES => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let (is_port_said, is_v6) = (authority.contains(':'), authority.ends_with(']'));
+            let host = match is_port_said && !is_v6 {
+                true => parse_host_and_port(authority),
+                false => parse_host_and_port(&format!("{authority}:443")),
+            };
+            let is_whole = host.is_ok() && (path.is_empty() || is_url_path(path, "?&=%"));
+            if is_whole { Ok(text.value.clone()) } else { Err(refused()) }
+        }
+        _ => Err(refused()),
+    };
+    found.keep(text.mark, parsed)
+}
+
+/// As it is compared with what callers ask for: without a query, and nothing encoded.
+pub(super) fn url_path(text: &At<String>, found: &mut Findings) -> Option<String> {
+    let is_path = text.value.len() <= limits::MAX_URL_PATH_BYTES && is_url_path(&text.value, "");
+    let parsed =
+        if is_path { Ok(text.value.clone()) } else { Err(Fault::UrlPath(shown(&text.value))) };
+    found.keep(text.mark, parsed)
+}
+
+fn is_url_path(text: &str, more: &str) -> bool {
+    // Unreserved characters (RFC 3986, section 2.3) and slashes.
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "/-._~".contains(char);
+    text.starts_with('/') && text.chars().all(|char| is_plain(char) || more.contains(char))
+}
+
 pub(super) fn port(text: &At<String>, found: &mut Findings) -> Option<u16> {
     found.keep(text.mark, parse_port(&text.value))
 }
@@ -194,7 +227,7 @@ fn parse_network(text: &str) -> Result<IpNet, Fault> {
 }
 
 /// Enough of a text to find it again.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().take(limits::MAX_SHOWN).collect()
 }
 

@@ -64,8 +64,46 @@ fn nobody_else_speaks_for_the_own_domain() {
     let mut with_ours = foreign(None);
     with_ours.roots.extend(before.roots[&domain()].clone());
     let refused = store.import(&other(), &with_ours, now).unwrap_err().to_string();
-    assert!(refused.contains("key of one of our own roots"), "{refused}");
+    assert!(refused.contains("key of a root of our own domain"), "{refused}");
     assert_eq!(store.trust(), before);
+}
+
+#[test]
+fn nobody_else_speaks_for_another_domain_either() {
+    let (_directory, mut store, now) = opened();
+    let theirs = foreign(None);
+    store.import(&other(), &theirs, now).unwrap();
+    let before = store.trust();
+    let third: TrustDomain = "third.example".parse().unwrap();
+    let mut with_theirs = foreign(None);
+    with_theirs.roots.extend(theirs.roots.clone());
+    for taken in [store.import(&third, &with_theirs, now), store.refresh(&third, &with_theirs, now)]
+    {
+        let refused = taken.unwrap_err().to_string();
+        assert!(refused.contains("key of a root of other.example"), "{refused}");
+    }
+    assert_eq!(store.trust(), before);
+    store.refresh(&other(), &theirs, now).unwrap();
+    assert_eq!(store.trust(), before, "its own roots are no other's");
+}
+
+#[test]
+fn what_was_removed_by_hand_no_endpoint_brings_back() {
+    let (directory, mut store, now) = opened();
+    let bundle = foreign(Some(7));
+    store.refresh(&other(), &bundle, now).unwrap();
+    assert!(store.trust().roots.contains_key(&other()));
+    store.remove(&other(), now).unwrap();
+    let newer = Foreign { sequence: Some(8), ..bundle.clone() };
+    drop(store);
+    let mut store = Store::open(directory.path(), &domain(), now).unwrap();
+    let before = store.trust();
+    let refused = store.refresh(&other(), &newer, now);
+    assert!(matches!(refused, Err(TrustError::Removed(_))) && store.is_removed(&other()));
+    assert_eq!(store.trust(), before);
+    store.import(&other(), &bundle, now).unwrap();
+    store.refresh(&other(), &newer, now).unwrap();
+    assert_eq!(store.foreign()[&other()].sequence, Some(8));
 }
 
 #[test]
@@ -78,14 +116,14 @@ fn our_new_root_is_nobody_elses() {
     let before = store.trust();
     let at = |name: &str| place.path().join(name);
     let brought = || NewRoot::from_files(&at("root.crt"), Some(&at("root.key"))).unwrap();
-    let refused = store.rotate(brought(), &[], now).unwrap_err().to_string();
+    let refused = store.rotate(brought(), None, &[], now).unwrap_err().to_string();
     assert!(refused.contains("other.example"), "{refused}");
     assert_eq!(store.trust(), before);
     drop(store);
     let mut store = Store::open(directory.path(), &domain(), now).unwrap();
     store.remove(&other(), now).unwrap();
-    store.rotate(brought(), &[], now).unwrap();
-    let refused = store.rotate(NewRoot::Made, &[], now).unwrap_err();
+    store.rotate(brought(), None, &[], now).unwrap();
+    let refused = store.rotate(NewRoot::Made, None, &[], now).unwrap_err();
     assert!(matches!(refused, TrustError::Rotating));
 }
 
@@ -272,7 +310,7 @@ fn the_report_says_who_has_what() {
     store.import(&other(), &foreign(Some(1)), now).unwrap();
     let report = store.report(&said, now).unwrap();
     let rotation = report.rotation.unwrap();
-    assert_eq!(rotation.waits_for.len(), 2, "{:?}", rotation.waits_for);
+    assert_eq!(rotation.waits_for.len(), 3, "{:?}", rotation.waits_for);
     assert_eq!((report.roots.len(), report.roots[0].leaves), (2, 3));
     assert_eq!((report.roots[0].connections, report.roots[1].connections), (6, 0));
     assert_eq!((report.issuers.len(), report.issuers[0].leaves), (1, 3));

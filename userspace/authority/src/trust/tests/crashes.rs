@@ -78,7 +78,7 @@ fn ticks(store: &mut Store, said: &[Node], now: SystemTime) {
 #[test]
 fn a_death_while_staging_leaves_either_state() {
     let stage = |store: &mut Store, said: &[Node], now: SystemTime| {
-        let _ = store.rotate(NewRoot::Made, said, now);
+        let _ = store.rotate(NewRoot::Made, None, said, now);
     };
     let prepare = |lab: &mut Lab| {
         lab.tick();
@@ -140,7 +140,7 @@ fn the_authority_of_one_node_is_taken_over_where_it_is() {
     let now = SystemTime::now();
     let mut store = Store::open(directory.path(), &domain(), now).unwrap();
     assert_eq!(store.trust().roots[&domain()], flat.roots());
-    store.rotate(NewRoot::Made, &[], now).unwrap();
+    store.rotate(NewRoot::Made, None, &[], now).unwrap();
     assert!(store.tick(&[], now + TICK).unwrap());
     assert!(directory.path().join("root.key").exists());
     assert!(store.tick(&[], now + TICK * 2).unwrap());
@@ -148,4 +148,39 @@ fn the_authority_of_one_node_is_taken_over_where_it_is() {
         assert!(!directory.path().join(name).exists(), "{name} is retired");
     }
     assert_ne!(store.trust().roots[&domain()], flat.roots());
+}
+
+/// Wherever it dies, whoever asks and installs again gets on.
+#[test]
+fn a_death_while_an_issuer_is_asked_for_or_installed_loses_nothing() {
+    let vault = TempDir::new().unwrap();
+    Authority::init(vault.path(), &domain()).unwrap();
+    let root = || NewRoot::from_files(&vault.path().join("root.crt"), None).unwrap();
+    let mut points = 0;
+    for steps in 0.. {
+        let mut lab = Lab::new();
+        let (said, now) = (lab.said(), lab.now);
+        lab.store().rotate(root(), None, &said, now).unwrap();
+        let get = |store: &Store| {
+            let request = store.request(None, now)?;
+            let signed = crate::sign_issuer(vault.path(), &domain(), request.as_bytes(), now)?;
+            store.install(None, signed.as_bytes(), false, now)
+        };
+        let store = lab.store.take().unwrap();
+        let died = cut::after(steps, || drop(get(&store)));
+        drop(store);
+        lab.store = Some(Store::open(lab.directory.path(), &domain(), now).unwrap());
+        assert_eq!(lab.step(), Some(Step::Staged));
+        if lab.obstacles().contains(&Obstacle::NoIssuer) {
+            get(lab.store()).unwrap();
+        }
+        lab.run();
+        assert_eq!((lab.step(), lab.lost), (None, 0), "{steps}");
+        if !died {
+            break;
+        }
+        points += 1;
+    }
+    println!("asking and installing: died at {points} points");
+    assert!(points >= 5, "{points} points");
 }
