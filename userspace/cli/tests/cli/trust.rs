@@ -52,7 +52,7 @@ fn certificate(subject: &str, digit: char, age: u64, left: u64) -> CertificateRe
 fn steady() -> TrustReport {
     let node = |name: &str| TrustNode {
         name: name.parse().unwrap(),
-        last_seen: Some(ago(4 * 60)),
+        last_seen: Some(ago(2 * HOUR)),
         trust_version: Some(7),
         is_current: true,
         leaves: 12,
@@ -217,7 +217,7 @@ fn nodes() -> Nodes {
         name: name.parse().unwrap(),
         joined: ago(10 * DAY),
         is_connected: true,
-        last_seen: Some(ago(4 * 60)),
+        last_seen: Some(ago(2 * HOUR)),
         agent_version: Some("0.1.0".to_owned()),
         version: Some(version),
         trust_version: Some(trust_version),
