@@ -81,10 +81,6 @@ impl Known {
     pub fn local(&self, name: &WorkloadName) -> Option<&LocalWorkload> {
         self.by_name.get(name).and_then(|at| self.local.get(*at))
     }
-
-    pub fn workload(&self, name: &WorkloadName) -> Option<&Arc<Workload>> {
-        self.local(name).map(|local| &local.workload)
-    }
 }
 
 impl Book {
