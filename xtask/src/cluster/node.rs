@@ -39,7 +39,8 @@ impl Parts<'_> {
         network::make_node(self.place, node)?;
         self.groups.make_node(node)?;
         self.configure(node, authority)?;
-        let script = self.place.write("node.sh", FIRST_PROCESS)?;
+        // Its own: a shell reads its script bit by bit, and ends early if somebody writes it anew.
+        let script = self.write(node, "node.sh", FIRST_PROCESS)?;
         let settings = self.write(node, "settings", &self.settings(node))?;
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--uts", "--ipc", "--fork", "--propagation", "private"]);
