@@ -1,7 +1,7 @@
 //! What the controller says: taken over when it comes, together with what the node file says about
 //! this node itself. A node without a controller is told nothing.
 
-use std::{collections::BTreeMap, future::pending, sync::Arc};
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::SystemTime};
 
 use martlet_control::{Client, Declared, Usage};
 use martlet_dataplane::Dataplane;
@@ -92,11 +92,13 @@ impl Told {
         dataplane: &Dataplane,
     ) {
         let Some((client, _)) = &self.controller else { return };
-        let (mut leaves, mut first) = (BTreeMap::new(), None);
+        let (mut leaves, mut first, mut usage) = (BTreeMap::new(), None, Usage::default());
+        let now = SystemTime::now();
         for svid in certificates.current().chain(handing.current()) {
             if let Some(issuer) = svid.chain().0.get(1) {
                 *leaves.entry(fingerprint(issuer)).or_default() += 1;
             }
+            usage.ages(&svid, now);
             first = first.into_iter().chain([svid.not_after()]).min();
         }
         let mut connections = BTreeMap::new();
@@ -104,6 +106,6 @@ impl Told {
             *connections.entry(root.digest()).or_default() += count;
         }
         let oldest_expiry = first.map_or(0, unix_seconds);
-        client.report_usage(Usage { leaves, connections, oldest_expiry, clock: None });
+        client.report_usage(Usage { leaves, connections, oldest_expiry, ..usage });
     }
 }

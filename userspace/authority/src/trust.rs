@@ -50,6 +50,10 @@ pub struct Node {
     /// (`RootKey::digest`).
     pub connections: BTreeMap<String, u64>,
     pub oldest_expiry: Option<SystemTime>,
+    /// Its certificates by the quarter of their life that they are in.
+    pub quarters: [u64; 4],
+    /// When the next of them is to be renewed.
+    pub next_renewal: Option<SystemTime>,
 }
 
 /// What cannot be done, or not now.

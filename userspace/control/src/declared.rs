@@ -1,7 +1,12 @@
 //! What is declared: by a controller about all nodes, and to one node about itself.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use martlet_identity::Svid;
 use martlet_model::{
     Directory, LocalWorkload, NetnsSource, Outsider, Service, Skew, Trust, Workload,
 };
@@ -46,6 +51,22 @@ pub struct Usage {
     pub oldest_expiry: u64,
     /// How far the node's clock is from the controller's; `None` before it was measured.
     pub clock: Option<Skew>,
+    /// Certificates by the quarter of their life that they are in.
+    pub quarters: [u64; 4],
+    /// Seconds since 1970; when the next certificate is to be renewed. 0 without any.
+    pub next_renewal: u64,
+}
+
+impl Usage {
+    /// Counts a certificate by its age.
+    pub fn ages(&mut self, svid: &Svid, now: SystemTime) {
+        self.quarters[svid.quarter(now)] += 1;
+        let renewal = svid.renews_at(0.0).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.next_renewal = match self.next_renewal {
+            0 => renewal,
+            next => next.min(renewal),
+        };
+    }
 }
 
 /// What an agent has put into effect.

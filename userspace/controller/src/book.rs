@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -202,7 +202,7 @@ impl Book {
     pub fn said(&self, agents: &[AgentState]) -> Vec<trust::Node> {
         let agents: HashMap<_, _> = agents.iter().map(|agent| (&agent.node, agent)).collect();
         let said = |(name, since): (Label, u64)| {
-            let joined = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(since);
+            let joined = SystemTime::UNIX_EPOCH + Duration::from_secs(since);
             let agent = agents.get(&name).copied();
             let usage = agent.and_then(|agent| agent.usage.clone());
             let trust_version = match (&usage, agent) {
@@ -210,15 +210,19 @@ impl Book {
                 _ => 0,
             };
             let usage = usage.unwrap_or_default();
-            let expiry = Some(usage.oldest_expiry).filter(|at| *at != 0);
+            let instant = |seconds: u64| {
+                let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+                at.filter(|_| seconds != 0)
+            };
             trust::Node {
                 name,
                 last_seen: agent.map_or(joined, |agent| agent.last_seen),
                 trust_version,
                 leaves: usage.leaves,
                 connections: usage.connections,
-                oldest_expiry: expiry
-                    .map(|at| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(at)),
+                oldest_expiry: instant(usage.oldest_expiry),
+                quarters: usage.quarters,
+                next_renewal: instant(usage.next_renewal),
             }
         };
         self.nodes().into_iter().map(said).collect()
@@ -235,8 +239,8 @@ impl Book {
         let issuer = fingerprint(authority.issuer());
         let is_good = credentials.current().is_some_and(|own| {
             let by = own.chain().0.get(1).map(|der| fingerprint(der));
-            let is_early = now + std::time::Duration::from_secs(120) >= own.not_after()
-                || own.renews_at(0.0) <= now;
+            let is_early =
+                now + Duration::from_secs(120) >= own.not_after() || own.renews_at(0.0) <= now;
             let shows = own.chain().0.get(2..).unwrap_or_default();
             by.as_ref() == Some(&issuer) && !is_early && shows == own_roots
         });

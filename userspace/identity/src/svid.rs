@@ -75,6 +75,13 @@ impl Svid {
         self.not_before + lifetime / 2 + lifetime.mul_f64(jitter.clamp(0.0, 1.0) / 10.0)
     }
 
+    /// In which quarter of its life it is, from 0 to 3; the last one, too, if that has ended.
+    pub fn quarter(&self, now: SystemTime) -> usize {
+        let lifetime = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        let age = now.duration_since(self.not_before).unwrap_or_default();
+        (1..4).filter(|quarter| age >= lifetime / 4 * *quarter).count()
+    }
+
     /// The chain as people read it.
     pub fn report(&self) -> Result<Vec<CertificateReport>, IdentityError> {
         let described: Result<_, _> = self.chain.0.iter().map(|der| describe(der)).collect();

@@ -121,6 +121,8 @@ impl Store {
                 leaves: node.map_or(0, |node| node.leaves.values().sum()),
                 connections: node.map_or(0, |node| node.connections.values().sum()),
                 oldest_expiry: node.and_then(|node| node.oldest_expiry).map(seconds),
+                quarters: node.map_or([0; 4], |node| node.quarters),
+                next_renewal: node.and_then(|node| node.next_renewal).map(seconds),
             }
         };
         names.into_iter().map(node).collect()

@@ -190,6 +190,8 @@ mod tests {
             leaves: [("new".to_owned(), 3)].into(),
             connections: [("new-root".to_owned(), 5)].into(),
             oldest_expiry: None,
+            quarters: [0; 4],
+            next_renewal: None,
         }
     }
 

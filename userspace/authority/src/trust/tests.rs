@@ -56,6 +56,8 @@ impl Lab {
                     leaves: BTreeMap::new(),
                     connections: BTreeMap::new(),
                     oldest_expiry: None,
+                    quarters: [0; 4],
+                    next_renewal: None,
                 },
                 name,
             }
@@ -123,6 +125,8 @@ impl Lab {
             leaves: [(fingerprint(&node.leaf.0[1]), 1)].into(),
             connections,
             oldest_expiry: Some(now + LEAF_LIFETIME),
+            quarters: [0; 4],
+            next_renewal: None,
         };
         self.all_believe_each_other();
     }

@@ -18,6 +18,9 @@ const ROOT_ENDS_SOON: Duration = Duration::from_secs(90 * 86_400);
 /// Of an issuer, which renews itself at half of a week.
 const ISSUER_ENDS_SOON: Duration = Duration::from_secs(2 * 86_400);
 
+/// Nodes that are named above the tables.
+const NAMED: usize = 5;
+
 pub fn page(report: &TrustReport, now: SystemTime) -> String {
     let current = report.nodes.iter().filter(|node| node.is_current).count();
     let mut page = format!(
@@ -26,6 +29,17 @@ pub fn page(report: &TrustReport, now: SystemTime) -> String {
         report.version,
         report.nodes.len(),
     );
+    let behind: Vec<_> = report.nodes.iter().filter(|node| !node.is_current).collect();
+    if !behind.is_empty() {
+        let named = behind.iter().take(NAMED).map(|node| node.name.to_string());
+        let named = named.collect::<Vec<_>>().join(", ");
+        let more = match behind.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let line = format!("not yet on {named}{more}");
+        page.push_str(&format!("               {}\n", paint(&line, Tone::Warning)));
+    }
     page.push_str(&rotation(report.rotation.as_ref(), now));
     if let Some(error) = &report.renewal_error {
         let line = format!("‼ the issuer was not renewed: {error}");
@@ -128,8 +142,16 @@ fn issuers(report: &TrustReport, now: SystemTime) -> String {
 }
 
 fn nodes(report: &TrustReport, now: SystemTime) -> String {
-    let mut table =
-        Table::new(&["NODE", "TRUST", "SEEN", "CERTIFICATES", "FIRST EXPIRES", "CONNECTIONS"]);
+    let mut table = Table::new(&[
+        "NODE",
+        "TRUST",
+        "SEEN",
+        "CERTIFICATES",
+        "BY AGE",
+        "NEXT RENEWAL",
+        "FIRST EXPIRES",
+        "CONNECTIONS",
+    ]);
     for node in &report.nodes {
         let trust = match (node.is_current, node.trust_version) {
             (true, _) => cell("latest", Tone::Good),
@@ -144,11 +166,24 @@ fn nodes(report: &TrustReport, now: SystemTime) -> String {
             trust,
             plain(told(node.last_seen)),
             plain(node.leaves.to_string()),
+            by_age(&node.quarters),
+            plain(told(node.next_renewal)),
             plain(told(node.oldest_expiry)),
             plain(node.connections.to_string()),
         ]);
     }
-    table.text()
+    let legend = "by age: those in the first / second / third / last quarter of their life; they are \
+                  renewed soon after half of it\n";
+    match table.text() {
+        none if none.is_empty() => none,
+        text => text + &paint(legend, Tone::Faint).to_string(),
+    }
+}
+
+/// What is in the last quarter was not renewed when it should have been.
+fn by_age(quarters: &[u64; 4]) -> comfy_table::Cell {
+    let text = quarters.map(|count| count.to_string()).join(" / ");
+    cell(text, if quarters[3] > 0 { Tone::Warning } else { Tone::Plain })
 }
 
 /// Also `martlet trust list`.

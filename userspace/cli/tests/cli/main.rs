@@ -6,8 +6,11 @@ mod authority;
 mod failures;
 mod fake;
 mod fixtures;
+mod mesh;
 mod pages;
+mod sessions;
 mod streams;
+mod transcript;
 mod trust;
 
 use std::{

@@ -58,6 +58,8 @@ fn steady() -> TrustReport {
         leaves: 12,
         connections: 40,
         oldest_expiry: Some(ahead(11 * HOUR)),
+        quarters: [9, 2, 0, 1],
+        next_renewal: Some(ahead(2 * HOUR)),
     };
     TrustReport {
         trust_domain: "prod.example".parse().unwrap(),
@@ -114,6 +116,8 @@ fn troubled() -> TrustReport {
         leaves: 0,
         connections: 0,
         oldest_expiry: None,
+        quarters: [0; 4],
+        next_renewal: None,
     });
     report.foreign.push(ForeignReport {
         trust_domain: "partner.example".parse().unwrap(),

@@ -125,6 +125,9 @@ fn with_own(mut usage: Usage, inner: &Inner, member: &Member) -> Usage {
             oldest => oldest.min(expires),
         };
     }
+    if let Some(own) = member.credentials.current() {
+        usage.ages(&own, std::time::SystemTime::now());
+    }
     usage
 }
 

@@ -19,6 +19,8 @@ pub fn usage_to(usage: &Usage) -> proto::Usage {
         leaves: most(&usage.leaves),
         connections: most(&usage.connections),
         oldest_expiry: usage.oldest_expiry,
+        quarters: usage.quarters.to_vec(),
+        next_renewal: usage.next_renewal,
         clock: usage.clock.map(|Skew { ahead_ms, within_ms }| proto::Skew { ahead_ms, within_ms }),
     }
 }
@@ -28,8 +30,20 @@ pub fn usage_from(usage: proto::Usage) -> Result<Usage, Malformed> {
         leaves: counts("leaves", usage.leaves)?,
         connections: counts("connections", usage.connections)?,
         oldest_expiry: usage.oldest_expiry,
+        quarters: quarters(&usage.quarters)?,
+        next_renewal: usage.next_renewal,
         clock: usage.clock.map(|proto::Skew { ahead_ms, within_ms }| Skew { ahead_ms, within_ms }),
     })
+}
+
+/// An older agent does not say it.
+fn quarters(said: &[u64]) -> Result<[u64; 4], Malformed> {
+    match said {
+        [] => Ok([0; 4]),
+        said => said
+            .try_into()
+            .map_err(|_| Malformed::new("quarters", format_args!("has {} entries", said.len()))),
+    }
 }
 
 fn counts(at: &str, counts: HashMap<String, u64>) -> Result<BTreeMap<String, u64>, Malformed> {

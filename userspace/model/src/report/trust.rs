@@ -105,6 +105,12 @@ pub struct TrustNode {
     pub connections: u64,
     /// Seconds since the Unix epoch; of its certificates the first to expire.
     pub oldest_expiry: Option<u64>,
+    /// Its certificates by the quarter of their life that they are in.
+    #[serde(default)]
+    pub quarters: [u64; 4],
+    /// Seconds since the Unix epoch; when the next of them is to be renewed.
+    #[serde(default)]
+    pub next_renewal: Option<u64>,
 }
 
 /// Another trust domain whose workloads are believed.
