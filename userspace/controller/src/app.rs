@@ -122,7 +122,6 @@ pub async fn run(
     tasks.spawn(telling.run(listeners, shutdown.clone()));
 
     // Federating: other trust domains.
-    let changed = Arc::new(Notify::new());
     let federation = federation
         .start(&keeper.book, &keeper.credentials, changed.clone(), (&tasks, &shutdown))
         .await?;
