@@ -37,6 +37,7 @@ use crate::{
 };
 
 /// Runs until SIGTERM or SIGINT.
+///
 /// `read`: the directory file and its digest, of a controller that has one.
 pub async fn run(
     file: ControllerFile,
@@ -230,8 +231,18 @@ impl Keeper {
         }
     }
 
-    /// Goes on with a rotation, renews what is due, and tells the nodes.
+    /// Goes on with a rotation, renews what is due, and tells the nodes. What is wrong with one of
+    /// these holds up none of the others.
     async fn tick(&mut self) -> Result<()> {
+        let trust = self.look_after_trust().await;
+        let synced = self.server.office().registrar.sync().await;
+        let synced = synced.context("bringing the log of issuance to the disk");
+        let declared = self.declare().await.context("telling the nodes");
+        let published = self.publish().await;
+        trust.and(synced).and(declared).and(published)
+    }
+
+    async fn look_after_trust(&self) -> Result<()> {
         let (book, agents) = (self.book.clone(), self.server.agents());
         let credentials = self.credentials.clone();
         let ticked = spawn_blocking(move || {
@@ -244,10 +255,7 @@ impl Keeper {
         if ticked.await.context("the controller is stopping")?? {
             info!(version = self.book.trust().version, "the trust has changed");
         }
-        let synced = self.server.office().registrar.sync().await;
-        synced.context("bringing the log of issuance to the disk")?;
-        self.declare().await?;
-        self.publish().await
+        Ok(())
     }
 
     /// The agents of a cluster know the controller by what stands there.

@@ -133,32 +133,31 @@ impl Cluster {
                         None => pending().await,
                     }
                 };
-                tokio::select! {
-                                    seen = from.recv() => match seen {
-                                        Some(Seen::Complete(kind)) => {
-                                            missing.retain(|other| *other != kind);
-                                            due.get_or_insert_with(|| Instant::now() + limits::CLUSTER_SETTLE);
-                                        }
-                                        Some(seen) => {
-                                            if let Seen::Policy(object) = &seen
-                 && let Some(verdict) = publish::verdict(object) {
-                                                    let at = (object.namespace(), object.name());
-                                                    // It is there as long as this is.
-                                                    let _ = verdicts.send((at, verdict));
+                let seen = tokio::select! {
+                    seen = from.recv() => seen,
+                    () = settled => {
+                        due = None;
+                        if missing.is_empty() {
+                            tell(Known::of_cluster(world.picture()));
+                        }
+                        self.say_problems(&world);
+                        continue;
+                    }
+                };
+                let Some(seen) = seen else { return };
+                due.get_or_insert_with(|| Instant::now() + limits::CLUSTER_SETTLE);
+                match &seen {
+                    Seen::Complete(kind) => missing.retain(|other| other != kind),
+                    Seen::Policy(object) => {
+                        if let Some(verdict) = publish::verdict(object) {
+                            let at = (object.namespace(), object.name());
+                            // It is there as long as this is.
+                            let _ = verdicts.send((at, verdict));
+                        }
+                    }
+                    _ => {}
                 }
-                                            take(&mut world, seen);
-                                            due.get_or_insert_with(|| Instant::now() + limits::CLUSTER_SETTLE);
-                                        }
-                                        None => return,
-                                    },
-                                    () = settled => {
-                                        due = None;
-                                        if missing.is_empty() {
-                                            tell(Known::of_cluster(world.picture()));
-                                        }
-                                        self.say_problems(&world);
-                                    }
-                                }
+                take(&mut world, seen);
             }
         };
         tokio::join!(following, deciding, writing);
