@@ -18,6 +18,8 @@ const FINISH: u8 = 3;
 const RESET: u8 = 4;
 const REFUSED: u8 = 5;
 const DONE: u8 = 6;
+const PING: u8 = 7;
+const PONG: u8 = 8;
 
 const OPEN_BYTES: usize = 10;
 
@@ -44,6 +46,10 @@ pub enum Frame {
         reason: Closed,
         text: String,
     },
+    /// The caller asks on an idle lane whether there is still somebody.
+    Ping,
+    /// The called side is there.
+    Pong,
 }
 
 /// What stands next in a lane.
@@ -127,7 +133,7 @@ fn parse_header([kind, a, b, c]: [u8; HEADER_BYTES]) -> Result<(u8, usize), Fram
         // Empty DATA would let a peer keep us busy with nothing.
         DATA => (1..=DATA_MAX).contains(&length),
         OPEN => length == OPEN_BYTES,
-        FINISH | DONE => length == 0,
+        FINISH | DONE | PING | PONG => length == 0,
         RESET => length == 1,
         REFUSED => (1..=1 + TEXT_MAX).contains(&length),
         _ => return Err(FrameError::Type(kind)),
@@ -147,6 +153,8 @@ fn parse_control(kind: u8, payload: &[u8]) -> Result<Frame, FrameError> {
         }
         FINISH => Ok(Frame::Finish),
         DONE => Ok(Frame::Done),
+        PING => Ok(Frame::Ping),
+        PONG => Ok(Frame::Pong),
         RESET => {
             let (code, _) = payload.split_first().ok_or(wrong)?;
             let reason = Closed::from_code(*code).filter(|reason| *reason != Closed::Finished);
@@ -169,6 +177,8 @@ impl Frame {
             Self::Open(open) => to.extend_from_slice(&open.bytes()),
             Self::Finish => to.extend_from_slice(&header(FINISH, 0)),
             Self::Done => to.extend_from_slice(&header(DONE, 0)),
+            Self::Ping => to.extend_from_slice(&header(PING, 0)),
+            Self::Pong => to.extend_from_slice(&header(PONG, 0)),
             Self::Reset(reason) => {
                 to.extend_from_slice(&header(RESET, 1));
                 to.push(reason.code());

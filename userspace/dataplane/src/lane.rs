@@ -39,6 +39,12 @@ pub enum NotOpened {
     Violation(Violation),
 }
 
+/// What a caller can say between connections.
+enum Said {
+    Open(Open),
+    Ping,
+}
+
 /// How a peer can break the protocol.
 #[derive(Debug, thiserror::Error)]
 pub enum Violation {
@@ -81,13 +87,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
 
     /// The called side waits here between connections.
     pub async fn next_open(&mut self) -> Result<Open, NotOpened> {
-        std::future::poll_fn(|context| self.poll_open(context)).await
+        loop {
+            match std::future::poll_fn(|context| self.poll_said(context)).await? {
+                Said::Open(open) => return Ok(open),
+                Said::Ping => {
+                    self.say(&Frame::Pong).await.map_err(|error| NotOpened::Ended(Err(error)))?;
+                }
+            }
+        }
     }
 
-    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<Result<Open, NotOpened>> {
+    async fn say(&mut self, frame: &Frame) -> io::Result<()> {
+        self.stream.write_all(&frame.to_bytes()).await?;
+        self.stream.flush().await
+    }
+
+    fn poll_said(&mut self, context: &mut Context<'_>) -> Poll<Result<Said, NotOpened>> {
         let unread = std::mem::take(&mut self.unread);
-        if let Some(opened) = self.open_from(unread.bytes()) {
-            return Poll::Ready(opened);
+        if let Some(said) = self.said_in(unread.bytes()) {
+            return Poll::Ready(said);
         }
         scratch::with(|buffer| {
             loop {
@@ -95,8 +113,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
                     Err(error) => return Poll::Ready(Err(NotOpened::Ended(Err(error)))),
                     Ok(0) => return Poll::Ready(Err(self.ended_before_open())),
                     Ok(count) => {
-                        if let Some(opened) = self.open_from(&buffer[..count]) {
-                            return Poll::Ready(opened);
+                        if let Some(said) = self.said_in(&buffer[..count]) {
+                            return Poll::Ready(said);
                         }
                     }
                 }
@@ -104,18 +122,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         })
     }
 
-    /// What follows the OPEN belongs to the connection, and waits for it.
-    fn open_from(&mut self, mut input: &[u8]) -> Option<Result<Open, NotOpened>> {
-        let opened = match self.decoder.next(&mut input) {
+    /// What follows an OPEN belongs to the connection, and waits for it.
+    fn said_in(&mut self, mut input: &[u8]) -> Option<Result<Said, NotOpened>> {
+        let said = match self.decoder.next(&mut input) {
             Ok(None) => return None,
-            Ok(Some(Part::Frame(Frame::Open(open)))) => Ok(open),
+            Ok(Some(Part::Frame(Frame::Open(open)))) => Ok(Said::Open(open)),
+            Ok(Some(Part::Frame(Frame::Ping))) => Ok(Said::Ping),
             // The caller's farewell crossed our DONE: its application was late.
             Ok(Some(Part::Frame(Frame::Reset(_)))) => Err(NotOpened::Ended(Ok(()))),
             Ok(Some(part)) => Err(out_of_order(name(&part))),
             Err(error) => Err(NotOpened::Violation(error.into())),
         };
         self.unread.push(input);
-        Some(opened)
+        Some(said)
+    }
+
+    /// Asks the called side of an idle lane whether it is there, and waits until it has said so, and
+    /// nothing else. Anything but `true` means that the lane is of no use.
+    pub async fn is_answered(&mut self) -> io::Result<bool> {
+        self.say(&Frame::Ping).await?;
+        std::future::poll_fn(|context| {
+            scratch::with(|buffer| {
+                loop {
+                    let count = ready!(self.poll_fill(context, buffer))?;
+                    let mut input = &buffer[..count];
+                    match self.decoder.next(&mut input) {
+                        Ok(None) if count > 0 => {}
+                        Ok(Some(Part::Frame(Frame::Pong))) => {
+                            return Poll::Ready(Ok(input.is_empty()));
+                        }
+                        _ => return Poll::Ready(Ok(false)),
+                    }
+                }
+            })
+        })
+        .await
     }
 
     fn ended_before_open(&self) -> NotOpened {
@@ -189,5 +230,10 @@ pub fn name(part: &Part<'_>) -> &'static str {
         Part::Frame(Frame::Done) => "DONE",
         Part::Frame(Frame::Reset(_)) => "RESET",
         Part::Frame(Frame::Refused { .. }) => "REFUSED",
+        Part::Frame(Frame::Ping) => "PING",
+        Part::Frame(Frame::Pong) => "PONG",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,11 @@ pub const FAREWELL_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The caller closes a lane that nobody uses for this long.
 pub const IDLE_LANE: Duration = Duration::from_secs(30);
+/// A lane that has been idle for longer is asked for a sign of life before it is used: no pod ends and
+/// another one has its address in less.
+pub const QUIET_LANE: Duration = Duration::from_millis(100);
+/// How long the sign of life may take: some retransmissions within a data center, one across an ocean.
+pub const PONG_TIMEOUT: Duration = Duration::from_secs(1);
 /// The called side waits this long for the first connection, which a caller opens at once: nobody
 /// holds a place here by a handshake alone.
 pub const FIRST_OPEN: Duration = Duration::from_secs(10);

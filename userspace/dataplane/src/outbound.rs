@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use martlet_identity::originate;
 use martlet_model::{Closed, Party, Protection, Workload};
 use martlet_policy::{Permit, Request};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     Dataplane, Local, View,
@@ -14,9 +14,10 @@ use crate::{
     frame::Open,
     hands::Party as Turns,
     lane::{Lane, MutualLane},
+    limits::{PONG_TIMEOUT, QUIET_LANE},
     live::Grounds,
     plain::plain,
-    pool::Key,
+    pool::{Key, Parked},
     record::{Draft, party},
     relay::{End, Ended, Side, relay},
     resolve::{Route, resolve},
@@ -203,11 +204,11 @@ async fn mesh(
         callee: workload.name.clone(),
         identity: workload.identity.clone(),
     });
-    let kept = dataplane.pool.take(&key);
+    let kept = kept(dataplane, &key).await;
     let warm = kept.is_some();
     count(if warm { &dataplane.stats.lanes_warm } else { &dataplane.stats.lanes_cold });
     let lane = match kept {
-        Some(kept) => kept.lane,
+        Some(lane) => lane,
         None => Box::pin(shake_hands(dataplane, local, address, &workload)).await?,
     };
     let peer = lane.stream.peer();
@@ -224,6 +225,26 @@ async fn mesh(
         port: address.port(),
     };
     Ok(Way::Lane { lane, key, permit, grounds })
+}
+
+/// An idle lane with somebody at its other end. Who was there may have gone without a word that could
+/// be heard, and what is sent to who has the address now is thrown away there.
+async fn kept(dataplane: &Dataplane, key: &Key) -> Option<Box<MutualLane>> {
+    loop {
+        let (idle, Parked { mut lane, .. }) = dataplane.pool.take(key)?;
+        if idle < QUIET_LANE {
+            return Some(lane);
+        }
+        let answered = Box::pin(timeout(PONG_TIMEOUT, lane.is_answered())).await;
+        if matches!(answered, Ok(Ok(true))) {
+            return Some(lane);
+        }
+        lane.stream.get_ref().reset_on_close();
+        tracing::debug!(destination = %key.destination, ?answered, "an idle lane led nowhere");
+        if answered.is_err() {
+            dataplane.pool.abandon(key);
+        }
+    }
 }
 
 async fn shake_hands(

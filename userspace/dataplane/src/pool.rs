@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Wake, Waker},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use martlet_model::{SpiffeId, WorkloadName};
@@ -133,14 +133,24 @@ impl<L: Kept> Pool<L> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lane that is still good; those that are not are closed.
-    pub fn take(&self, key: &Key) -> Option<L> {
+    /// A lane that is still good, and how long it has been idle; those that are not are closed.
+    pub fn take(&self, key: &Key) -> Option<(Duration, L)> {
         loop {
             let (since, mut lane) = self.pop(key)?;
-            if since.elapsed() < IDLE_LANE && lane.is_usable(SystemTime::now()) {
-                return Some(lane);
+            let idle = since.elapsed();
+            if idle < IDLE_LANE && lane.is_usable(SystemTime::now()) {
+                return Some((idle, lane));
             }
         }
+    }
+
+    /// Closes all lanes of a pair.
+    pub fn abandon(&self, key: &Key) {
+        let mut idle = self.lock();
+        let closed = idle.lanes.remove(key);
+        idle.count -= closed.as_ref().map_or(0, Vec::len);
+        drop(idle);
+        drop(closed);
     }
 
     fn pop(&self, key: &Key) -> Option<(Instant, L)> {
@@ -269,8 +279,8 @@ mod tests {
         pool.put(key("cart", 80), lane(2));
         assert!(pool.take(&key("cart", 81)).is_none());
         assert!(pool.take(&key("web", 80)).is_none());
-        assert_eq!(pool.take(&key("cart", 80)).unwrap().number, 2);
-        assert_eq!(pool.take(&key("cart", 80)).unwrap().number, 1);
+        assert_eq!(pool.take(&key("cart", 80)).unwrap().1.number, 2);
+        assert_eq!(pool.take(&key("cart", 80)).unwrap().1.number, 1);
         assert!(pool.take(&key("cart", 80)).is_none());
         assert_eq!((pool.len(), pool.lock().lanes.len()), (0, 0));
     }
@@ -288,8 +298,21 @@ mod tests {
         let (pool, _told) = Pool::new();
         pool.put(key("cart", 80), lane(1));
         pool.put(key("cart", 80), Fake { good: false, ..lane(2) });
-        assert_eq!(pool.take(&key("cart", 80)).unwrap().number, 1);
+        assert_eq!(pool.take(&key("cart", 80)).unwrap().1.number, 1);
         assert_eq!(pool.len(), 0, "the other was closed");
+    }
+
+    #[test]
+    fn abandoning_a_pair_closes_its_lanes_and_no_others() {
+        let (pool, _told) = Pool::new();
+        pool.abandon(&key("cart", 80));
+        pool.put(key("cart", 80), lane(1));
+        pool.put(key("cart", 80), lane(2));
+        pool.put(key("cart", 81), lane(3));
+        pool.abandon(&key("cart", 80));
+        assert_eq!((pool.len(), pool.lock().lanes.len()), (1, 1));
+        assert!(pool.take(&key("cart", 80)).is_none());
+        assert!(pool.take(&key("cart", 81)).is_some());
     }
 
     #[test]

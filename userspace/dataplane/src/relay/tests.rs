@@ -175,6 +175,8 @@ async fn what_has_no_place_in_a_conversation_ends_it() {
         (Side::Callee, "DONE from the caller", done.clone()),
         (Side::Caller, "DONE before our FINISH", done),
         (Side::Callee, "REFUSED from the caller", refused),
+        (Side::Callee, "PING within a connection", Frame::Ping.to_bytes()),
+        (Side::Caller, "PONG within a connection", Frame::Pong.to_bytes()),
         (Side::Callee, "FINISH twice", finish.repeat(2)),
         (Side::Callee, "DATA after FINISH", [finish.clone(), data(b"x")].concat()),
         (Side::Caller, "DATA after FINISH", [finish, data(b"x")].concat()),
