@@ -143,12 +143,12 @@ fn a_node_that_is_uninstalled_keeps_nothing_of_its_controller() -> Result<()> {
     let mut cluster = Cluster::start(&lab, "a", 1)?;
     let agent = &mut cluster.agents[0];
     let (directory, pin) = (agent.node().directory()?, agent.node().pin());
-    let keyring = martlet_kernel::Keyring::of(&pin);
+    let keyring = martlet_kernel::Keyring::of_all(&pin);
     assert_eq!(keyring.names()?.len(), 1);
     agent.kill()?;
     let program = agent.node().command(martlet_lab::find_binary("martlet-agent")?);
     let finished = program.arg("--config").arg(agent.file()).args(["uninstall"]).run()?;
-    assert!(finished.stdout.contains("removed: key of shop/a1@"), "{}", finished.stdout);
+    assert!(finished.stdout.contains(":shop/a1@"), "{}", finished.stdout);
     assert!(finished.stdout.contains("node.pb"), "{}", finished.stdout);
     assert_eq!(keyring.names()?, Vec::<String>::new());
     assert!(!directory.join("state").exists());

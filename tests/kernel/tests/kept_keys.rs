@@ -98,7 +98,7 @@ fn a_withdrawn_workloads_key_is_gone_from_the_keyring_and_another_life_gets_anot
     let lab = Lab::new()?;
     let mut cluster = Cluster::start(&lab, "a", 1)?;
     let node = cluster.agents[0].node().clone();
-    let keyring = Keyring::of(&node.pin());
+    let keyring = Keyring::of(&node.pin(), &node.name().parse()?);
     let pod = cluster.pod("a1")?.clone();
     let netns = martlet_kernel::Netns::open(&pod.netns().path())?;
     let name = format!("shop/a1@{}", netns.cookie());

@@ -279,7 +279,7 @@ fn system_calls_outside_of_the_filter_fail_and_the_agents_own_work() -> Result<(
         if let Err(error) = std::net::TcpListener::bind("127.0.0.1:0") {
             wrong += &format!("no socket: {error}; ");
         }
-        let keyring = Keyring::of(directory.path());
+        let keyring = Keyring::of_all(directory.path());
         let kept = keyring.keep("a", b"secret", Duration::from_secs(60));
         let found = kept.and_then(|()| keyring.find("a"));
         if !found.is_ok_and(|found| found.is_some_and(|found| found.as_slice() == b"secret")) {

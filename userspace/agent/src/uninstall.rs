@@ -123,7 +123,7 @@ impl Uninstall {
     }
 
     fn forget_keys(&self, places: &Places, say: &mut dyn FnMut(String)) -> Result<(), KernelError> {
-        let keyring = Keyring::of(&places.pin);
+        let keyring = Keyring::of_all(&places.pin);
         for name in keyring.names()? {
             say(format!("key of {name}"));
             if !self.dry_run {

@@ -109,10 +109,11 @@ impl Workloads {
     /// Nothing is enrolled yet; [`Workloads::begin`] does that.
     pub fn new(parts: Parts, shared: Arc<Shared>, told: Told, file: Loaded) -> Self {
         let Parts { node, dataplane, view, issuer, metrics } = parts;
-        let keyring = issuer.client().map(|_| Keyring::of(&file.file.settings.pin));
+        let settings = &file.file.settings;
+        let keyring = issuer.client().map(|_| Keyring::of(&settings.pin, &settings.name));
         let certificates = Certificates::new(issuer.clone(), metrics.clone(), keyring);
         let api = shared.workload_api.clone();
-        let handing = Handing::new(issuer.clone(), metrics.clone(), api, &file.file.settings);
+        let handing = Handing::new(issuer.clone(), metrics.clone(), api, settings);
         Self {
             node,
             dataplane,

@@ -4,9 +4,10 @@
 //! They are in the keyring of the agent's user, and only that user's processes can read them: those
 //! that can read the agent's memory too. docs/privileges.md says more.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use linux_keyutils::{KeyError, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission};
+use martlet_model::Label;
 use zeroize::Zeroizing;
 
 use crate::KernelError;
@@ -24,8 +25,14 @@ const MAX_BYTES: usize = 32_768;
 const MAX_NAMES: usize = 65_536;
 
 impl Keyring {
-    /// Of the agent whose programs are pinned at `pin`.
-    pub fn of(pin: &std::path::Path) -> Self {
+    /// Of the agent of a node whose programs are pinned at `pin`. Several nodes may be on one kernel,
+    /// each with a file system for pins of its own, and the keyring is the same for all.
+    pub fn of(pin: &Path, node: &Label) -> Self {
+        Self { prefix: format!("{}{node}:", Self::of_all(pin).prefix) }
+    }
+
+    /// Of all agents whose programs are pinned at `pin`.
+    pub fn of_all(pin: &Path) -> Self {
         Self { prefix: format!("martlet:{}:", pin.display()) }
     }
 
@@ -110,8 +117,13 @@ mod tests {
 
     use super::*;
 
+    fn pin() -> PathBuf {
+        PathBuf::from(format!("/test/{}", std::process::id()))
+    }
+
+    /// Of a node; they all have the same pins.
     fn keyring(name: &str) -> Keyring {
-        Keyring::of(&PathBuf::from(format!("/test/{name}/{}", std::process::id())))
+        Keyring::of(&pin(), &name.parse().unwrap())
     }
 
     #[test]
@@ -155,6 +167,7 @@ mod tests {
         mine.forget_all_but(|name| name == "a").unwrap();
         assert!(mine.find("a").unwrap().is_some() && mine.find("b").unwrap().is_none());
         assert!(other.find("b").unwrap().is_some());
+        assert!(Keyring::of_all(&pin()).names().unwrap().contains(&"others:a".to_owned()));
         for keyring in [mine, other] {
             keyring.forget_all_but(|_| false).unwrap();
             assert!(keyring.find("a").unwrap().is_none());

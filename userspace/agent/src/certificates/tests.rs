@@ -86,8 +86,10 @@ impl Node {
         let issuer = Arc::new(Issuer::controller(Client::open(settings).unwrap()).unwrap());
         let roots = [(domain(), controller.roots().to_vec())].into();
         issuer.take(&Arc::new(Trust { version: 1, roots, ..Trust::default() })).unwrap();
-        let keyring =
-            Keyring::of(std::path::Path::new(&format!("/test/{name}/{}", std::process::id())));
+        let keyring = Keyring::of(
+            format!("/test/{name}/{}", std::process::id()).as_ref(),
+            &"one".parse().unwrap(),
+        );
         let certificates = Certificates::new(issuer.clone(), Arc::default(), Some(keyring.clone()));
         let time = SystemTime::now();
         let zero = Duration::ZERO;
