@@ -51,21 +51,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     doctor::run(&[Group::Build, Group::Test], !args.no_install)?;
     promises::forget_evidence()?;
-    let (mut totals, mut ran) = (Totals::default(), BTreeSet::new());
+    let mut course = Course::default();
     if !args.kernel {
-        totals += watch(unit_tests(args), &mut ran)?;
+        course.watch(unit_tests(args))?;
     }
     if !args.unit {
         build::all(true)?;
         for command in kernel_tests(args)? {
-            totals += watch(command, &mut ran)?;
+            course.watch(command)?;
         }
     }
-    for complaint in promises::absent(|file| is_meant(args, file), &ran) {
-        println!("{complaint}");
-        totals.failed += 1;
+    for complaint in promises::absent(|file| is_meant(args, file), &course.ran) {
+        course.failures.push(complaint);
+        course.totals.failed += 1;
     }
-    Ok(close(totals))
+    Ok(course.close())
 }
 
 /// They bring up clusters by the task that runs them.
@@ -75,16 +75,9 @@ fn kubernetes(args: &Args) -> Result<ExitCode> {
     command.args(["--package", KUBERNETES_TESTS, "--no-fail-fast"]).args(&args.filter);
     command.args(["--", "--test-threads=1", "--show-output"]);
     command.env("MARTLET_XTASK", env::current_exe().context("asking for this program's path")?);
-    Ok(close(watch(command, &mut BTreeSet::new())?))
-}
-
-/// The totals are the last line.
-fn close(totals: Totals) -> ExitCode {
-    if totals.passed == 0 {
-        println!("no test ran");
-    }
-    println!("{totals}");
-    if totals.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let mut course = Course::default();
+    course.watch(command)?;
+    Ok(course.close())
 }
 
 /// Whether these arguments ask for all tests of a file.
@@ -116,24 +109,48 @@ fn kernel_tests(args: &Args) -> Result<Vec<Command>> {
     Ok(programs::kernel_tests()?.into_iter().map(command).collect())
 }
 
-/// Hands the tests' output on, counts what it says, and adds the names of those that ran.
-fn watch(mut command: Command, ran: &mut BTreeSet<String>) -> Result<Totals> {
-    command.env("MARTLET_EVIDENCE", env::current_dir()?.join(promises::EVIDENCE));
-    let mut child = command.stdout(Stdio::piped()).spawn().context("starting the tests")?;
-    let output = child.stdout.take().context("cargo's output is piped")?;
-    let mut report = Report::default();
-    for line in BufReader::new(output).split(b'\n') {
-        // Not every program that a test shows speaks UTF-8.
-        let line = line.context("reading the tests' output")?;
-        let line = String::from_utf8_lossy(&line);
-        report.read(&line);
-        println!("{line}");
+/// What has come of the test programs that have run.
+#[derive(Default)]
+struct Course {
+    totals: Totals,
+    ran: BTreeSet<String>,
+    /// What went wrong, line by line.
+    failures: Vec<String>,
+}
+
+impl Course {
+    /// Hands the tests' output on, and keeps what counts.
+    fn watch(&mut self, mut command: Command) -> Result<()> {
+        command.env("MARTLET_EVIDENCE", env::current_dir()?.join(promises::EVIDENCE));
+        let mut child = command.stdout(Stdio::piped()).spawn().context("starting the tests")?;
+        let output = child.stdout.take().context("cargo's output is piped")?;
+        let mut report = Report::default();
+        for line in BufReader::new(output).split(b'\n') {
+            // Not every program that a test shows speaks UTF-8.
+            let line = line.context("reading the tests' output")?;
+            let line = String::from_utf8_lossy(&line);
+            report.read(&line);
+            println!("{line}");
+        }
+        let success = child.wait().context("waiting for the tests")?.success();
+        self.ran.extend(report.ran().iter().cloned());
+        self.failures.extend_from_slice(report.failures());
+        let (totals, complaints) = report.finish(success, machine::lacks);
+        self.totals += totals;
+        self.failures.extend(complaints);
+        Ok(())
     }
-    let success = child.wait().context("waiting for the tests")?.success();
-    ran.extend(report.ran().iter().cloned());
-    let (totals, complaints) = report.finish(success, machine::lacks);
-    for complaint in complaints {
-        println!("{complaint}");
+
+    /// Says once more what failed, which is far above by now. The totals are the last line.
+    fn close(self) -> ExitCode {
+        if !self.failures.is_empty() {
+            println!("\nWhat failed:");
+            self.failures.iter().for_each(|line| println!("{line}"));
+        }
+        if self.totals.passed == 0 {
+            println!("no test ran");
+        }
+        println!("{}", self.totals);
+        if self.totals.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
-    Ok(totals)
 }

@@ -16,6 +16,9 @@ pub struct Totals {
     pub skipped: u64,
 }
 
+/// Of one test program.
+const FAILURE_LINES: usize = 200;
+
 /// What was read so far.
 #[derive(Default)]
 pub struct Report {
@@ -26,11 +29,23 @@ pub struct Report {
     /// Feature by test.
     skips: BTreeMap<String, String>,
     ran: BTreeSet<String>,
+    /// What the tests that failed have said.
+    failures: Vec<String>,
+    is_failure: bool,
 }
 
 impl Report {
     pub fn read(&mut self, line: &str) {
+        // The first such line is before what failed tests have said, the second before their names.
+        if line == "failures:" {
+            self.is_failure = !self.is_failure;
+            return;
+        }
+        if self.is_failure && self.failures.len() < FAILURE_LINES {
+            self.failures.push(line.to_owned());
+        }
         if let Some(result) = line.strip_prefix("test result: ") {
+            self.is_failure = false;
             self.add(result);
         } else if let Some((path, _)) =
             line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "))
@@ -52,6 +67,11 @@ impl Report {
     /// The names of the functions of all tests that began; whether they passed, the totals say.
     pub fn ran(&self) -> &BTreeSet<String> {
         &self.ran
+    }
+
+    /// What the tests that failed have said, as far as it is worth saying twice.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
     }
 
     /// Reads `ok. 3 passed; 0 failed; 1 ignored; …`.
@@ -173,6 +193,19 @@ mod tests {
         report.read("test a_claim ... said by a program of the test");
         report.read("test result: ok. 2 passed; 0 failed; 0 ignored");
         assert!(report.ran().iter().eq(["a_claim", "deny_wins"]));
+    }
+
+    #[test]
+    fn what_failed_tests_have_said_can_be_said_again_and_nothing_else() {
+        let mut report = Report::default();
+        let said = ["", "---- a_claim stdout ----", "it is not so", ""];
+        let passed = ["test a_claim ... FAILED", "successes:", "---- other stdout ----", "fine"];
+        let names = ["failures:", "    a_claim", "test result: FAILED. 1 passed; 1 failed"];
+        for line in passed.iter().chain(&["failures:"]).chain(&said).chain(&names) {
+            report.read(line);
+        }
+        report.read("running 2 tests");
+        assert_eq!(report.failures(), said);
     }
 
     #[test]
