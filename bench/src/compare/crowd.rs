@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     load,
     measure::{Measure, Values},
-    process,
+    process::{self, Memory},
     row::Crowd,
     settings::Settings,
     stand::{Pair, Service},
@@ -20,8 +20,8 @@ const MIB: f64 = 1024.0 * 1024.0;
 
 /// A proxy before and while the connections are open.
 struct Weighed {
-    memory_before: u64,
-    memory: u64,
+    before: Memory,
+    open: Memory,
     cpu_seconds: f64,
 }
 
@@ -38,7 +38,7 @@ pub fn weigh(
         Crowd::Large => settings.many_connections,
     };
     let settle = Duration::from_secs_f64(settings.settle_seconds);
-    let memory_before = process::settled_memory(proxies, settle)?;
+    let before = process::settled_memory(proxies, settle)?;
     let cpu_before = cpu_seconds(proxies)?;
     let address = pair.address(Service::Echo).to_string();
     let mut holder = load::client(pair.client(), "idle", &address)?
@@ -51,14 +51,14 @@ pub fn weigh(
         line["open"].as_u64()
     })?;
     let cpu = cpu_seconds(proxies)?;
-    let memory = process::settled_memory(proxies, settle)?;
+    let open = process::settled_memory(proxies, settle)?;
     holder.close_input();
     let finished = holder.wait(limits::STALL + limits::LOAD_EXTRA)?;
     let report = load::parse(&finished.success()?)?;
     let weighed: Vec<_> = (0..proxies.len())
         .map(|proxy| Weighed {
-            memory_before: memory_before[proxy],
-            memory: memory[proxy],
+            before: before[proxy],
+            open: open[proxy],
             cpu_seconds: cpu[proxy] - cpu_before[proxy],
         })
         .collect();
@@ -72,9 +72,9 @@ fn cpu_seconds(proxies: &[u32]) -> Result<Vec<f64>> {
 
 /// The larger and the busier proxy of the two counts.
 fn values(weighed: &[Weighed], crowd: Crowd, connections: usize) -> Option<Values> {
-    let before = weighed.iter().map(|proxy| proxy.memory_before).max()?;
-    let open = weighed.iter().map(|proxy| proxy.memory).max()?;
-    let added = |proxy: &Weighed| proxy.memory.saturating_sub(proxy.memory_before);
+    let before = weighed.iter().map(|proxy| proxy.before.resident).max()?;
+    let open = weighed.iter().map(|proxy| proxy.open.resident).max()?;
+    let added = |proxy: &Weighed| proxy.open.anonymous.saturating_sub(proxy.before.anonymous);
     let added = weighed.iter().map(added).max()?;
     let busiest = weighed.iter().map(|proxy| proxy.cpu_seconds).max_by(f64::total_cmp)?;
     let connections = connections as f64;
@@ -96,10 +96,11 @@ mod tests {
 
     #[test]
     fn the_larger_and_the_busier_proxy_counts() {
-        let mib = 1 << 20;
+        // And two of code.
+        let memory = |mib: u64| Memory { resident: (mib + 2) << 20, anonymous: mib << 20 };
         let proxies = [
-            Weighed { memory_before: 8 * mib, memory: 12 * mib, cpu_seconds: 0.5 },
-            Weighed { memory_before: 10 * mib, memory: 11 * mib, cpu_seconds: 2.0 },
+            Weighed { before: memory(6), open: memory(10), cpu_seconds: 0.5 },
+            Weighed { before: memory(8), open: memory(9), cpu_seconds: 2.0 },
         ];
         let few = values(&proxies, Crowd::Small, 1024).unwrap();
         assert_eq!(few[&Measure::IdleMib], 10.0);

@@ -24,7 +24,7 @@ use crate::{
     configuration::{Loaded, Reloader},
     coverage, deserted,
     issuer::Issuer,
-    limits::DRAIN_TIMEOUT,
+    limits::{DRAIN_TIMEOUT, STARTED},
     reports::{Answers, InUse, Shared},
     told::Told,
     workloads::{Parts, Workloads, addresses, chain},
@@ -168,6 +168,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
             [] => info!(node = %shared.name, "ready"),
             reasons => warn!(node = %shared.name, reasons = reasons.join("; "), "not ready yet"),
         }
+        saying.tasks.spawn(saying.shutdown.clone().run_until_cancelled_owned(give_back_code()));
         signals.until_asked_to_stop(&asked, &reopen).await;
     }
 
@@ -223,6 +224,14 @@ fn record_output(log: &AccessLog) -> (RecordOutput, Format) {
             (RecordOutput::Stdout, Format::Text)
         }
         AccessLog::Stdout => (RecordOutput::Stdout, Format::Json),
+    }
+}
+
+/// Memory of the start, once that is over.
+async fn give_back_code() {
+    tokio::time::sleep(STARTED).await;
+    if let Err(error) = martlet_kernel::give_back_code() {
+        tracing::debug!(%error, "the code's pages were not given back");
     }
 }
 

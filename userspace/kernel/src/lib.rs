@@ -58,6 +58,6 @@ pub use node::{Look, Node, Settings};
 pub use pod::{Dialer, Listeners, Pod, Repaired, Terms};
 pub use pods::cgroup_of_process;
 pub use prober::Prober;
-pub use process::{cgroup_root, peer_of, raise_open_files, terminate};
+pub use process::{cgroup_root, give_back_code, peer_of, raise_open_files, terminate};
 pub use repair::Finding;
 pub use uninstall::{Idle, Installed};
