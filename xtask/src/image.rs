@@ -51,6 +51,14 @@ pub struct Args {
     no_install: bool,
 }
 
+/// Of release builds, with its default name.
+pub fn of_release() -> Result<PathBuf> {
+    let output = PathBuf::from("target/image/martlet.tar");
+    let made = Args { debug: false, name: None, output: output.clone(), no_install: true };
+    run(&made)?;
+    output.canonicalize().context("looking for the image")
+}
+
 pub fn run(args: &Args) -> Result<()> {
     doctor::run(&[Group::Build, Group::Image], !args.no_install)?;
     build::all(!args.debug)?;

@@ -1,4 +1,5 @@
-//! What is built and run by other than cargo: the binaries, and the programs that test the kernel.
+//! What is built and run by other than cargo: the binaries, and the programs that test on the kernel
+//! and on clusters.
 //!
 //! Everything is built with the same choice of packages. Another choice would select other features
 //! of the same libraries, and so build these once more.
@@ -15,34 +16,43 @@ use serde_json::Value;
 
 use crate::{build::ALL_BUT_EBPF, command::cargo};
 
-pub const KERNEL_TESTS: &str = "martlet-tests-kernel";
-/// Where cargo runs them.
-pub const KERNEL_TESTS_DIRECTORY: &str = "tests/kernel";
-
-/// Name and path of each program of the tests on the kernel, built by the same command as the unit
-/// tests: what is tested, the release builds, is named by [`variables`].
-pub fn kernel_tests() -> Result<Vec<(String, PathBuf)>> {
-    let mut build = cargo("test");
-    build.args(ALL_BUT_EBPF).args(["--no-run", "--message-format", "json-render-diagnostics"]);
-    let output = build.stderr(Stdio::inherit()).output().context("building the tests")?;
-    ensure!(output.status.success(), "the tests don't build");
-    let all = executables(&String::from_utf8_lossy(&output.stdout));
-    ensure!(!all.is_empty(), "cargo names no tests on the kernel");
-    Ok(all)
+/// A package of tests that need more than what cargo runs unit tests with.
+pub struct Tests {
+    pub package: &'static str,
+    /// Where cargo would run them.
+    pub directory: &'static str,
 }
 
-fn executables(messages: &str) -> Vec<(String, PathBuf)> {
-    let read = |line: &str| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let path = message["executable"].as_str()?.into();
-        let manifest = Path::new(message["manifest_path"].as_str()?);
-        let is_theirs = manifest.ends_with(Path::new(KERNEL_TESTS_DIRECTORY).join("Cargo.toml"));
-        let name = message["target"]["name"].as_str()?.to_owned();
-        is_theirs.then_some((name, path))
-    };
-    let mut all: Vec<_> = messages.lines().filter_map(read).collect();
-    all.sort();
-    all
+pub const KERNEL: Tests = Tests { package: "martlet-tests-kernel", directory: "tests/kernel" };
+pub const KUBERNETES: Tests =
+    Tests { package: "martlet-tests-kubernetes", directory: "tests/kubernetes" };
+
+impl Tests {
+    /// Name and path of each program, built by the same command as the unit tests: what is tested,
+    /// the release builds, is named by [`variables`].
+    pub fn programs(&self) -> Result<Vec<(String, PathBuf)>> {
+        let mut build = cargo("test");
+        build.args(ALL_BUT_EBPF).args(["--no-run", "--message-format", "json-render-diagnostics"]);
+        let output = build.stderr(Stdio::inherit()).output().context("building the tests")?;
+        ensure!(output.status.success(), "the tests don't build");
+        let all = self.among(&String::from_utf8_lossy(&output.stdout));
+        ensure!(!all.is_empty(), "cargo names no tests of {}", self.package);
+        Ok(all)
+    }
+
+    fn among(&self, messages: &str) -> Vec<(String, PathBuf)> {
+        let read = |line: &str| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            let path = message["executable"].as_str()?.into();
+            let manifest = Path::new(message["manifest_path"].as_str()?);
+            let is_theirs = manifest.ends_with(Path::new(self.directory).join("Cargo.toml"));
+            let name = message["target"]["name"].as_str()?.to_owned();
+            is_theirs.then_some((name, path))
+        };
+        let mut all: Vec<_> = messages.lines().filter_map(read).collect();
+        all.sort();
+        all
+    }
 }
 
 /// By which variables the lab finds the binaries that were built for release.
@@ -69,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_tests_on_the_kernel_are_chosen() {
+    fn only_the_tests_of_one_package_are_chosen() {
         let line = |package: &str, name: &str| {
             format!(
                 r#"{{"executable": "/t/{name}-1", "manifest_path": "/w/{package}/Cargo.toml", "target": {{"name": "{name}"}}}}"#
@@ -82,7 +92,7 @@ mod tests {
             r#"{"reason": "build-finished", "success": true}"#.to_owned(),
         ]
         .join("\n");
-        let names: Vec<_> = executables(&messages).into_iter().map(|one| one.0).collect();
+        let names: Vec<_> = KERNEL.among(&messages).into_iter().map(|one| one.0).collect();
         assert_eq!(names, ["keys", "wire"]);
     }
 }

@@ -17,11 +17,10 @@ use crate::{
     build::{self, ALL_BUT_EBPF},
     command::cargo,
     doctor::{self, Group, machine},
-    programs::{self, KERNEL_TESTS, KERNEL_TESTS_DIRECTORY},
+    image,
+    programs::{self, KERNEL, KUBERNETES},
     promises,
 };
-
-const KUBERNETES_TESTS: &str = "martlet-tests-kubernetes";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -68,15 +67,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(course.close())
 }
 
-/// They bring up clusters by the task that runs them.
+/// They bring up clusters, and make the product's image, by the task that runs them.
 fn kubernetes(args: &Args) -> Result<ExitCode> {
-    doctor::run(&[Group::Build, Group::Cluster], !args.no_install)?;
-    let mut command = cargo("test");
-    command.args(["--package", KUBERNETES_TESTS, "--no-fail-fast"]).args(&args.filter);
-    command.args(["--", "--test-threads=1", "--show-output"]);
-    command.env("MARTLET_XTASK", env::current_exe().context("asking for this program's path")?);
+    doctor::run(&[Group::Build, Group::Cluster, Group::Image], !args.no_install)?;
+    let image = image::of_release()?;
+    let own = env::current_exe().context("asking for this program's path")?;
     let mut course = Course::default();
-    course.watch(command)?;
+    for (_, path) in KUBERNETES.programs()? {
+        let mut command = Command::new(path);
+        command.current_dir(KUBERNETES.directory).env("MARTLET_XTASK", &own);
+        command.env("MARTLET_IMAGE", &image);
+        command.args(&args.filter).args(["--test-threads=1", "--show-output"]);
+        course.watch(command)?;
+    }
     Ok(course.close())
 }
 
@@ -88,7 +91,7 @@ fn is_meant(args: &Args, file: &str) -> bool {
 
 fn unit_tests(args: &Args) -> Command {
     let mut command = cargo("test");
-    command.args(ALL_BUT_EBPF).args(["--exclude", KERNEL_TESTS, "--exclude", KUBERNETES_TESTS]);
+    command.args(ALL_BUT_EBPF).args(["--exclude", KERNEL.package, "--exclude", KUBERNETES.package]);
     command.arg("--no-fail-fast").args(&args.filter);
     command
 }
@@ -99,14 +102,14 @@ fn kernel_tests(args: &Args) -> Result<Vec<Command>> {
     let variables = programs::variables()?;
     let command = |(_, path): (String, PathBuf)| {
         let mut command = Command::new(path);
-        command.current_dir(KERNEL_TESTS_DIRECTORY).envs(variables.iter().cloned());
+        command.current_dir(KERNEL.directory).envs(variables.iter().cloned());
         command.args(&args.filter).args(["--test-threads=1", "--show-output"]);
         if args.long {
             command.env("MARTLET_LONG", "1");
         }
         command
     };
-    Ok(programs::kernel_tests()?.into_iter().map(command).collect())
+    Ok(KERNEL.programs()?.into_iter().map(command).collect())
 }
 
 /// What has come of the test programs that have run.

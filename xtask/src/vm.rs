@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Builds all, and chooses.
 fn programs(args: &Args) -> Result<Vec<Program>> {
     build::all(args.release)?;
-    let all = programs::kernel_tests()?;
+    let all = programs::KERNEL.programs()?;
     for name in &args.programs {
         ensure!(all.iter().any(|program| program.0 == *name), "there are no tests called {name}");
     }
