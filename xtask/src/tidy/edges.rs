@@ -52,7 +52,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "standalone",
         ],
     ),
-    ("cli", &["model", "authority"]),
+    ("manifests", &["model"]),
+    ("cli", &["model", "authority", "kubernetes", "manifests"]),
     // The lab judges the product from outside, as a user would see it.
     ("lab", &[]),
     ("demo", &["lab"]),

@@ -1,0 +1,3 @@
+//! What is installed into a cluster, as YAML.
+
+#![forbid(unsafe_code)]
