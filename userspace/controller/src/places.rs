@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_one_may() {
+    fn no_other_pod_may_have_one() {
         let elsewhere = Pod { node: "two".parse().unwrap(), ..pod() };
         assert_eq!(judged(&elsewhere), Err(Denied::OtherNode));
         assert_eq!(judged(&Pod { is_ending: true, ..pod() }), Err(Denied::Ending));

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_token_is() {
+    fn no_other_token_is_an_agents() {
         let no = |change: fn(&mut TokenReviewStatus)| changed(change).unwrap_err();
         assert!(matches!(no(|s| s.authenticated = None), TokenError::NotAuthentic(_)));
         assert!(matches!(no(|s| s.authenticated = Some(false)), TokenError::NotAuthentic(_)));

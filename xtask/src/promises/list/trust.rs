@@ -1,9 +1,9 @@
 //! Who is who, and who may do what: promises 6 to 14.
 
 use super::{
-    AUTHORITY, AUTHORITY_KEYS, CERTIFICATES, CHURN, CLUSTER, CORPUS, FAULT_CLAIMS, FAULTS, GUARD,
-    HANDSHAKES, JUDGED_ELSEWHERE, KEPT_KEYS, KEYS, LAPSES, LIFE, MUTATIONS, OUTAGE, PRIVILEGES,
-    REFUSALS, REGISTRAR, ROTATION, SPIFFE, STEERING, UNITS, WORKLOAD_API,
+    ATTEST, AUTHORITY, AUTHORITY_KEYS, CERTIFICATES, CHURN, CLUSTER, CORPUS, FAULT_CLAIMS, FAULTS,
+    GUARD, HANDSHAKES, JUDGED_ELSEWHERE, KEPT_KEYS, KEYS, LAPSES, LIFE, MUTATIONS, OUTAGE, PLACES,
+    PRIVILEGES, REFUSALS, REGISTRAR, ROTATION, SPIFFE, STEERING, UNITS, WORKLOAD_API,
 };
 use crate::promises::{Promise, Test};
 
@@ -24,8 +24,12 @@ pub const PROMISES: &[Promise] = &[
                 "what_the_controller_declares_is_taken_over_and_what_it_withdraws_is_forgotten",
             ),
             Test(CLUSTER, "a_node_without_a_good_token_enrolls_nothing_and_says_why"),
+            Test(PLACES, "the_same_living_pod_may_have_a_certificate"),
+            Test(PLACES, "no_other_pod_may_have_one"),
+            Test(ATTEST, "an_agents_token_is_bound_to_its_pod"),
+            Test(ATTEST, "no_other_token_is_an_agents"),
         ],
-        missing: "pods of a cluster: the API server is not asked yet",
+        missing: "races against the API server of a real cluster",
     },
     Promise {
         number: 7,
