@@ -212,6 +212,9 @@ fn proof(controller: &Controller) -> Proof {
         Joins::ServiceAccount { token, roots } => {
             Proof::Account { token: token.clone(), roots: roots.clone() }
         }
+        Joins::Host { certificate, key, roots } => {
+            Proof::Host { certificate: certificate.clone(), key: key.clone(), roots: roots.clone() }
+        }
     }
 }
 

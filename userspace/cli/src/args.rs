@@ -192,7 +192,11 @@ pub enum TrustCommand {
     /// Takes the rotation back, as carefully as it went on
     Back,
     /// Prints our roots as a SPIFFE bundle document, for others to import
-    Export,
+    Export {
+        /// As certificates in PEM instead: what a host needs that joins by its own certificate
+        #[arg(long)]
+        pem: bool,
+    },
     /// Believes the workloads of another trust domain, by its bundle document
     Import {
         /// The trust domain that the document is about

@@ -99,12 +99,15 @@ pub async fn trust(controller: &Controller, command: TrustCommand) -> Result<Exi
             controller.tell("/trust/back", &()).await?;
             write("the rotation is taken back; `martlet trust status` shows how far it is\n")?;
         }
-        TrustCommand::Export => {
+        TrustCommand::Export { pem } => {
             let told = controller.ask("/trust/export").await?;
             // As it is: it is for programs, and its lines are part of it.
             let Export { document, .. } =
                 serde_json::from_slice(&told).map_err(ControllerError::Differs)?;
-            write(&format!("{}\n", document.trim_end()))?;
+            match pem {
+                true => write(&roots::pem(&document)?)?,
+                false => write(&format!("{}\n", document.trim_end()))?,
+            }
         }
         TrustCommand::Import { domain, file } => import(controller, domain, &file).await?,
         TrustCommand::Refresh { domain } => {

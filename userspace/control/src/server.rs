@@ -23,7 +23,7 @@ mod world;
 
 use std::{future::Future, sync::Arc, time::SystemTime};
 
-use martlet_identity::{Chain, Credentials, Csr, KeyDigest};
+use martlet_identity::{Chain, Credentials, Csr, KeyDigest, Vouched};
 use martlet_model::{Label, Trust};
 use thiserror::Error;
 use tokio::{
@@ -69,6 +69,8 @@ pub struct Joining {
 pub enum JoiningBy {
     Secret(Secret),
     Account(AccountToken),
+    /// The word of a host that has a certificate already.
+    Host(Vouched),
 }
 
 /// What a new node gets.

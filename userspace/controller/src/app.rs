@@ -84,8 +84,13 @@ pub async fn run(
     };
     let attestor = Guarded { attestor: places, trust: book.trusts() };
     let registrar = Registrar::new(attestor, log, file.leaf_lifetime);
-    let clerk =
-        Clerk { book: book.clone(), registrar, counts: counts.clone(), cluster: cluster.clone() };
+    let clerk = Clerk {
+        book: book.clone(),
+        registrar,
+        counts: counts.clone(),
+        cluster: cluster.clone(),
+        hosts: file.hosts.clone(),
+    };
     let server = Server::new(clerk, credentials.clone());
     let declared = None;
     let file = Arc::new(file);

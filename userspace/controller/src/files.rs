@@ -9,9 +9,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use martlet_identity::fingerprint;
+use martlet_identity::{HostAuthorities, fingerprint};
 use martlet_model::TrustDomain;
-use martlet_standalone::{ControllerFile, DirectoryFile, MAX_FILE_BYTES};
+use martlet_standalone::{ControllerFile, DirectoryFile, Hosts, MAX_FILE_BYTES};
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 use tracing::warn;
@@ -31,6 +31,14 @@ pub fn directory(path: &Path, domain: &TrustDomain) -> Result<(DirectoryFile, St
         file.trust_domain
     );
     Ok((file, fingerprint(text.as_bytes())))
+}
+
+/// Who certifies hosts.
+pub fn hosts(hosts: &Hosts) -> Result<HostAuthorities> {
+    let named = || format!("reading the authorities of hosts, {}", hosts.authorities.display());
+    let text = bytes(&hosts.authorities).with_context(named)?;
+    let domain = hosts.domain.as_ref().map(|domain| domain.as_str());
+    HostAuthorities::from_pem(&text, domain).with_context(named)
 }
 
 /// Nothing if it cannot be read now.

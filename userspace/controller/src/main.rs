@@ -101,6 +101,9 @@ fn run(args: Args) -> Result<()> {
         ),
     };
     let federation = federate::Plan::of(&file)?;
+    if let Some(hosts) = &file.hosts {
+        files::hosts(hosts)?;
+    }
     if args.check {
         println!("{}: in order", args.config.display());
         if let Knows::Directory(path) = &file.knows {

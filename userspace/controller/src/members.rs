@@ -11,7 +11,7 @@
 //! effect.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -39,6 +39,9 @@ struct Kept {
     nodes: BTreeMap<Label, Member>,
     /// By the SHA-256 of the secret, in hex.
     tokens: BTreeMap<String, Token>,
+    /// Nodes that were removed, and that no host's certificate brings back.
+    #[serde(default)]
+    removed: BTreeSet<Label>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +85,8 @@ pub enum MembersError {
     Lifetime,
     #[error("there is no node {0}")]
     NoNode(Label),
+    #[error("node {0} was removed; `martlet node join {0}` on the controller lets it join again")]
+    Removed(Label),
 }
 
 /// Why nobody joins with this token. The text is told to whoever tried.
@@ -137,6 +142,7 @@ impl Members {
         if kept.tokens.len() >= limits::TOKENS {
             return Err(MembersError::TooMany("join tokens"));
         }
+        kept.removed.remove(node);
         let secret = Secret::new();
         let expires = seconds(now + lifetime);
         kept.tokens.insert(secret.digest(), Token { node: node.clone(), expires, spent_by: None });
@@ -176,12 +182,34 @@ impl Members {
         Ok(())
     }
 
+    /// Makes whoever holds this key the node, since its host is known.
+    pub fn enlist(
+        &mut self,
+        node: &Label,
+        key: &KeyDigest,
+        now: SystemTime,
+    ) -> Result<(), MembersError> {
+        if self.kept.removed.contains(node) {
+            return Err(MembersError::Removed(node.clone()));
+        }
+        if self.has(node, key) {
+            return Ok(());
+        }
+        let mut kept = self.kept.clone();
+        if !kept.nodes.contains_key(node) && kept.nodes.len() >= limits::NODES {
+            return Err(MembersError::TooMany("nodes"));
+        }
+        let member = Member { key: key.to_string(), joined: seconds(now) };
+        kept.nodes.insert(node.clone(), member);
+        self.keep(kept)
+    }
+
     /// Whether this is the node's key.
     pub fn has(&self, node: &Label, key: &KeyDigest) -> bool {
         self.kept.nodes.get(node).is_some_and(|member| member.key == key.as_str())
     }
 
-    /// Its key is worth nothing any more, nor are tokens for its name.
+    /// Its key is worth nothing any more, nor are tokens for its name, nor its host's certificate.
     pub fn remove(&mut self, node: &Label) -> Result<(), MembersError> {
         let mut kept = self.kept.clone();
         let was_node = kept.nodes.remove(node).is_some();
@@ -189,6 +217,12 @@ impl Members {
         kept.tokens.retain(|_, token| token.node != *node);
         if !was_node && kept.tokens.len() == before {
             return Err(MembersError::NoNode(node.clone()));
+        }
+        if was_node {
+            if kept.removed.len() >= limits::NODES {
+                return Err(MembersError::TooMany("removed nodes"));
+            }
+            kept.removed.insert(node.clone());
         }
         self.keep(kept)
     }

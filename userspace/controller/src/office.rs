@@ -6,16 +6,25 @@ use martlet_authority::{self as authority, Registrar};
 use martlet_control::{
     AccountToken, Ask, Joined, Joining, JoiningBy, NodeCaller, Office, Refusal, Secret,
 };
-use martlet_identity::{Chain, Csr};
+use martlet_identity::{Chain, Csr, Vouched};
 use martlet_kubernetes::attest::TokenError;
 use martlet_model::{Label, Part};
+use martlet_standalone::Hosts;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::{
-    book::Book, cluster::Cluster, cut_off::Guarded, members::NotGood, metrics::Counts,
+    book::Book,
+    cluster::Cluster,
+    cut_off::Guarded,
+    files,
+    members::{MembersError, NotGood},
+    metrics::Counts,
     places::Places,
 };
+
+/// The file is checked for it.
+const NO_MEMBERS: &str = "a cluster's controller keeps no list of nodes";
 
 pub struct Clerk {
     pub book: Arc<Book>,
@@ -23,6 +32,8 @@ pub struct Clerk {
     pub counts: Arc<Counts>,
     /// Where nodes are attested; `None`: they have tokens of ours.
     pub cluster: Option<Cluster>,
+    /// Whose certificates make a host a node.
+    pub hosts: Option<Hosts>,
 }
 
 impl Office for Clerk {
@@ -47,6 +58,7 @@ impl Office for Clerk {
         match by {
             JoiningBy::Secret(secret) => self.join_by_secret(secret, &node, &csr).await,
             JoiningBy::Account(token) => self.join_by_account(&token, &node).await,
+            JoiningBy::Host(vouched) => self.join_by_host(vouched, &node, &csr).await,
         }
         .inspect_err(|_| self.counts.joins_refused())?;
         let chain = self.certify(&node, &csr).await?;
@@ -121,6 +133,38 @@ impl Clerk {
                 Err(Refusal::NotYours(error.to_string()))
             }
         }
+    }
+
+    /// The authorities are read each time: their owner replaces them when it is time.
+    async fn join_by_host(&self, vouched: Vouched, node: &Label, csr: &Csr) -> Result<(), Refusal> {
+        let Some(hosts) = self.hosts.clone() else {
+            warn!(%node, "somebody shows a host's certificate, and the controller file has no `hosts`");
+            let why = "this controller takes no hosts' certificates (`hosts` in its file)";
+            return Err(Refusal::NotYours(why.to_owned()));
+        };
+        let key = csr.key().map_err(|error| Refusal::BadRequest(error.to_string()))?;
+        let (book, of, csr) = (self.book.clone(), node.clone(), csr.clone());
+        let joined = spawn_blocking(move || {
+            let now = SystemTime::now();
+            let authorities = files::hosts(&hosts).map_err(|error| {
+                warn!(error = format!("{error:#}"), "hosts cannot be told from others");
+                Refusal::Unavailable("the controller cannot read the authorities of hosts".into())
+            })?;
+            authorities.check(&vouched, &of, &csr, now).map_err(|problem| {
+                warn!(node = %of, %problem, "a host's certificate was refused");
+                Refusal::NotYours(format!("the host's certificate is refused: {problem}"))
+            })?;
+            let members = book.members();
+            let mut members = members.ok_or_else(|| Refusal::Unavailable(NO_MEMBERS.into()))?;
+            members.enlist(&of, &key, now).map_err(|error| {
+                warn!(node = %of, %error, "a host was not made a node");
+                match error {
+                    MembersError::Removed(_) => Refusal::NotYours(error.to_string()),
+                    _ => Refusal::Unavailable("the controller cannot keep it now".to_owned()),
+                }
+            })
+        });
+        joined.await.map_err(|_| stopping())?
     }
 
     async fn certify(&self, node: &Label, csr: &Csr) -> Result<Chain, Refusal> {

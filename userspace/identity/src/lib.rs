@@ -16,6 +16,7 @@ mod error;
 mod expected;
 mod handed;
 mod handshake;
+mod host;
 mod kept;
 mod key;
 mod leaf;
@@ -34,6 +35,7 @@ pub use handed::HandedKey;
 pub use handshake::{
     Peer, Secured, originate, originate_at, refused_by_peer, terminate, terminate_at,
 };
+pub use host::{HostAuthorities, HostCertificate, HostProblem, Vouched};
 pub use key::{Csr, SigningKey};
 pub use parameters::{CONTROL_PROTOCOL, LANE_PROTOCOL};
 pub use stored::{KeyDigest, NodeKey};

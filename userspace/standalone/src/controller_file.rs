@@ -38,6 +38,10 @@ pub(crate) struct Shape {
     /// The cluster that this controller runs in, or that a kubeconfig names, says what there is.
     #[serde(default)]
     pub(crate) kubernetes: Given<At<Kubernetes>>,
+    /// Hosts that have certificates of an authority of yours may join by them, beside those that have
+    /// join tokens. Only with `directory`.
+    #[serde(default)]
+    pub(crate) hosts: Given<At<HostsShape>>,
     /// How agents reach this controller; written into the snippet that `martlet node join` prints.
     /// Without it: the first address of `listen`, if that is one.
     #[schemars(regex(pattern = HOST_AND_PORT), length(max = 259))]
@@ -76,6 +80,19 @@ pub(crate) struct Shape {
     pub(crate) bundle_endpoint: Given<At<BundleEndpointShape>>,
 }
 
+/// Whose certificates make a host a node.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct HostsShape {
+    /// The file with the authorities' certificates, in PEM. It is read whenever a host joins.
+    #[schemars(regex(pattern = PATH))]
+    pub(crate) authorities: At<String>,
+    /// A host's certificate is for the name `NODE.DOMAIN`; without this for `NODE`.
+    #[serde(default)]
+    #[schemars(regex(pattern = NAME), length(max = 253))]
+    pub(crate) domain: Given<At<String>>,
+}
+
 /// What a cluster has of Martlet's.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -106,6 +123,7 @@ pub(crate) const AUDIENCE: &str = "martlet-controller";
 pub struct ControllerFile {
     pub trust_domain: TrustDomain,
     pub knows: Knows,
+    pub hosts: Option<Hosts>,
     /// Host and port, as agents write it.
     pub address: Option<String>,
     pub listen: Vec<SocketAddr>,
@@ -117,6 +135,14 @@ pub struct ControllerFile {
     /// Each trust domain once, and never the own one.
     pub federated: Vec<Federated>,
     pub bundle_endpoint: Option<BundleEndpoint>,
+}
+
+/// Whose certificates make a host a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hosts {
+    pub authorities: PathBuf,
+    /// What stands behind a node's name in its host's.
+    pub domain: Option<Label>,
 }
 
 /// By what a controller knows what there is on the nodes.

@@ -66,18 +66,42 @@ pub(crate) struct Authority {
 /// A controller, as `martlet-controller` runs it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{ "required": ["token"] }, { "required": ["serviceAccount"] }]))]
+#[schemars(extend("oneOf" = [
+    { "required": ["token"] },
+    { "required": ["serviceAccount"] },
+    { "required": ["hostCertificate"] },
+]))]
 pub(crate) struct Controller {
     /// A name or an address, and a port.
     #[schemars(regex(pattern = HOST_AND_PORT), length(max = 259))]
     pub(crate) address: At<String>,
-    /// The file with the token by which this node joins, once. Either this or `serviceAccount`.
+    /// The file with the token by which this node joins, once. One of this, `serviceAccount` and
+    /// `hostCertificate`.
     #[serde(default)]
     #[schemars(regex(pattern = PATH))]
     pub(crate) token: Given<At<String>>,
     /// What this node joins by in Kubernetes.
     #[serde(default)]
     pub(crate) service_account: Given<At<ServiceAccount>>,
+    /// What this node joins by if its host has a certificate, of an authority that the controller file
+    /// names (`hosts`).
+    #[serde(default)]
+    pub(crate) host_certificate: Given<At<HostCertificate>>,
+}
+
+/// What a host has of its owner's public key infrastructure.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct HostCertificate {
+    /// The file with the host's certificate, and those between it and the authority, in PEM.
+    #[schemars(regex(pattern = PATH))]
+    pub(crate) certificate: At<String>,
+    /// The file with its key, in PEM, which not everybody may read.
+    #[schemars(regex(pattern = PATH))]
+    pub(crate) key: At<String>,
+    /// The file with the controller's roots, in PEM, as `martlet trust export --pem` prints them.
+    #[schemars(regex(pattern = PATH))]
+    pub(crate) roots: At<String>,
 }
 
 /// What the agent's pod has of the cluster.

@@ -17,7 +17,7 @@ mod node_file;
 mod problem;
 mod yaml;
 
-pub use controller_file::{ControllerFile, InCluster, Knows};
+pub use controller_file::{ControllerFile, Hosts, InCluster, Knows};
 pub use directory_file::DirectoryFile;
 pub use federated::{BundleEndpoint, Federated, Proof, Shows};
 pub use limits::MAX_FILE_BYTES;

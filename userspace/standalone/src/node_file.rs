@@ -51,6 +51,8 @@ pub enum Joins {
     Token(PathBuf),
     /// Those of a pod of Kubernetes.
     ServiceAccount { token: PathBuf, roots: PathBuf },
+    /// Those of a host that has a certificate.
+    Host { certificate: PathBuf, key: PathBuf, roots: PathBuf },
 }
 
 /// Network namespaces that are outside the mesh by decision. What is neither among them nor a

@@ -109,9 +109,12 @@ pub enum Fault {
     )]
     NotOneProber,
     #[error(
-        "a node joins its controller either by `token` or by `serviceAccount`; give one of them"
+        "a node joins its controller by one of `token`, `serviceAccount` and `hostCertificate`; give \
+         just one"
     )]
     NotOneJoining,
+    #[error("nodes of a cluster join by their agents' service account; leave `hosts` out")]
+    HostsOfCluster,
     #[error("`node.name` is missing, and the agent was not told its node's name (--node-name)")]
     NoNodeName,
     #[error("`{key}` come from the controller; write them into its directory file")]

@@ -320,9 +320,13 @@ fn a_node_joins_in_one_way_and_has_one_prober() {
     };
     let account = ", serviceAccount: { token: /t, roots: /r }";
     assert_eq!(file(account, ""), Ok(()));
+    assert_eq!(file(", hostCertificate: { certificate: /c, key: /k, roots: /r }", ""), Ok(()));
     for (controller, prober, why) in [
-        ("", "", "give one of them"),
-        (", token: /t, serviceAccount: { token: /t, roots: /r }", "", "give one of them"),
+        ("", "", "give just one"),
+        (", token: /t, serviceAccount: { token: /t, roots: /r }", "", "give just one"),
+        (", token: /t, hostCertificate: { certificate: /c, key: /k, roots: /r }", "", "just one"),
+        (", hostCertificate: { certificate: /c, roots: /r }", "", "key"),
+        (", hostCertificate: { certificate: /c, key: k, roots: /r }", "", "absolute"),
         (", serviceAccount: { token: t, roots: /r }", "", "absolute"),
         (", serviceAccount: { token: /t }", "", "roots"),
         (account, ", prober: { cgroup: /c, process: kubelet }", "give one of them"),

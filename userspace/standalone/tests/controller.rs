@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use martlet_model::Udp;
 use martlet_standalone::{ControllerFile, DirectoryFile, Knows, Proof, Shows};
@@ -120,6 +125,27 @@ fn what_a_controller_file_has_wrong_is_named_with_its_place() {
     assert!(with("state: here").contains("absolute path"));
     assert!(with("node: one").contains("unknown key `node`"));
     assert!(controller("trustDomain: a.org\n").contains("either by `directory`"));
+}
+
+#[test]
+fn hosts_join_by_certificates_where_there_is_no_cluster() {
+    let parse = |more: &str| {
+        ControllerFile::parse(&format!("trustDomain: a.org\n{more}\n"), "controller.yaml")
+    };
+    let hosts = parse("directory: /d\nhosts: { authorities: /a.pem, domain: nodes.example.org }");
+    let hosts = hosts.unwrap().hosts.unwrap();
+    assert_eq!(hosts.authorities, PathBuf::from("/a.pem"));
+    assert_eq!(hosts.domain.unwrap().as_str(), "nodes.example.org");
+    assert_eq!(parse("directory: /d").unwrap().hosts, None);
+    for (text, why) in [
+        ("kubernetes: {}\nhosts: { authorities: /a.pem }", "leave `hosts` out"),
+        ("directory: /d\nhosts: { authorities: a.pem }", "absolute"),
+        ("directory: /d\nhosts: { authorities: /a.pem, domain: '*.example.org' }", "*.example.org"),
+        ("directory: /d\nhosts: {}", "authorities"),
+    ] {
+        let refused = parse(text).unwrap_err().to_string();
+        assert!(refused.contains(why), "{text}: {refused}");
+    }
 }
 
 #[test]

@@ -8,6 +8,9 @@ use martlet_model::report::{AskIssuer, BroughtKey, InstallIssuer, IssuerAsked, I
 
 use crate::{args::Which, controller::Controller, write};
 
+/// A line of PEM (RFC 7468, section 2).
+const PEM_COLUMNS: usize = 64;
+
 /// Certificates and settings have a few thousand bytes.
 const FILE_BYTES: u64 = 256 * 1024;
 
@@ -81,4 +84,21 @@ fn text(path: &Path) -> Result<String> {
         bail!("{} is too long", path.display());
     }
     fs::read_to_string(path).with_context(named)
+}
+
+/// The certificates of a bundle document, which has them in base64 already.
+pub fn pem(document: &str) -> Result<String> {
+    let document: serde_json::Value =
+        serde_json::from_str(document).context("reading the bundle document")?;
+    let keys = document["keys"].as_array().context("the bundle document has no keys")?;
+    let mut text = String::new();
+    for certificate in keys.iter().filter_map(|key| key["x5c"][0].as_str()) {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in certificate.as_bytes().chunks(PEM_COLUMNS) {
+            text.push_str(str::from_utf8(line).context("base64 is ASCII")?);
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    Ok(text)
 }

@@ -319,6 +319,10 @@ fn a_bundle_goes_out_as_it_is_and_comes_in_from_a_file() {
     let controller = FakeController::saying(&Export { trust_domain, document: document.clone() });
     let (said, _) = controller.done(&["trust", "export"]);
     assert_eq!(said, format!("{document}\n"));
+    let roots = r#"{"keys": [{"x5c": ["TUFSVExFVA=="]}, {"kty": "EC"}]}"#.to_owned();
+    let with_roots = Export { trust_domain: "b.org".parse().unwrap(), document: roots };
+    let (said, _) = FakeController::saying(&with_roots).done(&["trust", "export", "--pem"]);
+    assert_eq!(said, "-----BEGIN CERTIFICATE-----\nTUFSVExFVA==\n-----END CERTIFICATE-----\n");
     let file = controller.directory.path().join("b.json");
     std::fs::write(&file, &document).unwrap();
     let (_, asked) = controller.done(&["trust", "import", "b.org", file.to_str().unwrap()]);

@@ -58,6 +58,8 @@ pub enum LinkError {
     Certificate(#[source] martlet_identity::IdentityError),
     #[error("the chain that the controller gave is not what its own roots vouch for")]
     Chain(#[source] martlet_identity::PeerProblem),
+    #[error("the host's certificate")]
+    Host(#[source] martlet_identity::HostProblem),
     #[error("the node's key")]
     Key(#[source] martlet_identity::IdentityError),
     #[error(transparent)]
@@ -74,6 +76,10 @@ pub enum TokenFileError {
     Bad(#[from] TokenError),
     #[error("is no token of a service account")]
     NoAccountToken,
+    #[error("is no certificate of a host, or its key is not: {0}")]
+    NoHost(#[from] martlet_identity::HostProblem),
+    #[error("may be read by everybody; take that right away (chmod o=)")]
+    Public,
     #[error("has no root, or too many, in PEM")]
     NoRoots,
     #[error("is for node {0}")]

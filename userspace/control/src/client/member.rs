@@ -6,7 +6,8 @@ use std::{
 };
 
 use martlet_identity::{
-    Chain, Credentials, IdentityError, NodeKey, Svid, TrustBundle, fingerprint, verify_chain,
+    Chain, Credentials, IdentityError, NodeKey, Svid, TrustBundle, Vouched, fingerprint,
+    verify_chain,
 };
 use martlet_model::{Part, SpiffeId, Trust};
 use tokio::time::{sleep, timeout};
@@ -21,8 +22,8 @@ use super::{
 };
 use crate::{
     limits,
-    message::{chain_from, trust_from},
-    proto::{JoinRequest, RenewRequest, control_client::ControlClient},
+    message::{chain_from, chain_to, trust_from},
+    proto::{HostProof, JoinRequest, RenewRequest, control_client::ControlClient},
 };
 
 /// A node with a certificate.
@@ -143,12 +144,18 @@ pub async fn join(
     keep(state, Membership { key: key.clone(), chain: None, trust: Trust::default() }).await?;
     let csr = key.signing().csr().map_err(LinkError::Key)?;
     let channel = connect_pinned(&settings.controller, &settings.trust_domain, pins).await?;
-    let (secret, account_token) = match proof {
-        Shows::Secret(secret) => (secret.as_bytes().to_vec(), String::new()),
-        Shows::Account(token) => (vec![], token.reveal().to_owned()),
-    };
-    let request =
-        JoinRequest { secret, account_token, node: settings.node.to_string(), csr: csr.0 };
+    let mut request = JoinRequest { node: settings.node.to_string(), ..JoinRequest::default() };
+    match proof {
+        Shows::Secret(secret) => request.secret = secret.as_bytes().to_vec(),
+        Shows::Account(token) => request.account_token = token.reveal().to_owned(),
+        Shows::Host(host) => {
+            let vouched = host.vouch(&settings.node, &csr).map_err(LinkError::Host)?;
+            let Vouched { chain, scheme, signature } = vouched;
+            let chain = Some(chain_to(chain));
+            request.host = Some(HostProof { chain, scheme: scheme.into(), signature });
+        }
+    }
+    request.csr = csr.0;
     let mut client = ControlClient::new(channel);
     let asked = timeout(limits::ANSWER_TIMEOUT, client.join(request)).await;
     let answer = asked.map_err(|_| LinkError::Silent)??.into_inner();

@@ -3,10 +3,11 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use martlet_identity::RootPin;
+use martlet_identity::{HostCertificate, RootPin};
 use martlet_model::Label;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
@@ -23,6 +24,9 @@ pub enum Proof {
     /// the controller is certified by, in PEM. They are read whenever the node has no certificate
     /// that the controller takes.
     Account { token: PathBuf, roots: PathBuf },
+    /// The files of a host that has a certificate of its owner's: its chain and its key, and the roots
+    /// of which the controller is certified by one, all in PEM. They are read as those of a pod.
+    Host { certificate: PathBuf, key: PathBuf, roots: PathBuf },
 }
 
 /// What it says.
@@ -34,12 +38,13 @@ pub struct Shown {
 pub enum Shows {
     Secret(Secret),
     Account(AccountToken),
+    Host(HostCertificate),
 }
 
 impl Proof {
     /// Whether it can be shown again at any time.
     pub fn is_lasting(&self) -> bool {
-        matches!(self, Self::Account { .. })
+        matches!(self, Self::Account { .. } | Self::Host { .. })
     }
 
     pub async fn read(&self, node: &Label) -> Result<Shown, LinkError> {
@@ -52,6 +57,14 @@ impl Proof {
                     .ok_or_else(|| failed(token, TokenFileError::NoAccountToken))?;
                 let pins = pins(roots).map_err(|error| failed(roots, error))?;
                 Ok(Shown { proof: Shows::Account(account), pins })
+            }
+            Self::Host { certificate, key, roots } => {
+                let chain = text(certificate).map_err(|error| failed(certificate, error))?;
+                let secret = secret(key).map_err(|error| failed(key, error))?;
+                let host = HostCertificate::from_pem(chain.as_bytes(), secret.as_bytes());
+                let host = host.map_err(|problem| failed(certificate, problem.into()))?;
+                let pins = pins(roots).map_err(|error| failed(roots, error))?;
+                Ok(Shown { proof: Shows::Host(host), pins })
             }
         });
         read.await.map_err(|_| LinkError::Ended)?
@@ -75,6 +88,14 @@ fn pins(path: &Path) -> Result<Vec<RootPin>, TokenFileError> {
     match pins {
         Some(pins) if pins.len() <= limits::ROOTS => Ok(pins),
         _ => Err(TokenFileError::NoRoots),
+    }
+}
+
+/// Of a file that not everybody may read.
+fn secret(path: &Path) -> Result<Zeroizing<String>, TokenFileError> {
+    match fs::metadata(path)?.mode() & 0o007 {
+        0 => text(path),
+        _ => Err(TokenFileError::Public),
     }
 }
 

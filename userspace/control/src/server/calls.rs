@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use martlet_identity::Vouched;
 use martlet_model::Label;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,9 +15,9 @@ use super::{
 };
 use crate::{
     AccountToken, Secret, limits,
-    message::{Malformed, chain_to, csr_from, parsed, trust_to},
+    message::{Malformed, chain_from, chain_to, csr_from, parsed, trust_to},
     proto::{
-        CertificateRequest, CertificateResponse, FromAgent, JoinRequest, JoinResponse,
+        CertificateRequest, CertificateResponse, FromAgent, HostProof, JoinRequest, JoinResponse,
         RenewRequest, RenewResponse, TimeRequest, TimeResponse, ToAgent, control_server::Control,
     },
 };
@@ -116,21 +117,28 @@ impl<O: Office> Calls<O> {
 }
 
 fn joining(request: JoinRequest) -> Result<Joining, Status> {
-    let JoinRequest { secret, account_token, .. } = &request;
+    let JoinRequest { secret, node, csr, account_token, host } = request;
     let no = |what| Err(Status::invalid_argument(what));
-    let by = match (secret.is_empty(), account_token.is_empty()) {
-        (false, true) => match Secret::from_bytes(request.secret) {
+    let by = match (secret.is_empty(), account_token.is_empty(), host) {
+        (false, true, None) => match Secret::from_bytes(secret) {
             Some(secret) => JoiningBy::Secret(secret),
             None => return no("secret: it is not of a join token"),
         },
-        (true, false) => match AccountToken::new(account_token) {
+        (true, false, None) => match AccountToken::new(&account_token) {
             Some(token) => JoiningBy::Account(token),
             None => return no("account_token: it is no service account's"),
         },
-        _ => return no("a node joins by a secret or by the token of a service account"),
+        (true, true, Some(HostProof { chain, scheme, signature })) => {
+            let Ok(scheme) = scheme.try_into() else {
+                return no("host.scheme: it is no signature scheme");
+            };
+            let chain = chain_from(chain).map_err(malformed)?;
+            JoiningBy::Host(Vouched { chain, scheme, signature })
+        }
+        _ => return no("a node joins by a secret, a service account or a host's certificate"),
     };
-    let node: Label = parsed("node", &request.node).map_err(malformed)?;
-    let csr = csr_from(request.csr).map_err(malformed)?;
+    let node: Label = parsed("node", &node).map_err(malformed)?;
+    let csr = csr_from(csr).map_err(malformed)?;
     Ok(Joining { by, node, csr })
 }
 

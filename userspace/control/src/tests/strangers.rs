@@ -99,7 +99,7 @@ async fn nobody_may_do_nothing_but_join() {
         secret: vec![7; 32],
         node: "one".into(),
         csr: vec![1],
-        account_token: String::new(),
+        ..JoinRequest::default()
     };
     let refused = client.join(join).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "it got as far as its token");
@@ -149,7 +149,7 @@ async fn what_is_malformed_or_too_large_is_refused() {
             secret,
             node: of.to_owned(),
             csr: large.clone(),
-            account_token: String::new(),
+            ..JoinRequest::default()
         };
         let refused = client.join(join).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);

@@ -119,6 +119,9 @@ impl Office for TestOffice {
         let secret = match &joining.by {
             JoiningBy::Secret(secret) => secret,
             JoiningBy::Account(token) => return self.join_by_account(token, &joining),
+            JoiningBy::Host(_) => {
+                return Err(Refusal::NotYours("no host is known here".to_owned()));
+            }
         };
         let (of, used) = tokens.get_mut(&secret.digest()).ok_or_else(no)?;
         if *of != joining.node || used.as_ref().is_some_and(|used| *used != key) {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod federation;
+mod hosts;
 mod nodes;
 mod process;
 mod rotation;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use martlet_control::{Ask, Client, ClientSettings, IssueError, Usage};
+use martlet_control::{Ask, Client, ClientSettings, IssueError, Proof, Usage};
 use martlet_identity::{Chain, SigningKey};
 use martlet_model::WorkloadName;
 use serde_json::Value;
@@ -230,11 +230,22 @@ impl Agent {
     }
 
     fn start_in(domain: &str, directory: TempDir, name: &str, controller: SocketAddr) -> Self {
+        let proof = Proof::Token(directory.path().join("token"));
+        Self::start_by(proof, domain, directory, name, controller)
+    }
+
+    pub fn start_by(
+        proof: Proof,
+        domain: &str,
+        directory: TempDir,
+        name: &str,
+        controller: SocketAddr,
+    ) -> Self {
         let settings = ClientSettings {
             trust_domain: domain.parse().unwrap(),
             node: name.parse().unwrap(),
             controller: controller.to_string(),
-            proof: martlet_control::Proof::Token(directory.path().join("token")),
+            proof,
             state: directory.path().join("state"),
             agent_version: "test".to_owned(),
         };

@@ -7,7 +7,7 @@ use martlet_policy::PolicySet;
 
 use super::{Findings, Seen, federated, policies, services, settings, text, workloads};
 use crate::{
-    controller_file::{self, ControllerFile, InCluster, Knows},
+    controller_file::{self, ControllerFile, Hosts, InCluster, Knows},
     directory_file::{self, DirectoryFile},
     limits,
     mark::{At, Given, Texts},
@@ -45,6 +45,7 @@ pub(crate) fn controller(file: &controller_file::Shape) -> Result<ControllerFile
     let found = &mut findings;
     let trust_domain = text::trust_domain(&file.trust_domain, found);
     let knows = knows(file, found);
+    let hosts = hosts(file, found);
     let address = match file.address.as_ref() {
         None => Some(None),
         Some(given) => text::host_and_port(given, found).map(Some),
@@ -86,6 +87,7 @@ pub(crate) fn controller(file: &controller_file::Shape) -> Result<ControllerFile
         ) if findings.problems.is_empty() => Ok(ControllerFile {
             trust_domain,
             knows,
+            hosts,
             address,
             listen,
             state,
@@ -109,6 +111,18 @@ fn knows(file: &controller_file::Shape, found: &mut Findings) -> Option<Knows> {
             None
         }
     }
+}
+
+fn hosts(file: &controller_file::Shape, found: &mut Findings) -> Option<Hosts> {
+    let given = file.hosts.as_ref()?;
+    if file.kubernetes.as_ref().is_some() {
+        found.note(given.mark, Fault::HostsOfCluster);
+    }
+    let domain = match given.value.domain.as_ref() {
+        None => None,
+        Some(domain) => Some(text::label(domain, found)?),
+    };
+    text::path(&given.value.authorities, found).map(|authorities| Hosts { authorities, domain })
 }
 
 fn cluster(file: &controller_file::Kubernetes, found: &mut Findings) -> Option<InCluster> {

@@ -29,15 +29,21 @@ pub(super) fn source(file: &File, found: &mut Findings) -> Option<Source> {
 }
 
 fn joins(controller: &At<file::Controller>, found: &mut Findings) -> Option<Joins> {
-    let file::Controller { token, service_account, .. } = &controller.value;
-    match (token.as_ref(), service_account.as_ref()) {
-        (Some(token), None) => text::path(token, found).map(Joins::Token),
-        (None, Some(account)) => {
+    let file::Controller { token, service_account, host_certificate, .. } = &controller.value;
+    match (token.as_ref(), service_account.as_ref(), host_certificate.as_ref()) {
+        (Some(token), None, None) => text::path(token, found).map(Joins::Token),
+        (None, None, Some(host)) => {
+            let certificate = text::path(&host.value.certificate, found);
+            let key = text::path(&host.value.key, found);
+            let roots = text::path(&host.value.roots, found);
+            Some(Joins::Host { certificate: certificate?, key: key?, roots: roots? })
+        }
+        (None, Some(account), None) => {
             let token = text::path(&account.value.token, found);
             let roots = text::path(&account.value.roots, found);
             Some(Joins::ServiceAccount { token: token?, roots: roots? })
         }
-        (None, None) | (Some(_), Some(_)) => {
+        _ => {
             found.note(controller.mark, Fault::NotOneJoining);
             None
         }
