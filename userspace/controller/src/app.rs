@@ -16,7 +16,7 @@ use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::Notify,
+    sync::{Notify, mpsc, watch},
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
@@ -34,6 +34,7 @@ use crate::{
     mirror::Mirror,
     office::Clerk,
     places::Places,
+    scribe::{Scribe, Told},
 };
 
 /// Runs until SIGTERM or SIGINT.
@@ -84,12 +85,14 @@ pub async fn run(
     };
     let attestor = Guarded { attestor: places, trust: book.trusts() };
     let registrar = Registrar::new(attestor, log, file.leaf_lifetime);
+    let (refused, refusals) = mpsc::channel(limits::REFUSALS);
     let clerk = Clerk {
         book: book.clone(),
         registrar,
         counts: counts.clone(),
         cluster: cluster.clone(),
         hosts: file.hosts.clone(),
+        refused,
     };
     let server = Server::new(clerk, credentials.clone());
     let declared = None;
@@ -104,10 +107,14 @@ pub async fn run(
         cluster: cluster.clone(),
         published: vec![],
         declared,
+        told: watch::Sender::new(None),
     };
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     let changed = Arc::new(Notify::new());
     if let Some(cluster) = cluster {
+        let (server, told) = (keeper.server.clone(), keeper.told.subscribe());
+        let scribe = Scribe::new(cluster.clone(), server, told, refusals);
+        tasks.spawn(shutdown.clone().run_until_cancelled_owned(scribe.run()));
         let first = Arc::new(Notify::new());
         let following = follow(cluster, keeper.book.clone(), changed.clone(), first.clone());
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(following));
@@ -199,6 +206,8 @@ struct Keeper {
     published: Vec<Vec<u8>>,
     /// What was declared last: telling the same costs as much as finding that it is.
     declared: Option<(Arc<Known>, Arc<Trust>)>,
+    /// The same, for whoever says what has become of it.
+    told: watch::Sender<Option<Told>>,
 }
 
 impl Keeper {
@@ -287,7 +296,8 @@ impl Keeper {
         }
         let (server, declaration) = (self.server.clone(), self.book.declaration());
         let declared = spawn_blocking(move || server.declare(declaration));
-        declared.await.context("the controller is stopping")??;
+        let version = declared.await.context("the controller is stopping")??;
+        self.told.send_replace(Some(Told { known: now.0.clone(), version }));
         self.declared = Some(now);
         Ok(())
     }

@@ -16,7 +16,7 @@ use martlet_authority::{
 };
 use martlet_control::{AgentState, Declaration};
 use martlet_identity::{Chain, Credentials, KeyDigest, SigningKey, Svid, TrustBundle, fingerprint};
-use martlet_kubernetes::world::Picture;
+use martlet_kubernetes::world::{Concern, Noted, Object, Picture, World};
 use martlet_model::{
     Label, LocalWorkload, Outsider, Part, Service, Trust, TrustDomain, Workload, WorkloadName,
 };
@@ -48,6 +48,9 @@ pub struct Known {
     outside: Vec<Outsider>,
     /// Of a cluster: the nodes with an agent, and since when, in seconds since 1970.
     pub agents: BTreeMap<Label, u64>,
+    /// Of a cluster: how each policy stands, and what is wrong with which objects.
+    pub concerns: Vec<Arc<Concern>>,
+    pub problems: Arc<HashMap<Object, Noted>>,
     /// Where each workload is in `local`.
     by_name: HashMap<WorkloadName, usize>,
 }
@@ -66,10 +69,11 @@ impl Known {
         Self { workloads, services, policies, local, ..Self::default() }.indexed()
     }
 
-    pub fn of_cluster(picture: Picture) -> Self {
-        let Picture { workloads, services, policies, local, outside, agents } = picture;
-        let by_name = HashMap::new();
-        Self { workloads, services, policies, local, outside, agents, by_name }.indexed()
+    pub fn of_cluster(world: &mut World) -> Self {
+        let (concerns, problems) = (world.concerns(), world.problems().clone());
+        let Picture { workloads, services, policies, local, outside, agents } = world.picture();
+        let known = Self { workloads, services, policies, local, outside, ..Self::default() };
+        Self { agents, concerns, problems, ..known }.indexed()
     }
 
     fn indexed(mut self) -> Self {

@@ -12,17 +12,17 @@ use std::{
 use anyhow::{Context as _, Result};
 use martlet_control::AccountToken;
 use martlet_kubernetes::{
-    Client, Config,
-    api::{Condition, PolicyObject},
+    Client, Config, ObjectMeta,
+    api::PolicyObject,
     attest::{self, Agents, TokenError},
     publish,
     seen::{
-        Namespace, NamespaceObject, Pod, PodObject, Service, ServiceKey, ServiceObject, Slice,
-        SliceObject, SliceVersion,
+        Namespace, NamespaceObject, Pod, PodObject, Problem, Service, ServiceKey, ServiceObject,
+        Slice, SliceObject, SliceVersion,
     },
     vault::Vault,
     watch::{Change, Health, Key, Source, follow},
-    world::{Settings, World},
+    world::{Kind, Object, Settings, World},
 };
 use martlet_model::{Label, TrustDomain, WorkloadName};
 use martlet_standalone::InCluster;
@@ -38,6 +38,8 @@ use crate::{book::Known, limits};
 #[derive(Clone)]
 pub struct Cluster {
     pub client: Client,
+    /// Of this process's pod.
+    pub own_name: String,
     agents: Agents,
     settings: Settings,
     /// How well each kind of objects is followed.
@@ -58,6 +60,7 @@ enum Seen {
     NoSlice((Label, Label)),
     Policy(Box<PolicyObject>),
     NoPolicy((Label, Label)),
+    Unreadable(Object, Arc<str>, Problem),
     /// All that there are of a kind have been told.
     Complete(&'static str),
 }
@@ -86,7 +89,9 @@ impl Cluster {
             agent_service_account: file.agent_service_account.clone(),
             udp: file.udp,
         };
-        Ok(Self { client, agents, settings, health: Arc::default(), problems: Arc::default() })
+        let own_name = own_name();
+        let (health, problems) = (Arc::default(), Arc::default());
+        Ok(Self { client, own_name, agents, settings, health, problems })
     }
 
     /// Which node's agent has this token.
@@ -120,8 +125,6 @@ impl Cluster {
     pub async fn follow(self, mut tell: impl FnMut(Known) + Send) {
         let (to, mut from) = mpsc::unbounded_channel();
         let following = self.clone().watch_all(to);
-        let (verdicts, to_write) = mpsc::unbounded_channel();
-        let writing = self.clone().write_verdicts(to_write);
         let mut world = World::new(self.settings.clone());
         let mut missing: Vec<_> = KINDS.to_vec();
         let mut due: Option<Instant> = None;
@@ -138,7 +141,7 @@ impl Cluster {
                     () = settled => {
                         due = None;
                         if missing.is_empty() {
-                            tell(Known::of_cluster(world.picture()));
+                            tell(Known::of_cluster(&mut world));
                         }
                         self.say_problems(&world);
                         continue;
@@ -146,21 +149,13 @@ impl Cluster {
                 };
                 let Some(seen) = seen else { return };
                 due.get_or_insert_with(|| Instant::now() + limits::CLUSTER_SETTLE);
-                match &seen {
-                    Seen::Complete(kind) => missing.retain(|other| other != kind),
-                    Seen::Policy(object) => {
-                        if let Some(verdict) = publish::verdict(object) {
-                            let at = (object.namespace(), object.name());
-                            // It is there as long as this is.
-                            let _ = verdicts.send((at, verdict));
-                        }
-                    }
-                    _ => {}
+                if let Seen::Complete(kind) = &seen {
+                    missing.retain(|other| other != kind);
                 }
                 take(&mut world, seen);
             }
         };
-        tokio::join!(following, deciding, writing);
+        tokio::join!(following, deciding);
     }
 
     /// All of them, when there is another one.
@@ -169,20 +164,10 @@ impl Cluster {
         if now <= self.problems.swap(now, Ordering::Relaxed) {
             return;
         }
-        for (object, problems) in world.problems() {
-            for problem in problems {
+        for (object, problems) in world.problems().iter() {
+            for problem in &problems.problems {
                 let (reason, message) = (problem.reason, &problem.message);
                 warn!(%object, reason, message, "an object of the cluster is not used as it is");
-            }
-        }
-    }
-
-    /// What could not be written is written when the policy is seen the next time.
-    async fn write_verdicts(self, mut verdicts: mpsc::UnboundedReceiver<(Key, Condition)>) {
-        while let Some(((namespace, name), verdict)) = verdicts.recv().await {
-            let written = publish::condition(&self.client, &namespace, &name, &verdict).await;
-            if let Err(error) = written {
-                warn!(namespace, name, error, "the status of a policy was not written");
             }
         }
     }
@@ -209,7 +194,10 @@ impl Cluster {
             Source::clusterwide(client),
             move |change: Change<NamespaceObject>| {
                 tell(match change {
-                    Change::Is(object) => read(Namespace::try_from(object)).map(Seen::Namespace),
+                    Change::Is(object) => {
+                        let at = At::of(Kind::Namespace, &object.metadata);
+                        Some(at.read(Namespace::try_from(object), Seen::Namespace))
+                    }
                     Change::Gone((_, name)) => name.parse().ok().map(Seen::NoNamespace),
                     Change::Complete => Some(Seen::Complete(KINDS[0])),
                 });
@@ -221,7 +209,10 @@ impl Cluster {
             Source::namespaced(client),
             move |change: Change<PodObject>| {
                 tell(match change {
-                    Change::Is(object) => read(Pod::read(object)).flatten().map(Seen::Pod),
+                    Change::Is(object) => {
+                        let at = At::of(Kind::Pod, &object.metadata);
+                        Pod::read(object).transpose().map(|read| at.read(read, Seen::Pod))
+                    }
                     Change::Gone(key) => workload(key).map(Seen::NoPod),
                     Change::Complete => Some(Seen::Complete(KINDS[1])),
                 });
@@ -233,7 +224,10 @@ impl Cluster {
             Source::namespaced(client),
             move |change: Change<ServiceObject>| {
                 tell(match change {
-                    Change::Is(object) => read(Service::try_from(object)).map(Seen::Service),
+                    Change::Is(object) => {
+                        let at = At::of(Kind::Service, &object.metadata);
+                        Some(at.read(Service::try_from(object), Seen::Service))
+                    }
                     Change::Gone(key) => service(key).map(Seen::NoService),
                     Change::Complete => Some(Seen::Complete(KINDS[2])),
                 });
@@ -245,7 +239,10 @@ impl Cluster {
             Source::slices(client, version),
             move |change: Change<SliceObject>| {
                 tell(match change {
-                    Change::Is(object) => read(Slice::try_from(object)).map(Seen::Slice),
+                    Change::Is(object) => {
+                        let at = At::of(Kind::EndpointSlice, &object.metadata);
+                        Some(at.read(Slice::try_from(object), Seen::Slice))
+                    }
                     Change::Gone(key) => pair(key).map(Seen::NoSlice),
                     Change::Complete => Some(Seen::Complete(KINDS[3])),
                 });
@@ -284,6 +281,11 @@ impl Cluster {
     }
 }
 
+/// Of the pod; outside of one, of the process.
+fn own_name() -> String {
+    std::env::var("MARTLET_POD_NAME").unwrap_or_else(|_| format!("process-{}", std::process::id()))
+}
+
 fn take(world: &mut World, seen: Seen) {
     match seen {
         Seen::Namespace(one) => world.set_namespace(one),
@@ -296,17 +298,28 @@ fn take(world: &mut World, seen: Seen) {
         Seen::NoSlice(name) => world.remove_slice(&name),
         Seen::Policy(object) => world.set_policy(&object),
         Seen::NoPolicy(name) => world.remove_policy(&name),
+        Seen::Unreadable(object, uid, problem) => world.set_unreadable(object, &uid, problem),
         Seen::Complete(_) => {}
     }
 }
 
-/// An object that cannot be read changes nothing of what was known of it.
-fn read<T>(read: Result<T, martlet_kubernetes::seen::Problem>) -> Option<T> {
-    let refused = |problem: &martlet_kubernetes::seen::Problem| {
-        let (reason, message) = (problem.reason, &problem.message);
-        warn!(reason, message, "an object of the cluster cannot be read");
-    };
-    read.inspect_err(refused).ok()
+/// Which object it is, if it cannot be read.
+struct At(Object, Arc<str>);
+
+impl At {
+    fn of(kind: Kind, metadata: &ObjectMeta) -> Self {
+        let text = |of: &Option<String>| of.clone().unwrap_or_default();
+        let object = Object::new(kind, &text(&metadata.namespace), &text(&metadata.name));
+        Self(object, text(&metadata.uid).into())
+    }
+
+    /// An object that cannot be read changes nothing of what was known of it.
+    fn read<T>(self, read: Result<T, Problem>, seen: impl FnOnce(T) -> Seen) -> Seen {
+        match read {
+            Ok(read) => seen(read),
+            Err(problem) => Seen::Unreadable(self.0, self.1, problem),
+        }
+    }
 }
 
 fn pair((namespace, name): Key) -> Option<(Label, Label)> {

@@ -18,6 +18,22 @@ pub const CLUSTER_SETTLE: Duration = Duration::from_millis(50);
 /// After a question to the API server that was not answered.
 pub const CLUSTER_AGAIN: Duration = Duration::from_secs(2);
 
+/// How often it is looked at what is to be written into the cluster.
+pub const WRITING_ROUND: Duration = Duration::from_secs(1);
+/// Of one round: what is more waits for the next.
+pub const WRITTEN_STATUSES: usize = 20;
+pub const SAID_EVENTS: usize = 5;
+/// Counts on their way up are written so often.
+pub const STATUS_AGAIN: Duration = Duration::from_secs(5);
+/// How long a policy that was in effect everywhere may not be known to be, before it is said.
+pub const STATUS_SETTLES: Duration = Duration::from_secs(2);
+/// The same of a controller that has just begun: agents come back after up to a minute.
+pub const AGENTS_COME_BACK: Duration = Duration::from_secs(90);
+/// A workload's certificate is asked for again within this time.
+pub const REFUSAL_LASTS: Duration = Duration::from_secs(600);
+/// That are remembered.
+pub const REFUSALS: usize = 1_000;
+
 /// A file that is being written is read when it is whole.
 pub const SETTLE: Duration = Duration::from_millis(200);
 /// Some seventy times what 20,000 nodes need.

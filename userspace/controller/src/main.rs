@@ -4,7 +4,7 @@
 //! Read in this order: what it is started with ([`files`]), how its parts are put together
 //! ([`app`]), what it knows ([`book`]), from a cluster
 //! if there is one ([`cluster`]), who its nodes are ([`members`]), whom it certifies
-//! ([`office`]), which other domains it exchanges roots with ([`federate`]), and what it can be asked
+//! ([`office`]), what it writes into the cluster ([`scribe`], [`programming`]), which other domains it exchanges roots with ([`federate`]), and what it can be asked
 //! ([`admin`]).
 
 #![forbid(unsafe_code)]
@@ -22,6 +22,8 @@ mod metrics;
 mod mirror;
 mod office;
 mod places;
+mod programming;
+mod scribe;
 mod web;
 
 use std::{path::PathBuf, process::ExitCode};

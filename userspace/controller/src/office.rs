@@ -10,7 +10,7 @@ use martlet_identity::{Chain, Csr, Vouched};
 use martlet_kubernetes::attest::TokenError;
 use martlet_model::{Label, Part};
 use martlet_standalone::Hosts;
-use tokio::task::spawn_blocking;
+use tokio::{sync::mpsc, task::spawn_blocking};
 use tracing::warn;
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     members::{MembersError, NotGood},
     metrics::Counts,
     places::Places,
+    scribe::RefusedPod,
 };
 
 /// The file is checked for it.
@@ -34,6 +35,8 @@ pub struct Clerk {
     pub cluster: Option<Cluster>,
     /// Whose certificates make a host a node.
     pub hosts: Option<Hosts>,
+    /// Whoever says in a cluster what was refused. What it has no room for, the log has.
+    pub refused: mpsc::Sender<RefusedPod>,
 }
 
 impl Office for Clerk {
@@ -75,11 +78,21 @@ impl Office for Clerk {
     }
 
     async fn issue(&self, caller: &NodeCaller, asks: Vec<Ask>) -> Vec<Result<Chain, Refusal>> {
+        let workloads: Vec<_> = asks.iter().map(|ask| ask.workload.clone()).collect();
         let asks = asks.into_iter().map(|Ask { workload, csr }| authority::Ask { workload, csr });
         let (authority, now) = (self.book.authority(), SystemTime::now());
         let answers = self.registrar.issue(&authority, &caller.node, asks.collect(), now).await;
         let answers: Vec<_> = answers.into_iter().map(|answer| answer.map_err(told)).collect();
         self.counts.issued(&answers);
+        for (workload, answer) in workloads.into_iter().zip(&answers) {
+            // What is only unavailable is asked for again.
+            if let Err(refusal) = answer
+                && !matches!(refusal, Refusal::Unavailable(_))
+            {
+                let (node, why) = (caller.node.clone(), refusal.to_string());
+                let _ = self.refused.try_send(RefusedPod { node, workload, why });
+            }
+        }
         answers
     }
 }

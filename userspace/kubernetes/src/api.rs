@@ -7,8 +7,8 @@
 mod policy;
 
 pub use policy::{
-    ACCEPTED, Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, From, PolicyObject,
-    PolicyStatus, Read, Rule, Selected, Selector, To,
+    Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, From, PolicyObject,
+    PolicyStatus, Read, Rule, Selected, Selector, To, Verdict,
 };
 
 use kube::CustomResourceExt as _;
@@ -31,6 +31,10 @@ fn without_additional(schema: &mut Value) {
         Value::Object(fields) => {
             if fields.get("additionalProperties") == Some(&Value::Bool(false)) {
                 fields.remove("additionalProperties");
+            }
+            // Kubernetes 1.20 reads an empty text as none, which is no text.
+            if fields.get("default").is_some_and(|default| default == "") {
+                fields.remove("default");
             }
             fields.values_mut().for_each(without_additional);
         }

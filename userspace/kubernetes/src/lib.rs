@@ -14,12 +14,14 @@
 //! | [`world`] | from all objects to a picture; pure |
 //! | [`attest`] | what only the API server itself may answer |
 //! | [`publish`] | what everybody may read |
+//! | [`events`] | what is wrong with objects, said beside them |
 //! | [`vault`] | what has to outlive the controller |
 
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod attest;
+pub mod events;
 mod limits;
 pub mod publish;
 pub mod seen;
@@ -27,7 +29,7 @@ pub mod vault;
 pub mod watch;
 pub mod world;
 
-pub use kube::{Client, Config, config::KubeConfigOptions};
+pub use kube::{Client, Config, api::ObjectMeta, config::KubeConfigOptions};
 
 /// The label of namespaces and pods that says whether and how they are enrolled.
 pub const MODE_LABEL: &str = "martlet.dev/mode";

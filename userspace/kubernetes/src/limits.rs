@@ -15,6 +15,17 @@ pub const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How long one question to the API server may take.
 pub const QUESTION: Duration = Duration::from_secs(5);
 
+// --- Events ---
+
+/// A problem that lasts is said again so often: a server forgets Events after an hour.
+pub const EVENT_AGAIN: Duration = Duration::from_secs(20 * 60);
+/// For how long an Event is counted up; then the next is a new one.
+pub const EVENT_SERIES: Duration = Duration::from_secs(45 * 60);
+/// What is more is said as a new Event each time.
+pub const EVENTS_REMEMBERED: usize = 10_000;
+/// The API's own limit is 1,024 characters.
+pub const EVENT_NOTE_BYTES: usize = 1_000;
+
 // --- what agents are told; the control plane's own limits are wider ---
 
 /// Probed ports of one pod.

@@ -1,7 +1,7 @@
 //! What the controller writes into the cluster: the roots, for whoever has to know the controller, and
 //! what has become of policies, for whoever wrote them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, future::Future};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
-    api::{AuthorizationPolicy, Condition, PolicyObject},
+    api::{AuthorizationPolicy, PolicyStatus},
     limits,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 pub const ROOTS: &str = "martlet-roots";
 /// Its only key.
 pub const ROOTS_KEY: &str = "roots.pem";
-const MANAGER: &str = "martlet-controller";
+pub(crate) const MANAGER: &str = "martlet-controller";
 
 /// Writes the roots of the own trust domain, in PEM, by server-side apply.
 ///
@@ -42,33 +42,34 @@ pub async fn roots(client: &Client, namespace: &Label, pem: &str) -> Result<(), 
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace.as_str());
     let parameters = PatchParams::apply(MANAGER).force();
     let patch = Patch::Apply(&map);
-    match timeout(limits::QUESTION, api.patch(ROOTS, &parameters, &patch)).await {
-        Ok(written) => written.map(drop).map_err(|error| error.to_string()),
-        Err(_) => Err("no answer in time".to_owned()),
-    }
+    answered(api.patch(ROOTS, &parameters, &patch)).await.map(drop)
 }
 
-/// What is to be written about a policy, if its status does not say it yet.
-pub fn verdict(object: &PolicyObject) -> Option<Condition> {
-    object.verdict(&Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+/// As conditions have times.
+pub fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Writes a condition into a policy's status.
+/// Writes the status of a policy.
 ///
 /// # Errors
 ///
 /// The server did not answer, or did not take it; there may be no such policy any more.
-pub async fn condition(
+pub async fn status(
     client: &Client,
     namespace: &str,
     name: &str,
-    condition: &Condition,
+    status: &PolicyStatus,
 ) -> Result<(), String> {
     let api: Api<AuthorizationPolicy> = Api::namespaced(client.clone(), namespace);
-    let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
+    let patch = Patch::Merge(json!({ "status": status }));
     let writing = async { api.patch_status(name, &PatchParams::default(), &patch).await.map(drop) };
-    match timeout(limits::QUESTION, writing).await {
-        Ok(written) => written.map_err(|error| error.to_string()),
+    answered(writing).await
+}
+
+async fn answered<T>(asking: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    match timeout(limits::QUESTION, asking).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err("no answer in time".to_owned()),
     }
 }

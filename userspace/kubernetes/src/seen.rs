@@ -52,7 +52,7 @@ impl Wanted {
 
 /// Why an object of the cluster cannot be used as it is. The object is left out, or a part of it is;
 /// nothing else is touched by it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Problem {
     /// One word, as Events have it.
     pub reason: &'static str,

@@ -14,6 +14,7 @@
 //! belongs to the pod that had it first, and a service's virtual address to no pod; whoever claims
 //! it too is left out with a problem, and nothing of anybody else's changes.
 
+mod concerns;
 mod pods;
 mod policies;
 mod services;
@@ -31,6 +32,8 @@ use martlet_model::{
 use martlet_policy::Policy;
 
 use crate::seen::{self, Problem, ServiceKey};
+
+pub use concerns::Concern;
 
 /// What a cluster's administrator has chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,13 @@ pub enum Kind {
     Service,
     EndpointSlice,
     AuthorizationPolicy,
+}
+
+/// What is wrong with an object, and which life of its name has that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noted {
+    pub uid: Arc<str>,
+    pub problems: Vec<Problem>,
 }
 
 /// Everything that agents are told about a cluster, trust aside.
@@ -96,7 +106,11 @@ pub struct World {
     enrolled: HashMap<WorkloadName, LocalWorkload>,
     outside: HashMap<WorkloadName, Outsider>,
     listed: HashMap<ServiceKey, Vec<Arc<Service>>>,
-    problems: HashMap<Object, Vec<Problem>>,
+    problems: Arc<HashMap<Object, Noted>>,
+
+    concerns: BTreeMap<(Label, Label), Arc<Concern>>,
+    /// The namespaces whose policies may concern other nodes than before.
+    unsettled: BTreeSet<Label>,
 }
 
 impl World {
@@ -116,7 +130,9 @@ impl World {
             enrolled: HashMap::new(),
             outside: HashMap::new(),
             listed: HashMap::new(),
-            problems: HashMap::new(),
+            problems: Arc::default(),
+            concerns: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
         }
     }
 
@@ -147,8 +163,8 @@ impl World {
         nodes
     }
 
-    /// What is wrong with which objects.
-    pub fn problems(&self) -> &HashMap<Object, Vec<Problem>> {
+    /// What is wrong with which objects: the same value until something else is.
+    pub fn problems(&self) -> &Arc<HashMap<Object, Noted>> {
         &self.problems
     }
 
@@ -170,7 +186,8 @@ impl World {
     pub fn set_namespace(&mut self, namespace: seen::Namespace) {
         let name = namespace.name.clone();
         let object = Object::new(Kind::Namespace, "", name.as_str());
-        self.note(object, unknown_mode(namespace.wanted.as_ref()).into_iter().collect());
+        let problems = unknown_mode(namespace.wanted.as_ref()).into_iter().collect();
+        self.note(object, &namespace.uid, problems);
         self.namespaces.insert(name.clone(), namespace);
         self.decide_pods_in(&name);
     }
@@ -178,7 +195,7 @@ impl World {
     /// A namespace goes after everything in it has; what is still there is not enrolled any more.
     pub fn remove_namespace(&mut self, name: &Label) {
         self.namespaces.remove(name);
-        self.note(Object::new(Kind::Namespace, "", name.as_str()), vec![]);
+        self.is_well(&Object::new(Kind::Namespace, "", name.as_str()));
         self.decide_pods_in(name);
     }
 
@@ -189,11 +206,25 @@ impl World {
         }
     }
 
+    /// An object cannot be read, so that what was known of it stays, until it can be or is gone.
+    pub fn set_unreadable(&mut self, object: Object, uid: &Arc<str>, problem: Problem) {
+        self.note(object, uid, vec![problem]);
+    }
+
     /// Says what is wrong with an object now; nothing is wrong with an empty list.
-    fn note(&mut self, object: Object, problems: Vec<Problem>) {
-        match problems.is_empty() {
-            true => drop(self.problems.remove(&object)),
-            false => drop(self.problems.insert(object, problems)),
+    fn note(&mut self, object: Object, uid: &Arc<str>, problems: Vec<Problem>) {
+        if problems.is_empty() {
+            return self.is_well(&object);
+        }
+        let noted = Noted { uid: uid.clone(), problems };
+        if self.problems.get(&object) != Some(&noted) {
+            Arc::make_mut(&mut self.problems).insert(object, noted);
+        }
+    }
+
+    fn is_well(&mut self, object: &Object) {
+        if self.problems.contains_key(object) {
+            Arc::make_mut(&mut self.problems).remove(object);
         }
     }
 }
@@ -215,6 +246,14 @@ impl fmt::Display for Object {
 }
 
 impl Kind {
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::Pod | Self::Service => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::AuthorizationPolicy => "martlet.dev/v1alpha1",
+        }
+    }
+
     /// As the API has it.
     pub fn as_str(self) -> &'static str {
         match self {

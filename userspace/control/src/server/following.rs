@@ -63,6 +63,10 @@ async fn follow<O: Office>(
     let mut versions = shared.world.versions();
     versions.mark_changed();
     let (mut instance, mut known) = (hello.instance, hello.version);
+    // Versions of another controller say nothing about ours, and what was acknowledged to it is said
+    // again first.
+    let is_stranger = instance != shared.world.instance();
+    let mut first_told = None;
     let mut ticks = interval(limits::HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let pace = Pace::new(limits::SAID_BURST, limits::SAID_PER_SECOND);
@@ -70,13 +74,22 @@ async fn follow<O: Office>(
     let ended = loop {
         let step = tokio::select! {
             changed = versions.changed() => match changed {
-                Ok(()) => tell(shared, node, &seat, (&mut instance, &mut known), told).await,
+                Ok(()) => {
+                    let told = tell(shared, node, &seat, (&mut instance, &mut known), told).await;
+                    if instance == shared.world.instance() {
+                        first_told.get_or_insert(known);
+                    }
+                    told
+                }
                 Err(_) => Err(Status::unavailable("the controller is stopping")),
             },
             message = said.message() => {
                 silent_at = Instant::now() + limits::SILENCE;
                 match message {
-                    Ok(Some(message)) if pace.try_take() => listen(&seat, message),
+                    Ok(Some(message)) if pace.try_take() => {
+                        let floor = if is_stranger { first_told.unwrap_or(u64::MAX) } else { 0 };
+                        listen(&seat, message, floor)
+                    }
                     Ok(Some(_)) => Err(Status::resource_exhausted("the agent talks too much")),
                     Ok(None) => Err(Status::ok("the agent has left")),
                     Err(status) => Err(status),
@@ -129,14 +142,18 @@ async fn send(told: &Told, message: ToAgent) -> Result<(), Status> {
     sent.map_err(|_| Status::deadline_exceeded("the agent does not read"))
 }
 
-fn listen(seat: &Seat<'_>, message: FromAgent) -> Result<(), Status> {
+/// `floor`: an older version is not one of ours.
+fn listen(seat: &Seat<'_>, message: FromAgent, floor: u64) -> Result<(), Status> {
     let now = SystemTime::now();
     match message.said {
         Some(Said::Usage(usage)) => seat.uses(usage_from(usage).map_err(malformed)?, now),
         Some(Said::Acknowledgement(said)) => {
-            let said = acknowledgement_from(said).map_err(malformed)?;
+            let mut said = acknowledgement_from(said).map_err(malformed)?;
             if let Some(error) = &said.error {
                 warn!(version = said.version, error, "an agent did not take what it was told");
+            }
+            if said.version < floor {
+                said.version = 0;
             }
             seat.acknowledged(said, now);
         }

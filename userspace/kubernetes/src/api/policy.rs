@@ -1,5 +1,7 @@
 //! `AuthorizationPolicy`: who may connect to the selected workloads of its namespace.
 
+mod status;
+
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{limits, seen::Problem};
+
+pub use status::{Condition, PolicyStatus, Verdict};
 
 /// Who may connect to the selected workloads of the policy's namespace.
 ///
@@ -27,6 +31,8 @@ use crate::{limits, seen::Problem};
     category = "martlet",
     printcolumn = r#"{"name":"Action","type":"string","jsonPath":".spec.action"}"#,
     printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Programmed","type":"string","jsonPath":".status.conditions[?(@.type==\"Programmed\")].status"}"#,
+    printcolumn = r#"{"name":"Agents","type":"string","jsonPath":".status.agents"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -116,40 +122,6 @@ pub struct To {
     pub ports: Vec<String>,
 }
 
-/// What has become of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PolicyStatus {
-    /// `Accepted`: it can be enforced as it is written.
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    pub conditions: Vec<Condition>,
-}
-
-/// As all of Kubernetes' conditions are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `True`, `False` or `Unknown`.
-    pub status: String,
-    /// Of which generation of the object this is said.
-    #[serde(default)]
-    pub observed_generation: i64,
-    pub last_transition_time: String,
-    /// One word.
-    pub reason: String,
-    pub message: String,
-}
-
-impl Condition {
-    /// Since when is another matter.
-    fn says_the_same(&self, other: &Self) -> bool {
-        let last_transition_time = self.last_transition_time.clone();
-        *self == Self { last_transition_time, ..other.clone() }
-    }
-}
-
 /// A policy as it is stored, with whatever stands in it.
 #[derive(Debug, Clone, Resource, Deserialize)]
 #[resource(inherit = "AuthorizationPolicy")]
@@ -178,37 +150,10 @@ pub enum Selected {
     Labels(BTreeMap<String, String>),
 }
 
-/// The type of the condition that says whether a policy can be enforced.
-pub const ACCEPTED: &str = "Accepted";
-
 impl PolicyObject {
-    /// The condition that it should have, if its status does not say so yet.
-    pub fn verdict(&self, now: &str) -> Option<Condition> {
-        let generation = self.metadata.generation.unwrap_or_default();
-        let (status, reason, message) = match self.read() {
-            Ok(_) => ("True", "Accepted", String::new()),
-            Err((_, problem)) => ("False", problem.reason, problem.message),
-        };
-        let wanted = Condition {
-            kind: ACCEPTED.to_owned(),
-            status: status.to_owned(),
-            observed_generation: generation,
-            last_transition_time: now.to_owned(),
-            reason: reason.to_owned(),
-            message,
-        };
-        let said = serde_json::from_value(self.status.clone());
-        let PolicyStatus { conditions } = said.unwrap_or_default();
-        let said = conditions.into_iter().find(|condition| condition.kind == ACCEPTED);
-        match said {
-            Some(said) if said.says_the_same(&wanted) => None,
-            // It has been so since then.
-            Some(said) if said.status == wanted.status => {
-                let last_transition_time = said.last_transition_time;
-                Some(Condition { last_transition_time, ..wanted })
-            }
-            _ => Some(wanted),
-        }
+    /// What its status says; nothing if that cannot be read.
+    pub fn said(&self) -> PolicyStatus {
+        serde_json::from_value(self.status.clone()).unwrap_or_default()
     }
 
     pub fn namespace(&self) -> String {

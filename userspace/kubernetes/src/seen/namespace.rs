@@ -1,5 +1,7 @@
 //! A namespace: its name, and whether its pods are enrolled.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1 as core;
 use kube::{Resource, api::ObjectMeta};
 use martlet_model::Label;
@@ -16,6 +18,7 @@ pub struct NamespaceObject {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
     pub name: Label,
+    pub uid: Arc<str>,
     pub wanted: Option<Wanted>,
 }
 
@@ -25,6 +28,7 @@ impl TryFrom<NamespaceObject> for Namespace {
     fn try_from(object: NamespaceObject) -> Result<Self, Problem> {
         let name = object.metadata.name.unwrap_or_default();
         let name = name.parse().map_err(|error| Problem::new("Name", format!("{error}")))?;
-        Ok(Self { name, wanted: Wanted::of(object.metadata.labels.as_ref()) })
+        let wanted = Wanted::of(object.metadata.labels.as_ref());
+        Ok(Self { name, uid: object.metadata.uid.unwrap_or_default().into(), wanted })
     }
 }

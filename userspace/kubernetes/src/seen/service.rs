@@ -1,7 +1,7 @@
 //! A service: its virtual addresses and ports. Those without any (headless ones, and mere names of
 //! others) are reached at their endpoints' own addresses and are nothing here.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::core::v1 as core;
 use kube::{Resource, api::ObjectMeta};
@@ -70,6 +70,7 @@ pub struct ServiceKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     pub key: ServiceKey,
+    pub uid: Arc<str>,
     /// Where kube-proxy would take connections of the cluster's own pods to its endpoints.
     pub addresses: Vec<IpAddr>,
     /// Those of TCP.
@@ -118,7 +119,8 @@ impl TryFrom<ServiceObject> for Service {
         let ports = ports
             .filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
             .map(|port| ServicePort { name: port.name.unwrap_or_default(), port: port.port });
-        Ok(Self { key, addresses, ports: ports.collect() })
+        let uid = metadata.uid.unwrap_or_default().into();
+        Ok(Self { key, uid, addresses, ports: ports.collect() })
     }
 }
 

@@ -15,7 +15,8 @@ impl World {
         let name = pod.name.clone();
         let pod = Arc::new(pod);
         let before = self.pods.insert(name.clone(), pod.clone());
-        if before.as_ref() == Some(&pod) {
+        let object = Object::new(Kind::Pod, name.namespace.as_str(), name.name.as_str());
+        if before.as_ref() == Some(&pod) && !self.problems.contains_key(&object) {
             return;
         }
         self.pods_in.entry(name.namespace.clone()).or_default().insert(name.clone());
@@ -78,11 +79,15 @@ impl World {
         let decided = pod.as_ref().map(|pod| self.workload_of(pod));
         let (local, problems) = decided.unwrap_or_default();
         let object = Object::new(Kind::Pod, name.namespace.as_str(), name.name.as_str());
-        self.note(object, problems);
+        match &pod {
+            Some(pod) => self.note(object, &pod.uid, problems),
+            None => self.is_well(&object),
+        }
         let before = self.enrolled.get(name);
         if before == local.as_ref() {
             return;
         }
+        self.unsettled.insert(name.namespace.clone());
         let mut touched = BTreeSet::new();
         let both = before.into_iter().chain(local.as_ref());
         for address in both.flat_map(|local| &local.workload.addresses) {

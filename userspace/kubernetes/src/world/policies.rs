@@ -10,20 +10,25 @@ use martlet_policy::{Action, Policy, Rule, Selector};
 
 use super::{Kind, Object, World};
 use crate::{
-    api::{PolicyObject, Selected},
+    api::{PolicyObject, PolicyStatus, Selected},
     limits,
-    seen::Pod,
+    seen::{Pod, Problem},
 };
 
 #[derive(Debug)]
 pub(super) struct Held {
-    policy: Arc<Policy>,
+    pub(super) policy: Arc<Policy>,
     /// `None`: all of the namespace.
     labels: Option<BTreeMap<String, String>>,
+    pub(super) uid: Arc<str>,
+    pub(super) generation: i64,
+    /// Why it cannot be enforced as it is written.
+    pub(super) refused: Option<Problem>,
+    pub(super) status: PolicyStatus,
 }
 
 impl Held {
-    fn selects(&self, pod: &Pod) -> bool {
+    pub(super) fn selects(&self, pod: &Pod) -> bool {
         let has = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
         self.labels.as_ref().is_some_and(|labels| labels.iter().all(has))
     }
@@ -31,48 +36,61 @@ impl Held {
 
 impl World {
     pub fn set_policy(&mut self, object: &PolicyObject) {
+        let uid: Arc<str> = object.metadata.uid.clone().unwrap_or_default().into();
         let (namespace, name) = match object.names() {
             Ok(names) => names,
             Err(problem) => {
                 let object = Object::new(Kind::AuthorizationPolicy, &object.namespace(), "");
-                return self.note(object, vec![problem]);
+                return self.note(object, &uid, vec![problem]);
             }
         };
         let at = Object::new(Kind::AuthorizationPolicy, namespace.as_str(), name.as_str());
-        let (held, problems) = match object.read() {
+        let (policy, labels, refused) = match object.read() {
             Ok(read) => {
                 let (selector, labels) = selector(read.selected);
                 let (action, rules) = (read.action, read.rules);
-                let policy = Policy {
-                    namespace: namespace.clone(),
-                    name: name.clone(),
-                    selector,
-                    action,
-                    rules,
-                };
-                (Held { policy: Arc::new(policy), labels }, vec![])
+                let (namespace, name) = (namespace.clone(), name.clone());
+                (Policy { namespace, name, selector, action, rules }, labels, None)
             }
             Err((selected, problem)) => {
                 let (selector, labels) = selector(selected);
                 let policy = refusing(namespace.clone(), name.clone(), selector);
-                (Held { policy: Arc::new(policy), labels }, vec![problem])
+                (policy, labels, Some(problem))
             }
         };
-        self.note(at, problems);
+        self.note(at, &uid, refused.iter().cloned().collect());
         let key = (namespace.clone(), name);
-        match self.policies.get_mut(&key) {
-            Some(before) if before.policy == held.policy => before.labels = held.labels,
-            _ => drop(self.policies.insert(key, held)),
+        let generation = object.metadata.generation.unwrap_or_default();
+        let mut held = Held {
+            policy: Arc::new(policy),
+            labels,
+            uid,
+            generation,
+            refused,
+            status: object.said(),
+        };
+        let mut is_other = true;
+        if let Some(before) = self.policies.get(&key)
+            && before.policy == held.policy
+        {
+            held.policy = before.policy.clone();
+            is_other = before.labels != held.labels;
         }
-        self.decide_pods_in(&namespace);
+        self.policies.insert(key, held);
+        self.unsettled.insert(namespace.clone());
+        // What is only said about it selects nobody else.
+        if is_other {
+            self.decide_pods_in(&namespace);
+        }
     }
 
     pub fn remove_policy(&mut self, key: &(Label, Label)) {
         if self.policies.remove(key).is_some() {
+            self.unsettled.insert(key.0.clone());
             self.decide_pods_in(&key.0);
         }
         let (namespace, name) = (key.0.as_str(), key.1.as_str());
-        self.note(Object::new(Kind::AuthorizationPolicy, namespace, name), vec![]);
+        self.is_well(&Object::new(Kind::AuthorizationPolicy, namespace, name));
     }
 
     /// All policies; of a namespace with too many, one that refuses everything there.
@@ -97,10 +115,17 @@ impl World {
     /// The names of the policies that select this pod by its labels.
     pub(super) fn policies_of(&self, pod: &Pod) -> Vec<Label> {
         let WorkloadName { namespace, .. } = &pod.name;
-        let first = (namespace.clone(), first_label());
-        let of_namespace = self.policies.range(first..).take_while(|((of, _), _)| of == namespace);
-        let selecting = of_namespace.take(limits::POLICIES).filter(|(_, held)| held.selects(pod));
+        let of_namespace = self.policies_in(namespace).take(limits::POLICIES);
+        let selecting = of_namespace.filter(|(_, held)| held.selects(pod));
         selecting.map(|((_, name), _)| name.clone()).collect()
+    }
+
+    pub(super) fn policies_in(
+        &self,
+        namespace: &Label,
+    ) -> impl Iterator<Item = (&(Label, Label), &Held)> {
+        let first = (namespace.clone(), first_label());
+        self.policies.range(first..).take_while(move |((of, _), _)| of == namespace)
     }
 }
 

@@ -34,6 +34,7 @@ impl World {
 
     pub fn set_slice(&mut self, slice: seen::Slice) {
         let name = (slice.namespace.clone(), slice.name.clone());
+        self.is_well(&Object::new(Kind::EndpointSlice, name.0.as_str(), name.1.as_str()));
         let before = self.detach_slice(&name);
         let after = slice.service.clone();
         if let Some(service) = &after {
@@ -48,6 +49,7 @@ impl World {
     }
 
     pub fn remove_slice(&mut self, name: &(Label, Label)) {
+        self.is_well(&Object::new(Kind::EndpointSlice, name.0.as_str(), name.1.as_str()));
         if let Some(service) = self.detach_slice(name) {
             self.decide_service(&service);
         }
@@ -107,12 +109,18 @@ impl World {
     }
 
     pub(super) fn decide_service(&mut self, key: &ServiceKey) {
-        let (services, problems) = match self.services.get(key) {
-            Some(service) => self.services_of(service),
-            None => (vec![], vec![]),
-        };
         let object = Object::new(Kind::Service, key.namespace.as_str(), key.name.as_str());
-        self.note(object, problems);
+        let services = match self.services.get(key) {
+            Some(service) => {
+                let (uid, (services, problems)) = (service.uid.clone(), self.services_of(service));
+                self.note(object, &uid, problems);
+                services
+            }
+            None => {
+                self.is_well(&object);
+                vec![]
+            }
+        };
         let before = self.listed.remove(key).unwrap_or_default();
         let same = |service: Service| match before.iter().find(|one| ***one == service) {
             Some(same) => same.clone(),

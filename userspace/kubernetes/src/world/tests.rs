@@ -26,7 +26,7 @@ fn world() -> World {
 }
 
 fn namespace(name: &str, mode: Option<Mode>) -> seen::Namespace {
-    seen::Namespace { name: label(name), wanted: mode.map(Wanted::Enrolled) }
+    seen::Namespace { name: label(name), uid: "n".into(), wanted: mode.map(Wanted::Enrolled) }
 }
 
 fn name(text: &str) -> WorkloadName {
@@ -58,7 +58,8 @@ fn key(text: &str) -> ServiceKey {
 
 fn service(text: &str, address: &str) -> seen::Service {
     let ports = vec![seen::ServicePort { name: "http".to_owned(), port: 80 }];
-    seen::Service { key: key(text), addresses: vec![address.parse().unwrap()], ports }
+    let addresses = vec![address.parse().unwrap()];
+    seen::Service { key: key(text), uid: "s".into(), addresses, ports }
 }
 
 fn slice(text: &str, of: &str, addresses: &[&str]) -> seen::Slice {
@@ -106,7 +107,7 @@ fn reasons(world: &World) -> Vec<(String, &'static str)> {
     let mut reasons: Vec<_> = world
         .problems()
         .iter()
-        .flat_map(|(object, all)| all.iter().map(|one| (object.to_string(), one.reason)))
+        .flat_map(|(object, all)| all.problems.iter().map(|one| (object.to_string(), one.reason)))
         .collect();
     reasons.sort();
     reasons
@@ -167,7 +168,7 @@ fn a_pods_own_label_wins() {
 fn a_mode_that_is_none_is_strict_and_said() {
     let mut world = shop();
     let wanted = Some(Wanted::Unknown("on".to_owned()));
-    world.set_namespace(seen::Namespace { name: label("shop"), wanted: wanted.clone() });
+    world.set_namespace(seen::Namespace { wanted: wanted.clone(), ..namespace("shop", None) });
     world.set_pod(seen::Pod { wanted, ..pod("shop/cart", "10.0.0.2") });
     assert_eq!(modes(&world), "shop/cart strict, shop/web strict");
     let expected = [("Namespace shop", "UnknownMode"), ("Pod shop/cart", "UnknownMode")];

@@ -79,7 +79,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let step = prop_oneof![
         (namespaces(), wanted()).prop_map(|(name, wanted)| {
-            Step::Namespace(seen::Namespace { name: label(name), wanted })
+            Step::Namespace(seen::Namespace { wanted, ..namespace(name, None) })
         }),
         namespaces().prop_map(|name| Step::NoNamespace(label(name))),
         pods.clone(),
@@ -125,13 +125,19 @@ proptest! {
     #[test]
     fn deciding_only_what_changed_is_enough(steps in steps()) {
         let mut world = world();
-        steps.iter().for_each(|step| take(&mut world, step));
+        for step in &steps {
+            take(&mut world, step);
+            world.concerns();
+        }
         let before = sorted(world.picture());
         let pods: Vec<_> = world.pods.keys().cloned().collect();
         pods.iter().for_each(|name| world.decide_pod(name));
         let services: Vec<_> = world.services.keys().cloned().collect();
         services.iter().for_each(|key| world.decide_service(key));
         prop_assert_eq!(before, sorted(world.picture()));
+        let concerns = world.concerns();
+        world.unsettled = [label("shop"), label("bank")].into();
+        prop_assert_eq!(concerns, world.concerns());
     }
 
     /// When everything goes, nothing is left.
@@ -153,7 +159,7 @@ proptest! {
         prop_assert!(world.pods.is_empty() && world.pods_in.is_empty() && world.claims.is_empty());
         prop_assert!(world.services.is_empty() && world.slices.is_empty() && world.slices_of.is_empty());
         prop_assert!(world.behind.is_empty() && world.virtual_addresses.is_empty());
-        prop_assert!(world.outside.is_empty());
+        prop_assert!(world.outside.is_empty() && world.concerns().is_empty());
         prop_assert!(world.enrolled.is_empty() && world.listed.is_empty() && world.problems.is_empty());
     }
 }
