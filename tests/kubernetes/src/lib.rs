@@ -6,10 +6,12 @@
 mod cluster;
 mod kubectl;
 mod leftovers;
+mod mesh;
 mod own;
 pub mod pods;
 
 pub use cluster::Cluster;
 pub use kubectl::{Kubectl, has_condition};
 pub use leftovers::Traces;
+pub use mesh::{Mesh, PATIENCE};
 pub use own::{Own, xtask};

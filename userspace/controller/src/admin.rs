@@ -185,8 +185,15 @@ async fn metrics_page(State(desk): State<Desk>) -> Response {
     })
     .await;
     match page {
-        Ok(Ok(page)) => ([(header::CONTENT_TYPE, OPENMETRICS)], page).into_response(),
-        Ok(Err(_)) | Err(_) => broken().into_response(),
+        Ok(page) => openmetrics(page),
+        Err(_) => broken().into_response(),
+    }
+}
+
+pub fn openmetrics(page: Result<String, std::fmt::Error>) -> Response {
+    match page {
+        Ok(page) => ([(header::CONTENT_TYPE, OPENMETRICS)], page).into_response(),
+        Err(_) => broken().into_response(),
     }
 }
 

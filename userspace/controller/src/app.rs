@@ -1,21 +1,23 @@
 //! The controller's components, started from top to bottom and stopped in reverse.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use arc_swap::ArcSwap;
 use martlet_authority::Registrar;
 use martlet_control::Server;
 use martlet_identity::{Credentials, TrustBundle};
+use martlet_kubernetes::lease::Holding;
 use martlet_model::{Part, Trust};
 use martlet_standalone::{ControllerFile, DirectoryFile, Knows};
 use martlet_telemetry::{bind_socket, bind_tcp};
 use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
@@ -35,6 +37,7 @@ use crate::{
     office::Clerk,
     places::Places,
     scribe::{Scribe, Told},
+    standby::{Signals, lead_here, stand_by},
 };
 
 /// Runs until SIGTERM or SIGINT.
@@ -45,148 +48,197 @@ pub async fn run(
     read: Option<(DirectoryFile, String)>,
     federation: Plan,
 ) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
-    let mut hangup = signal(SignalKind::hangup()).context("listening for signals")?;
-
-    // Knowing: the authority, the nodes, the directory.
-    let now = SystemTime::now();
-    let cluster = match &file.knows {
-        Knows::Cluster(cluster) => Some(Cluster::connect(&file.trust_domain, cluster).await?),
-        Knows::Directory(_) => None,
-    };
+    let mut signals = Signals::listen()?;
     let (known, digest) = match read {
         Some((directory, digest)) => (Known::of_file(directory), digest),
         None => (Known::default(), String::new()),
     };
-    let domain = file.trust_domain.clone();
-    let mirror = match &cluster {
-        Some(cluster) => {
-            let vault = cluster.vault();
-            Some(Mirror::open(vault, &file.state.join("authority")).await?)
-        }
-        None => None,
-    };
-    let (state, of) = (file.state.clone(), domain.clone());
-    let opened = spawn_blocking(move || Book::open(&state, of, known, mirror, now));
-    let (book, log) = opened.await.context("opening what was kept")??;
-    let book = Arc::new(book);
-    let counts = Arc::new(Counts::default());
-    let identity = Part::Controller.identity(&file.trust_domain);
-    let roots = book.trust().roots.get(&file.trust_domain).cloned().unwrap_or_default();
-    let bundle = TrustBundle::new([(file.trust_domain.clone(), roots)])?;
-    let credentials = Arc::new(Credentials::new(identity, Arc::new(bundle)));
-    book.certify_controller(&credentials, now).context("certifying the controller itself")?;
-
-    // Telling: the agents.
-    let places = Places {
-        known: book.directory.clone(),
-        cluster: cluster.as_ref().map(|cluster| (cluster.client.clone(), domain)),
-    };
-    let attestor = Guarded { attestor: places, trust: book.trusts() };
-    let registrar = Registrar::new(attestor, log, file.leaf_lifetime);
-    let (refused, refusals) = mpsc::channel(limits::REFUSALS);
-    let clerk = Clerk {
-        book: book.clone(),
-        registrar,
-        counts: counts.clone(),
-        cluster: cluster.clone(),
-        hosts: file.hosts.clone(),
-        refused,
-    };
-    let server = Server::new(clerk, credentials.clone());
-    let declared = None;
-    let file = Arc::new(file);
-    let mut keeper = Keeper {
-        book,
-        server,
-        credentials,
-        counts,
+    let mut stage = Stage {
         file,
         digest,
-        cluster: cluster.clone(),
-        published: vec![],
-        declared,
-        told: watch::Sender::new(None),
+        directory: Arc::new(ArcSwap::from_pointee(known)),
+        cluster: None,
+        changed: Arc::default(),
+        shutdown: CancellationToken::new(),
+        tasks: TaskTracker::new(),
     };
-    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let changed = Arc::new(Notify::new());
-    if let Some(cluster) = cluster {
-        let (server, told) = (keeper.server.clone(), keeper.told.subscribe());
-        let scribe = Scribe::new(cluster.clone(), server, told, refusals);
-        tasks.spawn(shutdown.clone().run_until_cancelled_owned(scribe.run()));
-        let first = Arc::new(Notify::new());
-        let following = follow(cluster, keeper.book.clone(), changed.clone(), first.clone());
-        tasks.spawn(shutdown.clone().run_until_cancelled_owned(following));
+    let Knows::Cluster(of) = stage.file.knows.clone() else {
+        return stage.serve(federation, &mut signals, None).await;
+    };
+    let cluster = Cluster::connect(&stage.file.trust_domain, &of).await?;
+    let (to, mut complete) = watch::channel(false);
+    let following = follow(cluster.clone(), stage.directory.clone(), stage.changed.clone(), to);
+    stage.tasks.spawn(stage.shutdown.clone().run_until_cancelled_owned(following));
+    stage.cluster = Some(cluster.clone());
+    let standing_by = stand_by(&cluster, &stage.file, complete.clone(), &mut signals);
+    let Some(mut lead) = standing_by.await? else { return Ok(()) };
+    let holding = lead.holding.clone();
+    let leading = async {
         info!("waiting for the cluster to say what there is");
         tokio::select! {
-            () = first.notified() => {}
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = complete.wait_for(|complete| *complete) => {}
+            () = signals.stop() => return Ok(()),
         }
-    }
-    keeper.declare().await.context("declaring what there is")?;
-    let mut listeners = Vec::new();
-    for address in &keeper.file.listen {
-        let bound = TcpListener::bind(address).await;
-        listeners.push(bound.with_context(|| format!("listening for agents on {address}"))?);
-    }
-    let telling = keeper.server.clone();
-    tasks.spawn(telling.run(listeners, shutdown.clone()));
-
-    // Federating: other trust domains.
-    let federation = federation
-        .start(&keeper.book, &keeper.credentials, changed.clone(), (&tasks, &shutdown))
-        .await?;
-
-    // Saying: the admin socket and metrics.
-    let desk = Desk::new(
-        keeper.book.clone(),
-        keeper.server.clone(),
-        keeper.counts.clone(),
-        keeper.file.clone(),
-        keeper.cluster.clone(),
-        Arc::new(federation),
-        changed.clone(),
-    );
-    let socket = bind_socket(&keeper.file.socket)?;
-    tasks.spawn(desk.clone().serve_unix(socket, shutdown.clone()));
-    if let Some(address) = keeper.file.metrics {
-        tasks.spawn(desk.clone().serve_tcp(bind_tcp(address)?, shutdown.clone()));
-    }
-
-    // Looking: at the directory file, and at the trust.
-    let touched = Arc::new(Notify::new());
-    let asked = Arc::new(Notify::new());
-    let watching = match &keeper.file.knows {
-        Knows::Directory(path) => files::watch(path, touched.clone()),
-        Knows::Cluster(_) => None,
+        stage.serve(federation, &mut signals, Some(holding)).await
     };
-    tasks.spawn(keeper.run(touched, asked.clone(), changed, shutdown.clone()));
-    desk.is_ready();
-    info!("ready");
-    tell_systemd(&[NotifyState::Ready]);
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => asked.notify_one(),
+    let led = tokio::select! {
+        led = leading => led,
+        () = lead.lost() => Err(anyhow!("the lease is lost: another replica is the controller now")),
+    };
+    // Nothing is served any more, or it was lost.
+    lead.release().await;
+    led
+}
+
+/// What a controller begins with.
+struct Stage {
+    file: ControllerFile,
+    /// Of the directory file.
+    digest: String,
+    directory: Arc<ArcSwap<Known>>,
+    cluster: Option<Cluster>,
+    changed: Arc<Notify>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Stage {
+    /// Is the controller until it is told to stop. `holding`: of one of several replicas.
+    async fn serve(
+        self,
+        federation: Plan,
+        signals: &mut Signals,
+        holding: Option<Holding>,
+    ) -> Result<()> {
+        let Self { file, digest, directory, cluster, changed, shutdown, tasks } = self;
+
+        // Knowing: the authority, the nodes, the directory.
+        let now = SystemTime::now();
+        let domain = file.trust_domain.clone();
+        let mirror = match &cluster {
+            Some(cluster) => {
+                let vault = cluster.vault();
+                Some(Mirror::open(vault, &file.state.join("authority")).await?)
+            }
+            None => None,
+        };
+        let (state, of) = (file.state.clone(), domain.clone());
+        let opened = spawn_blocking(move || Book::open(&state, of, directory, mirror, now));
+        let (book, log) = opened.await.context("opening what was kept")??;
+        let book = Arc::new(book);
+        let counts = Arc::new(Counts::default());
+        let identity = Part::Controller.identity(&file.trust_domain);
+        let roots = book.trust().roots.get(&file.trust_domain).cloned().unwrap_or_default();
+        let bundle = TrustBundle::new([(file.trust_domain.clone(), roots)])?;
+        let credentials = Arc::new(Credentials::new(identity, Arc::new(bundle)));
+        book.certify_controller(&credentials, now).context("certifying the controller itself")?;
+
+        // Telling: the agents.
+        let places = Places {
+            known: book.directory.clone(),
+            cluster: cluster.as_ref().map(|cluster| (cluster.client.clone(), domain)),
+        };
+        let attestor = Guarded { attestor: places, trust: book.trusts(), holding: holding.clone() };
+        let registrar = Registrar::new(attestor, log, file.leaf_lifetime);
+        let (refused, refusals) = mpsc::channel(limits::REFUSALS);
+        let clerk = Clerk {
+            book: book.clone(),
+            registrar,
+            counts: counts.clone(),
+            cluster: cluster.clone(),
+            hosts: file.hosts.clone(),
+            holding,
+            refused,
+        };
+        let server = Server::new(clerk, credentials.clone());
+        let declared = None;
+        let file = Arc::new(file);
+        let mut keeper = Keeper {
+            book,
+            server,
+            credentials,
+            counts,
+            file,
+            digest,
+            cluster: cluster.clone(),
+            published: vec![],
+            declared,
+            told: watch::Sender::new(None),
+        };
+        let mut leading_here = None;
+        if let Some(cluster) = cluster {
+            let (server, told) = (keeper.server.clone(), keeper.told.subscribe());
+            let scribe = Scribe::new(cluster.clone(), server, told, refusals);
+            tasks.spawn(shutdown.clone().run_until_cancelled_owned(scribe.run()));
+            if let Some(port) = keeper.file.listen.first().map(SocketAddr::port) {
+                leading_here = Some(lead_here(cluster, port));
+            }
         }
+        keeper.declare().await.context("declaring what there is")?;
+        let mut listeners = Vec::new();
+        for address in &keeper.file.listen {
+            let bound = TcpListener::bind(address).await;
+            listeners.push(bound.with_context(|| format!("listening for agents on {address}"))?);
+        }
+        let telling = keeper.server.clone();
+        tasks.spawn(telling.run(listeners, shutdown.clone()));
+        if let Some(leading) = leading_here {
+            tasks.spawn(shutdown.clone().run_until_cancelled_owned(leading));
+        }
+
+        // Federating: other trust domains.
+        let federation = federation
+            .start(&keeper.book, &keeper.credentials, changed.clone(), (&tasks, &shutdown))
+            .await?;
+
+        // Saying: the admin socket and metrics.
+        let desk = Desk::new(
+            keeper.book.clone(),
+            keeper.server.clone(),
+            keeper.counts.clone(),
+            keeper.file.clone(),
+            keeper.cluster.clone(),
+            Arc::new(federation),
+            changed.clone(),
+        );
+        let socket = bind_socket(&keeper.file.socket)?;
+        tasks.spawn(desk.clone().serve_unix(socket, shutdown.clone()));
+        if let Some(address) = keeper.file.metrics {
+            tasks.spawn(desk.clone().serve_tcp(bind_tcp(address)?, shutdown.clone()));
+        }
+
+        // Looking: at the directory file, and at the trust.
+        let touched = Arc::new(Notify::new());
+        let asked = Arc::new(Notify::new());
+        let watching = match &keeper.file.knows {
+            Knows::Directory(path) => files::watch(path, touched.clone()),
+            Knows::Cluster(_) => None,
+        };
+        tasks.spawn(keeper.run(touched, asked.clone(), changed, shutdown.clone()));
+        desk.is_ready();
+        info!("ready");
+        tell_systemd(&[NotifyState::Ready]);
+        signals.stop_or(|| asked.notify_one()).await;
+        info!("stopping; nothing changes on any node meanwhile");
+        tell_systemd(&[NotifyState::Stopping]);
+        drop(watching);
+        shutdown.cancel();
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
     }
-    info!("stopping; nothing changes on any node meanwhile");
-    tell_systemd(&[NotifyState::Stopping]);
-    drop(watching);
-    shutdown.cancel();
-    tasks.close();
-    tasks.wait().await;
-    Ok(())
 }
 
 /// Takes over what a cluster says, from the first time that all of it is known.
-async fn follow(cluster: Cluster, book: Arc<Book>, changed: Arc<Notify>, first: Arc<Notify>) {
+async fn follow(
+    cluster: Cluster,
+    directory: Arc<ArcSwap<Known>>,
+    changed: Arc<Notify>,
+    complete: watch::Sender<bool>,
+) {
     let tell = |known: Known| {
-        book.directory.store(Arc::new(known));
-        first.notify_one();
+        directory.store(Arc::new(known));
+        complete.send_replace(true);
         changed.notify_one();
     };
     cluster.follow(tell).await;

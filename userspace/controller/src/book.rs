@@ -92,7 +92,7 @@ impl Book {
     pub fn open(
         state: &Path,
         trust_domain: TrustDomain,
-        known: Known,
+        directory: Arc<ArcSwap<Known>>,
         mirror: Option<Mirror>,
         now: SystemTime,
     ) -> Result<(Self, Log)> {
@@ -107,7 +107,7 @@ impl Book {
         let (trust, authority) = (store.trust(), store.authority());
         let book = Self {
             trust_domain,
-            directory: Arc::new(ArcSwap::from_pointee(known)),
+            directory,
             nodes,
             mirror: mirror.map(Mutex::new),
             store: Mutex::new(store),

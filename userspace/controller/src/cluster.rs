@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     future::pending,
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -12,9 +14,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use martlet_control::AccountToken;
 use martlet_kubernetes::{
-    Client, Config, ObjectMeta,
+    Client, Config, ObjectMeta, address,
     api::PolicyObject,
     attest::{self, Agents, TokenError},
+    lease::Lease,
     publish,
     seen::{
         Namespace, NamespaceObject, Pod, PodObject, Problem, Service, ServiceKey, ServiceObject,
@@ -27,7 +30,7 @@ use martlet_kubernetes::{
 use martlet_model::{Label, TrustDomain, WorkloadName};
 use martlet_standalone::InCluster;
 use tokio::{
-    sync::mpsc,
+    sync::{OnceCell, mpsc},
     time::{Instant, sleep_until},
 };
 use tracing::{info, warn};
@@ -40,6 +43,9 @@ pub struct Cluster {
     pub client: Client,
     /// Of this process's pod.
     pub own_name: String,
+    /// Where agents reach it; `None` outside of a pod.
+    own_address: Option<IpAddr>,
+    slices: Arc<OnceCell<SliceVersion>>,
     agents: Agents,
     settings: Settings,
     /// How well each kind of objects is followed.
@@ -67,6 +73,7 @@ enum Seen {
 
 /// The Secret with root and issuer, and all that is remembered of the trust.
 const AUTHORITY: &str = "martlet-authority";
+const LEASE: &str = "martlet-controller";
 
 /// Without all of these nothing is known.
 const KINDS: [&str; 5] =
@@ -90,8 +97,10 @@ impl Cluster {
             udp: file.udp,
         };
         let own_name = own_name();
+        let own_address = own_address()?;
         let (health, problems) = (Arc::default(), Arc::default());
-        Ok(Self { client, own_name, agents, settings, health, problems })
+        let slices = Arc::default();
+        Ok(Self { client, own_name, own_address, slices, agents, settings, health, problems })
     }
 
     /// Which node's agent has this token.
@@ -102,6 +111,18 @@ impl Cluster {
     /// Where the authority is kept.
     pub fn vault(&self) -> Vault {
         Vault::new(&self.client, &self.settings.system_namespace, AUTHORITY)
+    }
+
+    /// Who of several replicas is the controller.
+    pub fn lease(&self) -> Lease {
+        Lease::new(&self.client, &self.settings.system_namespace, LEASE)
+    }
+
+    /// Lets the Service of the controller lead to this process, if it is in a pod.
+    pub async fn lead_here(&self, port: u16) -> Result<(), String> {
+        let Some(address) = self.own_address else { return Ok(()) };
+        let (version, namespace) = (self.slice_version().await, &self.settings.system_namespace);
+        address::lead(&self.client, version, namespace, address, port).await
     }
 
     /// Tells all agents the roots, in PEM.
@@ -264,8 +285,12 @@ impl Cluster {
         tokio::join!(namespaces, pods, services, slices, policies);
     }
 
-    /// Asked until it is answered: to guess wrong is to see no endpoints.
     async fn slice_version(&self) -> SliceVersion {
+        *self.slices.get_or_init(|| self.ask_slice_version()).await
+    }
+
+    /// Asked until it is answered: to guess wrong is to see no endpoints.
+    async fn ask_slice_version(&self) -> SliceVersion {
         let mut failure = String::new();
         loop {
             match SliceVersion::of(&self.client).await {
@@ -283,7 +308,14 @@ impl Cluster {
 
 /// Of the pod; outside of one, of the process.
 fn own_name() -> String {
-    std::env::var("MARTLET_POD_NAME").unwrap_or_else(|_| format!("process-{}", std::process::id()))
+    env::var("MARTLET_POD_NAME").unwrap_or_else(|_| format!("process-{}", std::process::id()))
+}
+
+fn own_address() -> Result<Option<IpAddr>> {
+    match env::var("MARTLET_POD_IP") {
+        Ok(text) => text.parse().map(Some).context("MARTLET_POD_IP is no address"),
+        Err(_) => Ok(None),
+    }
 }
 
 fn take(world: &mut World, seen: Seen) {

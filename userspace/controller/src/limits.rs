@@ -34,6 +34,9 @@ pub const REFUSAL_LASTS: Duration = Duration::from_secs(600);
 /// That are remembered.
 pub const REFUSALS: usize = 1_000;
 
+/// How often the Service's endpoint is written again: somebody may have changed it.
+pub const LEAD_AGAIN: Duration = Duration::from_secs(10);
+
 /// A file that is being written is read when it is whole.
 pub const SETTLE: Duration = Duration::from_millis(200);
 /// Some seventy times what 20,000 nodes need.

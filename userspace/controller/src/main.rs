@@ -2,7 +2,7 @@
 //! certifies their workloads.
 //!
 //! Read in this order: what it is started with ([`files`]), how its parts are put together
-//! ([`app`]), what it knows ([`book`]), from a cluster
+//! ([`app`]), how several replicas are one controller ([`standby`]), what it knows ([`book`]), from a cluster
 //! if there is one ([`cluster`]), who its nodes are ([`members`]), whom it certifies
 //! ([`office`]), what it writes into the cluster ([`scribe`], [`programming`]), which other domains it exchanges roots with ([`federate`]), and what it can be asked
 //! ([`admin`]).
@@ -24,6 +24,7 @@ mod office;
 mod places;
 mod programming;
 mod scribe;
+mod standby;
 mod web;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -136,11 +136,27 @@ pub fn page(
     let refused = read(&counts.reloads_refused);
     counter("reloads_refused", "Directory files that were not taken", refused);
     if let Some(cluster) = cluster {
+        add_lead(&mut registry, true);
         add_cluster(&mut registry, cluster);
     }
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
+}
+
+/// Of a replica that stands by.
+pub fn standby_page(cluster: &Cluster) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("martlet_controller");
+    add_lead(&mut registry, false);
+    add_cluster(&mut registry, cluster);
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+fn add_lead(registry: &mut Registry, leads: bool) {
+    let help = "Whether this replica is the controller";
+    registry.register("leads", help, ConstGauge::new(i64::from(leads)));
 }
 
 fn add_cluster(registry: &mut Registry, cluster: &Cluster) {

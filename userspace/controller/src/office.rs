@@ -7,7 +7,7 @@ use martlet_control::{
     AccountToken, Ask, Joined, Joining, JoiningBy, NodeCaller, Office, Refusal, Secret,
 };
 use martlet_identity::{Chain, Csr, Vouched};
-use martlet_kubernetes::attest::TokenError;
+use martlet_kubernetes::{attest::TokenError, lease::Holding};
 use martlet_model::{Label, Part};
 use martlet_standalone::Hosts;
 use tokio::{sync::mpsc, task::spawn_blocking};
@@ -16,7 +16,7 @@ use tracing::warn;
 use crate::{
     book::Book,
     cluster::Cluster,
-    cut_off::Guarded,
+    cut_off::{Guarded, NOT_HELD},
     files,
     members::{MembersError, NotGood},
     metrics::Counts,
@@ -35,6 +35,8 @@ pub struct Clerk {
     pub cluster: Option<Cluster>,
     /// Whose certificates make a host a node.
     pub hosts: Option<Hosts>,
+    /// Of one of several replicas.
+    pub holding: Option<Holding>,
     /// Whoever says in a cluster what was refused. What it has no room for, the log has.
     pub refused: mpsc::Sender<RefusedPod>,
 }
@@ -183,7 +185,10 @@ impl Clerk {
     async fn certify(&self, node: &Label, csr: &Csr) -> Result<Chain, Refusal> {
         let (authority, part) = (self.book.authority(), Part::Node(node.clone()));
         let issued = self.registrar.issue_part(&authority, &part, csr, SystemTime::now()).await;
-        issued.map_err(told)
+        match &self.holding {
+            Some(holding) if !holding.is_held() => Err(Refusal::Unavailable(NOT_HELD.to_owned())),
+            _ => issued.map_err(told),
+        }
     }
 }
 

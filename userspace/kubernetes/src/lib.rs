@@ -15,13 +15,18 @@
 //! | [`attest`] | what only the API server itself may answer |
 //! | [`publish`] | what everybody may read |
 //! | [`events`] | what is wrong with objects, said beside them |
+//! | [`address`] | where agents find the controller |
+//! | [`election`], [`lease`] | who of several is the controller |
 //! | [`vault`] | what has to outlive the controller |
 
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod api;
 pub mod attest;
+pub mod election;
 pub mod events;
+pub mod lease;
 mod limits;
 pub mod publish;
 pub mod seen;

@@ -15,6 +15,18 @@ pub const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How long one question to the API server may take.
 pub const QUESTION: Duration = Duration::from_secs(5);
 
+// --- the lease of the controller ---
+
+/// A lease that has not changed for so long is whoever's who takes it.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// Who could not renew it for so long acts as its holder no more. Five seconds are for clocks that do
+/// not run alike.
+pub const LEASE_RENEWED_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is renewed, and looked at by whoever waits for it.
+pub const LEASE_RETRY: Duration = Duration::from_secs(1);
+/// How long one question about it may take: three of them fit before the holder gives up.
+pub const LEASE_QUESTION: Duration = Duration::from_secs(3);
+
 // --- Events ---
 
 /// A problem that lasts is said again so often: a server forgets Events after an hour.

@@ -1,0 +1,223 @@
+//! What the controller says about a cluster's objects, and what becomes of its replicas, on a real
+//! cluster.
+
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use martlet_lab::wait_for;
+use martlet_tests_kubernetes::{Kubectl, Mesh, PATIENCE, pods};
+use serde_json::Value;
+
+/// One cluster for all of it: to make one takes longer than all that is shown on it.
+#[test]
+fn the_controller_says_what_it_does_and_does_it_while_one_replica_lives() -> Result<()> {
+    let mesh = Mesh::up()?;
+    mesh.install()?;
+    mesh.label("=strict")?;
+    mesh.until_steered()?;
+    mesh.until_answered("client")?;
+
+    a_policy_says_where_it_is_in_effect(&mesh)?;
+    what_is_wrong_is_said_once_beside_its_object(&mesh)?;
+    one_replica_is_the_controller_and_the_other_says_so(&mesh)?;
+    a_holder_that_is_killed_is_followed(&mesh)?;
+    a_rolling_restart_loses_no_connection(&mesh)
+}
+
+fn a_policy_says_where_it_is_in_effect(mesh: &Mesh) -> Result<()> {
+    let shop = mesh.kubectl.within("shop");
+    let programmed = |generation: i64| -> Result<Value> {
+        wait_for("the policy to be programmed", PATIENCE, || {
+            let policy = shop.get(&["authorizationpolicy", "callers"])?;
+            let condition = condition(&policy, "Programmed");
+            let is_of = condition["observedGeneration"] == generation;
+            Ok((is_of && condition["status"] == "True").then_some(policy))
+        })
+    };
+    shop.apply(&policy("{name: shop, from: [{namespaces: [shop]}]}"))?;
+    let first = programmed(1)?;
+    assert_eq!(first["status"]["agents"], "1/1", "{first:#}");
+    assert_eq!(condition(&first, "Accepted")["status"], "True");
+    shop.apply(&policy("{name: till, from: [{namespaces: [till]}]}"))?;
+    programmed(2)?;
+    assert!(!mesh.is_answered("client"), "what is said to be in effect is not");
+    // The refusal that stands for it is in effect, too.
+    shop.apply(&policy("{name: get, to: [{methods: [GET]}]}"))?;
+    let refused = programmed(3)?;
+    assert_eq!(condition(&refused, "Accepted")["status"], "False");
+    assert_eq!(condition(&refused, "Programmed")["reason"], "RefusesEverything");
+    let shown = shop.run(&["get", "authorizationpolicies"])?;
+    assert!(shown.contains("PROGRAMMED") && shown.contains("1/1"), "{shown}");
+    Ok(())
+}
+
+fn what_is_wrong_is_said_once_beside_its_object(mesh: &Mesh) -> Result<()> {
+    let shop = mesh.kubectl.within("shop");
+    // The policy of before cannot be enforced.
+    until_said(&shop, "callers", "Invalid")?;
+    shop.run(&["label", "pod", "client", "martlet.dev/mode=stirct"])?;
+    let said = until_said(&shop, "client", "UnknownMode")?;
+    assert!(said.contains("stirct"), "{said}");
+    let described = shop.run(&["describe", "pod", "client"])?;
+    assert!(described.contains("UnknownMode"), "{described}");
+    shop.run(&["label", "pod", "client", "martlet.dev/mode-"])?;
+    shop.run(&["delete", "authorizationpolicy", "callers"])?;
+    let events = shop.get(&["events"])?;
+    let events = items(&events)?;
+    let of_client = events.iter().filter(|event| event["reason"] == "UnknownMode");
+    assert_eq!(of_client.count(), 1);
+    mesh.until_answered("client")
+}
+
+fn one_replica_is_the_controller_and_the_other_says_so(mesh: &Mesh) -> Result<()> {
+    let (holder, all) = (holder(mesh)?, controllers(mesh)?);
+    assert!(all.len() == 2 && all.contains(&holder), "{holder} of {all:?}");
+    let standby = all.iter().find(|pod| **pod != holder).context("there are two")?;
+    let nodes = |pod: &str| mesh.system().exec(pod, &["/usr/bin/martlet", "nodes"]);
+    let refused = nodes(standby).err().context("both answer as the controller")?;
+    assert!(format!("{refused:#}").contains(&holder), "{refused:#}");
+    nodes(&holder)?;
+    leads_to(mesh, &holder)
+}
+
+/// Nothing that it could still do is needed: its process dies, and its pod is deleted.
+fn a_holder_that_is_killed_is_followed(mesh: &Mesh) -> Result<()> {
+    let (before, roots) = (holder(mesh)?, mesh.roots()?);
+    let pod = mesh.system().get(&["pod", &before])?;
+    let node = pod["spec"]["nodeName"].as_str().context("a pod that runs is on a node")?;
+    let killing = Instant::now();
+    let traffic = Traffic::start(mesh, 60);
+    mesh.system().run(&[
+        "delete",
+        "pod",
+        &before,
+        "--force",
+        "--grace-period=0",
+        "--wait=false",
+    ])?;
+    // The name of a process has 15 characters at most.
+    let kill = "for p in /proc/[0-9]*; do read name < $p/comm; [ $name != martlet-control ] || \
+                kill -9 ${p#/proc/}; done";
+    mesh.own.task(&["exec", node, "bash", "-c", kill])?;
+    let shop = mesh.kubectl.within("shop");
+    shop.apply(&pods::idle("late", "node1"))?;
+    let after = wait_for("another replica to be the controller", PATIENCE, || {
+        let now = holder(mesh)?;
+        Ok((now != before && !now.is_empty()).then_some(now))
+    })?;
+    let taken_over = killing.elapsed();
+    leads_to(mesh, &after)?;
+    shop.ready_pod("late")?;
+    mesh.until_answered("late").context("the new controller certifies")?;
+    eprintln!("taken over after {taken_over:?}; a new pod is served after {:?}", killing.elapsed());
+    assert_eq!(mesh.roots()?, roots);
+    traffic.undisturbed()?;
+    agents_have_not_begun_anew(mesh)?;
+    mesh.wait_for_rollout("deployment/martlet-controller")
+}
+
+fn a_rolling_restart_loses_no_connection(mesh: &Mesh) -> Result<()> {
+    let (before, roots) = (controllers(mesh)?, mesh.roots()?);
+    let traffic = Traffic::start(mesh, 45);
+    mesh.system().run(&["rollout", "restart", "deployment/martlet-controller"])?;
+    mesh.wait_for_rollout("deployment/martlet-controller")?;
+    let began = Instant::now();
+    let after = wait_for("a new pod to be the controller", PATIENCE, || {
+        let now = holder(mesh)?;
+        Ok((!now.is_empty() && !before.contains(&now)).then_some(now))
+    })?;
+    eprintln!("after the restart {after} is the controller, {:?} later", began.elapsed());
+    let shop = mesh.kubectl.within("shop");
+    shop.apply(&pods::idle("later", "node1"))?;
+    shop.ready_pod("later")?;
+    mesh.until_answered("later")?;
+    assert_eq!(mesh.roots()?, roots);
+    traffic.undisturbed()?;
+    agents_have_not_begun_anew(mesh)
+}
+
+/// New connections, one after the other.
+struct Traffic(thread::JoinHandle<Result<String>>);
+
+impl Traffic {
+    fn start(mesh: &Mesh, seconds: u64) -> Self {
+        let shop = mesh.kubectl.within("shop");
+        let script = format!(
+            "n=0; bad=0; end=$(($(date +%s) + {seconds})); while [ $(date +%s) -lt $end ]; do \
+             n=$((n + 1)); timeout 5 wget -q -O /dev/null http://server.shop/ || bad=$((bad + 1)); \
+             done; echo $n connections, $bad failed"
+        );
+        Self(thread::spawn(move || shop.exec("client", &["sh", "-c", &script])))
+    }
+
+    fn undisturbed(self) -> Result<()> {
+        let said = self.0.join().map_err(|_| anyhow::anyhow!("the traffic panicked"))??;
+        eprintln!("{}", said.trim());
+        ensure!(said.contains(", 0 failed") && !said.starts_with("0 "), "{said}");
+        Ok(())
+    }
+}
+
+fn policy(rule: &str) -> String {
+    format!(
+        "---\napiVersion: martlet.dev/v1alpha1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: callers}}\n\
+         spec: {{selector: {{matchLabels: {{app: server}}}}, action: Allow, rules: [{rule}]}}\n"
+    )
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    let conditions = object["status"]["conditions"].as_array();
+    let found = conditions.and_then(|all| all.iter().find(|one| one["type"] == kind));
+    found.unwrap_or(&Value::Null)
+}
+
+fn items(list: &Value) -> Result<&Vec<Value>> {
+    list["items"].as_array().context("a list has items")
+}
+
+/// What an Event of this reason says about the object.
+fn until_said(kubectl: &Kubectl, of: &str, reason: &str) -> Result<String> {
+    wait_for(&format!("an Event {reason} of {of}"), Duration::from_secs(30), || {
+        let events = kubectl.get(&["events"])?;
+        let found = items(&events)?
+            .iter()
+            .find(|event| event["reason"] == reason && event["involvedObject"]["name"] == of);
+        Ok(found.map(|event| event["message"].as_str().unwrap_or_default().to_owned()))
+    })
+}
+
+fn holder(mesh: &Mesh) -> Result<String> {
+    let lease = mesh.system().get(&["lease", "martlet-controller"])?;
+    Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+}
+
+fn controllers(mesh: &Mesh) -> Result<BTreeSet<String>> {
+    let selector = "app.kubernetes.io/name=martlet-controller";
+    let pods = mesh.system().get(&["pods", "--selector", selector])?;
+    let name = |pod: &Value| Some(pod["metadata"]["name"].as_str()?.to_owned());
+    Ok(items(&pods)?.iter().filter_map(name).collect())
+}
+
+/// The Service leads to this pod, and to no other.
+fn leads_to(mesh: &Mesh, pod: &str) -> Result<()> {
+    let pod = mesh.system().get(&["pod", pod])?;
+    wait_for("the Service to lead to the holder", PATIENCE, || {
+        let slice = mesh.system().get(&["endpointslice", "martlet-controller"])?;
+        let endpoints = &slice["endpoints"];
+        let is_one = endpoints.as_array().is_some_and(|all| all.len() == 1);
+        Ok((is_one && endpoints[0]["addresses"][0] == pod["status"]["podIP"]).then_some(()))
+    })
+}
+
+fn agents_have_not_begun_anew(mesh: &Mesh) -> Result<()> {
+    for agent in mesh.agents()? {
+        let pod = mesh.system().get(&["pod", &agent])?;
+        assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0, "{agent}");
+    }
+    Ok(())
+}
