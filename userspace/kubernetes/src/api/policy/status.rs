@@ -80,7 +80,11 @@ impl PolicyStatus {
 impl Verdict<'_> {
     fn accepted(&self, now: &str) -> Condition {
         match self.refused {
-            None => self.condition(now, "Accepted", "True", "Accepted", String::new()),
+            None => {
+                // Some servers take an empty text for none.
+                let why = "it can be enforced as it is written".to_owned();
+                self.condition(now, "Accepted", "True", "Accepted", why)
+            }
             Some(Problem { reason, message }) => {
                 self.condition(now, "Accepted", "False", reason, message.clone())
             }
