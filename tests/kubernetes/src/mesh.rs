@@ -49,14 +49,9 @@ impl Mesh {
     }
 
     pub fn install(&self) -> Result<()> {
-        let manifests = ["deploy/kubernetes/crds.yaml", "deploy/kubernetes/martlet.yaml"];
-        for path in manifests {
-            let path = format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"));
-            self.kubectl.run(&["apply", "--filename", &path])?;
-        }
-        for what in ["deployment/martlet-controller", "daemonset/martlet-agent"] {
-            self.wait_for_rollout(what)?;
-        }
+        let output = self.own.martlet(&["install"])?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "martlet install:\n{said}");
         Ok(())
     }
 

@@ -69,6 +69,22 @@ impl Own {
         self.task(&["load", archive.to_str().context("the path of the image is text")?]).map(drop)
     }
 
+    /// `martlet …` against this cluster: the program that `MARTLET_CLI` names, or the one that was built
+    /// with this test.
+    pub fn martlet(&self, arguments: &[&str]) -> Result<Output> {
+        let program = match env::var_os("MARTLET_CLI") {
+            Some(path) => PathBuf::from(path),
+            None => {
+                let test = env::current_exe().context("finding this test")?;
+                let built = test.ancestors().nth(2).context("a test is in deps")?;
+                built.join("martlet")
+            }
+        };
+        let mut command = Command::new(&program);
+        command.env("KUBECONFIG", self.directory.join("kubeconfig")).args(arguments);
+        command.output().with_context(|| format!("starting {}", program.display()))
+    }
+
     /// `cargo xtask cluster …` for this cluster: what it prints, if it succeeds.
     pub fn task(&self, arguments: &[&str]) -> Result<String> {
         let Output { status, stdout, stderr } = self.try_task(arguments)?;

@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use martlet_authority::log::Anchor;
 use martlet_model::{Label, TrustDomain};
 
+use crate::install;
+
 /// Shows what the Martlet agent of this node does, and looks after nodes, trust and authorities
 #[derive(Debug, Parser)]
 #[command(name = "martlet", version, after_help = EXIT_CODES)]
@@ -110,6 +112,35 @@ pub enum Command {
     /// Certificate authorities for nodes without a cluster
     #[command(subcommand)]
     Authority(AuthorityCommand),
+    /// Installs Martlet into a Kubernetes cluster, waits until it runs, and says what to type next
+    ///
+    /// To do it again changes nothing. docs/install.md tells what the values are.
+    Install(install::Install),
+    /// Makes what `martlet install` has installed that of this version, with the values it had
+    Upgrade(install::Upgrade),
+    /// Leaves all nodes of a cluster as the agents found them, and removes Martlet from it
+    ///
+    /// What is enrolled talks in plaintext from then on.
+    Uninstall(install::Uninstall),
+    /// Prints what completes this command line in a shell
+    Completion {
+        #[arg(value_enum, value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Writes a manual page for each command
+    Man {
+        /// Where they go, such as /usr/local/share/man/man1
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+}
+
+/// Those that there are scripts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,8 @@
 //!
 //! Read in this order: the command line ([`args`]), how the agent is asked ([`agent`]), what is
 //! printed of its answers ([`show`]), how a controller is asked ([`controller`]) and about what
-//! ([`trust`]), and what an authority is asked for ([`authority`]).
+//! ([`trust`]), what an authority is asked for ([`authority`]), how a cluster gets Martlet
+//! ([`install`]), and what shells and manuals are told ([`pages`]).
 
 #![forbid(unsafe_code)]
 
@@ -12,8 +13,10 @@ mod args;
 mod authority;
 mod controller;
 mod human;
+mod install;
 mod json;
 mod limits;
+mod pages;
 mod paint;
 mod show;
 mod table;
@@ -25,7 +28,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::FromArgMatches as _;
 
 use agent::{Agent, AgentError};
 use args::{Args, Command};
@@ -33,7 +36,8 @@ use controller::{Controller, ControllerError};
 use paint::{Tone, paint};
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let args = Args::from_arg_matches(&pages::command().get_matches());
+    match run(args.unwrap_or_else(|error| error.exit())) {
         Ok(code) => code,
         Err(error) if reader_has_left(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -51,6 +55,15 @@ fn run(args: Args) -> Result<ExitCode> {
         write(&said)?;
         return Ok(code);
     }
+    if let Command::Completion { shell } = &args.command {
+        write(&pages::completion(*shell)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Man { directory } = &args.command {
+        let count = pages::manual(directory)?;
+        write(&format!("{count} pages are in {}\n", directory.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -62,6 +75,9 @@ fn run(args: Args) -> Result<ExitCode> {
             Command::Nodes { answer } => trust::nodes(&controller, answer.output).await,
             Command::Node(command) => trust::node(&controller, command).await,
             Command::Trust(command) => trust::trust(&controller, command).await,
+            Command::Install(options) => install::install(options).await,
+            Command::Upgrade(options) => install::upgrade(options).await,
+            Command::Uninstall(options) => install::uninstall(options).await,
             command => show::show(&Agent::at(socket), command).await,
         }
     })

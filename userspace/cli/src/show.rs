@@ -50,6 +50,8 @@ pub async fn show(agent: &Agent, command: Command) -> Result<ExitCode> {
         Command::Records { follow: true, answer } => follow(agent, answer.output).await?,
         // Need no agent, and were done before one was looked for.
         Command::Authority(_) | Command::Nodes { .. } | Command::Node(_) | Command::Trust(_) => {}
+        Command::Install(_) | Command::Upgrade(_) | Command::Uninstall(_) => {}
+        Command::Completion { .. } | Command::Man { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! Our own resources, `martlet.dev/v1alpha1`: what users write.
 //!
-//! Their schemas are generated from these types (`cargo xtask manifests`). Fields that a schema does
+//! Their schemas are generated from these types. Fields that a schema does
 //! not know would be dropped by the API server without a word, and a rule with one condition less
 //! allows more. So the server is told to keep them, and whoever reads a policy refuses it.
 
@@ -12,7 +12,7 @@ pub use policy::{
 };
 
 use kube::CustomResourceExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The definitions of all of them, for the API server.
 pub fn definitions() -> Vec<Value> {
@@ -21,6 +21,12 @@ pub fn definitions() -> Vec<Value> {
     let mut definitions: Vec<_> =
         definitions.map(|one| one.expect("a definition is JSON")).collect();
     definitions.iter_mut().for_each(without_additional);
+    for definition in &mut definitions {
+        definition["metadata"]["labels"] = json!({
+            "app.kubernetes.io/part-of": "martlet",
+            "app.kubernetes.io/version": env!("CARGO_PKG_VERSION"),
+        });
+    }
     definitions
 }
 

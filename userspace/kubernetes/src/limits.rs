@@ -57,3 +57,14 @@ pub const POLICY_BYTES: usize = 128 * 1024;
 
 /// A rule's name goes into every refusal.
 pub const RULE_NAME_BYTES: usize = 64;
+
+// --- installing ---
+
+/// How long one question to the API server may take there: an apply goes through webhooks of others.
+pub const INSTALL_QUESTION: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether what was waited for has come.
+pub const INSTALL_LOOK: Duration = Duration::from_millis(500);
+
+/// How long a pod may take to leave a node as it was.
+pub const LEAVE_NODE_SECONDS: i64 = 300;

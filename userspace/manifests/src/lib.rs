@@ -1,3 +1,49 @@
-//! What is installed into a cluster, as YAML.
+//! What is installed into a cluster: one template with comments, and the values that may differ.
+//!
+//! ```text
+//!   template/*.yaml ─┬─ rendered by minijinja ──▶ `martlet install`, deploy/kubernetes
+//!                    └─ written as Go's ────────▶ deploy/helm/martlet/templates
+//!   deploy/helm/martlet/values.yaml: the defaults of both
+//! ```
+//!
+//! The template uses Helm's names (`Values`, `Release`, `Chart`) and no more than [`chart`] can say in
+//! the other language.
 
 #![forbid(unsafe_code)]
+
+pub mod chart;
+mod check;
+mod overrides;
+mod render;
+mod values;
+
+pub use overrides::Overrides;
+pub use render::{NAMESPACE, manifests, objects};
+pub use values::{Agent, Controller, Image, Log, LogFormat, PullPolicy, Values};
+
+use thiserror::Error;
+
+/// Of what is installed.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The kinds of martlet.dev, as YAML.
+pub const DEFINITIONS: &str = include_str!("../../../deploy/kubernetes/crds.yaml");
+
+/// Whose every object of ours says to be.
+pub const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "martlet");
+/// Of those that `martlet` has applied; the chart's say `Helm`.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "martlet");
+pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
+
+/// Why values are not taken.
+#[derive(Debug, Error)]
+pub enum ValuesError {
+    #[error("{0} is not YAML: {1}")]
+    NotYaml(String, String),
+    #[error("{0}: values are written as a map of keys")]
+    NotMap(String),
+    #[error("{0:?} is not KEY=VALUE, such as image.tag=1.2.3")]
+    NotPair(String),
+    #[error("{}", .0.join("\n       "))]
+    Refused(Vec<String>),
+}

@@ -1,0 +1,96 @@
+//! What is wrong with values: where, and what is wanted there.
+
+use martlet_model::TrustDomain;
+use serde_json::Value;
+
+use crate::{Overrides, Values, ValuesError, values::DEFAULTS};
+
+/// Maps whose keys are the user's.
+const FREE: [&str; 3] = ["resources", "nodeSelector", "podAnnotations"];
+
+/// Whether the keys are known, and what stands there is of the right kind.
+pub fn shape(given: &Value, defaults: &Value) -> Result<(), ValuesError> {
+    let mut problems = Vec::new();
+    compare("", given, defaults, &mut problems);
+    refuse(problems)
+}
+
+fn compare(path: &str, given: &Value, defaults: &Value, problems: &mut Vec<String>) {
+    let is_free = FREE.contains(&path.rsplit('.').next().unwrap_or_default());
+    match (given, defaults) {
+        (Value::Object(_), Value::Object(_)) if is_free => {}
+        (Value::Object(given), Value::Object(known)) => {
+            for (key, value) in given {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                match known.get(key) {
+                    Some(default) => compare(&path, value, default, problems),
+                    None => {
+                        let known: Vec<_> = known.keys().map(String::as_str).collect();
+                        problems
+                            .push(format!("{path}: no such value; there are {}", known.join(", ")));
+                    }
+                }
+            }
+        }
+        (given, default) if kind(given) != kind(default) => {
+            problems.push(format!("{path}: {} is wanted, not {}", kind(default), kind(given)));
+        }
+        _ => {}
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text (put it in quotes if it looks like something else)",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a map",
+    }
+}
+
+/// Whether the default of this value is a text.
+pub fn is_text(path: &str) -> bool {
+    let defaults = Overrides::read("the defaults", DEFAULTS).unwrap_or_default().value();
+    defaults.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(Value::is_string)
+}
+
+/// Whether it makes sense, and can be written into a manifest.
+pub fn meaning(values: &Values) -> Result<(), ValuesError> {
+    let Values { trust_domain, image, log, controller, agent } = values;
+    let mut problems = Vec::new();
+    if let Err(error) = trust_domain.parse::<TrustDomain>() {
+        problems.push(format!("trustDomain: {trust_domain:?} is not one: {error}"));
+    }
+    let mut text = |path: &str, value: &str, others: &str, wanted: &str| {
+        if !value.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c)) {
+            problems.push(format!("{path}: {value:?} is not {wanted}"));
+        }
+    };
+    text("image.repository", &image.repository, "./:_-", "a repository such as registry/martlet");
+    text("image.tag", &image.tag, "._-", "a tag such as 1.2.3");
+    text("image.digest", &image.digest, ":", "a digest such as sha256:0123…");
+    text("log.level", &log.level, "_=,:-", "a filter such as info,martlet_dataplane=debug");
+    text("agent.prober", &agent.prober, "._-", "the name of a process, such as kubelet");
+    if image.repository.is_empty() {
+        problems.push("image.repository: there is none".to_owned());
+    }
+    if !(1..=15).contains(&agent.prober.len()) {
+        problems.push("agent.prober: the kernel keeps 1 to 15 bytes of a name".to_owned());
+    }
+    let ports = [("controller", controller.metrics_port), ("agent", agent.metrics_port)];
+    for (whose, port) in ports {
+        // The controller's port for agents cannot be had twice.
+        if port == 0 || port == 15012 {
+            problems.push(format!(
+                "{whose}.metricsPort: {port} cannot be used; 15020 and 15021 are usual"
+            ));
+        }
+    }
+    refuse(problems)
+}
+
+fn refuse(problems: Vec<String>) -> Result<(), ValuesError> {
+    if problems.is_empty() { Ok(()) } else { Err(ValuesError::Refused(problems)) }
+}

@@ -1,0 +1,202 @@
+//! What stands in `deploy/` is what the code makes; the chart makes the same objects.
+
+#![allow(clippy::unwrap_used)]
+
+mod go;
+
+use std::{collections::BTreeSet, env, fs, path::PathBuf};
+
+use martlet_manifests::{
+    DEFINITIONS, NAMESPACE, Overrides, VERSION, Values, chart, manifests, objects,
+};
+use serde_json::{Value, json};
+
+fn path(below: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(below)
+}
+
+fn read(below: &str) -> String {
+    fs::read_to_string(path(below)).unwrap_or_default()
+}
+
+/// `MARTLET_BLESS=1` writes it.
+fn same(below: &str, wanted: &str) {
+    if env::var_os("MARTLET_BLESS").is_some() {
+        fs::write(path(below), wanted).unwrap();
+    }
+    assert!(read(below) == wanted, "deploy/{below} is old; MARTLET_BLESS=1 makes it anew");
+}
+
+fn values(yaml: &str) -> Values {
+    Values::with(&Overrides::read("test", yaml).unwrap()).unwrap()
+}
+
+fn installed(yaml: &str, namespace: &str) -> Vec<Value> {
+    objects(&manifests(&values(yaml), &namespace.parse().unwrap())).unwrap()
+}
+
+#[test]
+fn the_plain_manifests_are_the_template_with_the_defaults() {
+    let head = "# Martlet in a cluster: kubectl apply -k deploy/kubernetes (docs/install.md). Made from\n\
+                # userspace/manifests/src/template by `MARTLET_BLESS=1 cargo test -p martlet-manifests`.\n";
+    let text = manifests(&values(""), &NAMESPACE.parse().unwrap());
+    same("kubernetes/martlet.yaml", &format!("{head}{text}"));
+}
+
+#[test]
+fn the_chart_is_the_template_in_helms_language() {
+    same("helm/martlet/templates/martlet.yaml", &chart::template());
+    same("helm/martlet/crds/crds.yaml", DEFINITIONS);
+    let schema = serde_json::to_string_pretty(&Values::schema()).unwrap();
+    same("helm/martlet/values.schema.json", &format!("{schema}\n"));
+}
+
+#[test]
+fn the_chart_is_of_the_version_of_the_programs() {
+    let chart: Value = serde_saphyr::from_str(&read("helm/martlet/Chart.yaml")).unwrap();
+    assert_eq!(
+        (chart["version"].as_str(), chart["appVersion"].as_str()),
+        (Some(VERSION), Some(VERSION))
+    );
+}
+
+#[test]
+fn kustomize_takes_the_plain_manifests() {
+    let kustomization: Value =
+        serde_saphyr::from_str(&read("kubernetes/kustomization.yaml")).unwrap();
+    assert_eq!(kustomization["resources"], json!(["crds.yaml", "martlet.yaml"]));
+}
+
+/// Everything that can be said, so that every branch is taken.
+const FULL: &str = "
+trustDomain: prod.example.org
+image: {repository: registry.example.org/martlet, digest: 'sha256:00', pullPolicy: Always, pullSecrets: [{name: r}]}
+log: {level: 'info,martlet_dataplane=debug', format: text}
+controller:
+  metricsPort: 9001
+  resources: {limits: {memory: 1Gi}}
+  nodeSelector: {kubernetes.io/os: linux}
+  tolerations: [{key: a, operator: Equal, value: 'yes', effect: NoSchedule}]
+  podAnnotations: {note: 'a: \"b\" #c', number: '1'}
+agent:
+  metricsPort: 9002
+  resources: {requests: {cpu: 1, memory: 1Gi}}
+  nodeSelector: {mesh: 'true'}
+  tolerations: []
+  podAnnotations: {note: x}
+  privileged: true
+  prober: k3s-server
+";
+
+#[test]
+fn the_chart_makes_the_objects_that_martlet_applies() {
+    let defaults = Overrides::read("values.yaml", &read("helm/martlet/values.yaml")).unwrap();
+    let tagged = "image: {tag: '1.0'}\nagent: {podAnnotations: {a: b}}";
+    for (yaml, namespace) in [("", NAMESPACE), (FULL, "mesh"), (tagged, "mesh")] {
+        let given = defaults.clone().and(Overrides::read("test", yaml).unwrap()).value();
+        let data = json!({
+            "Values": given,
+            "Release": { "Namespace": namespace, "Service": "martlet" },
+            "Chart": { "AppVersion": VERSION },
+        });
+        let theirs = objects(&go::render(&chart::template(), &data)).unwrap();
+        let ours = installed(yaml, namespace);
+        assert_eq!(ours[0]["kind"], "Namespace");
+        assert_eq!(ours[1..].len(), theirs.len());
+        for (ours, theirs) in ours[1..].iter().zip(&theirs) {
+            assert_eq!(ours, theirs);
+        }
+        let notes = go::render(&read("helm/martlet/templates/NOTES.txt"), &data);
+        assert!(notes.contains(namespace) && !notes.contains("{{"), "{notes}");
+    }
+}
+
+#[test]
+fn every_object_says_whose_it_is_and_in_which_version() {
+    for object in installed("", NAMESPACE) {
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/part-of"], "martlet", "{object}");
+        assert_eq!(labels["app.kubernetes.io/managed-by"], "martlet", "{object}");
+        assert_eq!(labels["app.kubernetes.io/version"], VERSION, "{object}");
+    }
+    for definition in objects(DEFINITIONS).unwrap() {
+        let labels = &definition["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/part-of"], "martlet");
+        assert_eq!(labels["app.kubernetes.io/version"], VERSION);
+    }
+}
+
+#[test]
+fn everything_of_a_namespace_is_in_that_which_is_said() {
+    for object in installed(FULL, "mesh") {
+        let kind = object["kind"].as_str().unwrap();
+        let wanted = match kind {
+            "Namespace" | "ClusterRole" | "ClusterRoleBinding" => Value::Null,
+            _ => json!("mesh"),
+        };
+        assert_eq!(object["metadata"]["namespace"], wanted, "{kind}");
+        assert!(!object.to_string().contains("martlet-system"), "{object:#}");
+    }
+}
+
+#[test]
+fn every_value_is_in_the_schema_and_has_a_comment_or_a_speaking_name() {
+    fn keys(value: &Value, schema: &Value, at: &str) {
+        let known: BTreeSet<_> = schema["properties"].as_object().unwrap().keys().collect();
+        let known: BTreeSet<_> = known.into_iter().filter(|key| *key != "global").collect();
+        let there: BTreeSet<_> = value.as_object().unwrap().keys().collect();
+        assert_eq!(there, known, "{at}");
+        for (key, value) in value.as_object().unwrap() {
+            let schema = &schema["properties"][key];
+            if schema["properties"].is_object() {
+                keys(value, schema, &format!("{at}.{key}"));
+            }
+        }
+    }
+    let defaults = Overrides::read("values.yaml", &read("helm/martlet/values.yaml")).unwrap();
+    keys(&defaults.value(), &Values::schema(), "values");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_its_place() {
+    for (yaml, wanted) in [
+        ("imgae: {}", "imgae: no such value; there are agent, controller, image, log, trustDomain"),
+        ("image: {tags: a}", "image.tags: no such value; there are digest, pullPolicy,"),
+        ("image: {tag: 1.2}", "image.tag: a text (put it in quotes"),
+        ("image: {tag: 'a b'}", "image.tag: \"a b\" is not a tag"),
+        ("image: {repository: 'a\"b'}", "image.repository: \"a\\\"b\" is not a repository"),
+        ("image: {pullPolicy: Sometimes}", "Sometimes"),
+        ("agent: {metricsPort: many}", "agent.metricsPort: a number is wanted, not a text"),
+        ("agent: {metricsPort: 0}", "agent.metricsPort: 0 cannot be used"),
+        ("controller: {metricsPort: 15012}", "controller.metricsPort: 15012 cannot be used"),
+        ("agent: {privileged: 'yes'}", "agent.privileged: true or false is wanted"),
+        ("agent: {prober: a-name-of-16-byte}", "agent.prober: the kernel keeps"),
+        ("agent: {tolerations: {}}", "agent.tolerations: a list is wanted, not a map"),
+        ("trustDomain: Not A Domain", "trustDomain: \"Not A Domain\" is not one"),
+        ("log: {level: 'a b'}", "log.level:"),
+        ("log: {format: xml}", "xml"),
+        ("agent: {nodeSelector: {a: 1}}", "string"),
+    ] {
+        let refused =
+            Values::with(&Overrides::read("test", yaml).unwrap()).unwrap_err().to_string();
+        assert!(refused.contains(wanted), "{yaml}: {refused}");
+    }
+    assert!(
+        Overrides::read("v.yaml", "a: [").unwrap_err().to_string().contains("v.yaml is not YAML")
+    );
+    assert!(Overrides::read("v.yaml", "[a]").unwrap_err().to_string().contains("a map of keys"));
+}
+
+#[test]
+fn a_pair_says_one_value_and_later_ones_win() {
+    let pair = |text| Overrides::pair(text).unwrap();
+    let all =
+        pair("image.tag=1.10").and(pair("agent.privileged=true")).and(pair("agent.metricsPort=1"));
+    let values = Values::with(&all.and(pair("agent.metricsPort=2"))).unwrap();
+    assert_eq!(values.image.tag, "1.10");
+    assert!(values.agent.privileged);
+    assert_eq!(values.agent.metrics_port, 2);
+    for wrong in ["image.tag", "=a", "image..tag=a", "agent.tolerations=["] {
+        assert!(Overrides::pair(wrong).is_err(), "{wrong}");
+    }
+}
