@@ -39,10 +39,22 @@ impl Called {
         SocketAddr::new(self.pod.v4(), PORT)
     }
 
-    /// What the server got on all connections that have ended.
+    /// What the server got on all connections that have ended, without the beginnings of handshakes
+    /// with who was there. They say nothing of anybody: no name, and no byte of an application.
     fn received(&self) -> u64 {
-        self.server.seen().iter().filter_map(|seen| seen["received"].as_u64()).sum()
+        let seen = self.server.seen();
+        let said = seen.iter().filter(|seen| !is_handshake(seen));
+        said.filter_map(|seen| seen["received"].as_u64()).sum()
     }
+
+    fn handshakes(&self) -> usize {
+        self.server.seen().iter().filter(|seen| is_handshake(seen)).count()
+    }
+}
+
+/// A record with a ClientHello comes first (RFC 8446, section 5.1).
+fn is_handshake(seen: &Value) -> bool {
+    seen["beginning"].as_str().is_some_and(|text| text.starts_with("\u{16}\u{3}\u{1}"))
 }
 
 /// Two nodes: a caller on one, all places on the other.
@@ -168,7 +180,7 @@ fn who_follows_at_an_address_gets_neither_identity_nor_bytes_of_who_was_there() 
         &canaries,
     )?;
     let mut here: Vec<Called> = Vec::new();
-    let (mut first, mut refused, mut again) = (None, 0, 0);
+    let (mut first, mut refused, mut again, mut handshakes) = (None, 0, 0, 0);
     for generation in 0..generations {
         let mut next = Vec::new();
         for place in 0..PLACES {
@@ -224,6 +236,7 @@ fn who_follows_at_an_address_gets_neither_identity_nor_bytes_of_who_was_there() 
                 println!("{generation} {place}: said again, {call}");
             }
             again += said - 1;
+            handshakes += called.handshakes();
         }
         here = next;
         if generation == 1 {
@@ -252,6 +265,7 @@ fn who_follows_at_an_address_gets_neither_identity_nor_bytes_of_who_was_there() 
             ("addresses reused", &reuses),
             ("calls to who was gone, refused", &refused),
             ("said again for want of an answer", &again),
+            ("handshakes begun with who is not enrolled yet", &handshakes),
             ("bytes for somebody else", &0),
             ("files, before and after", &format!("{} {}", used_before.files, used.files)),
             (
