@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod bound;
 mod dial;
 mod fair;
@@ -82,6 +83,7 @@ pub struct Dataplane {
     records: RecordSink,
     stats: Arc<Stats>,
     pool: pool::Pool<pool::Parked>,
+    affinity: affinity::Affinity,
     registry: live::Registry,
     standing: Arc<standing::Standing>,
     places: Arc<Places>,
@@ -108,6 +110,7 @@ impl Dataplane {
             records,
             stats: Arc::default(),
             pool,
+            affinity: affinity::Affinity::default(),
             registry: live::Registry::default(),
             standing: Arc::default(),
             places: Arc::new(Places::within(open_files)),

@@ -15,6 +15,9 @@ pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// two sockets' buffers, which can be full.
 pub const FAREWELL_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Pairs of a caller and a service whose endpoint is remembered; some hundred bytes each.
+pub const AFFINITIES: usize = 65_536;
+
 /// The caller closes a lane that nobody uses for this long.
 pub const IDLE_LANE: Duration = Duration::from_secs(30);
 /// A lane that has been idle for longer is asked for a sign of life before it is used: no pod ends and

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc};
 use martlet_identity::originate;
 use martlet_model::{Closed, Party, Protection, Workload};
 use martlet_policy::{Permit, Request};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 
 use crate::{
     Dataplane, Local, View,
@@ -132,12 +135,21 @@ async fn find(
     let origin = origin.ok_or(Closed::NoOrigin)?;
     let view = dataplane.view.load_full();
     let mut last = Closed::NoEndpoint;
-    for route in resolve(&view.directory, &local.workload, origin)? {
-        draft.record.destination = Party { address: Some(route.address()), ..Party::default() };
+    let (own, affinity) = (&local.workload, &dataplane.affinity);
+    let used = |service| affinity.used(&own.name, service, Instant::now());
+    let (routes, stay) = resolve(&view.directory, own, origin, used)?;
+    for route in routes {
+        let endpoint = route.address();
+        draft.record.destination = Party { address: Some(endpoint), ..Party::default() };
         match open(dataplane, local, &view, route, draft).await {
             // Another endpoint may be reached where this one is not.
             Err(refusal) if is_unreached(refusal.closed) => last = refusal.closed,
-            found => return found,
+            found => {
+                if let Some(stay) = stay.filter(|_| found.is_ok()) {
+                    affinity.uses(&own.name, stay, endpoint, Instant::now());
+                }
+                return found;
+            }
         }
     }
     Err(last.into())

@@ -1,9 +1,10 @@
 //! The directory: an immutable snapshot of all workloads and services that an agent knows.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -17,6 +18,27 @@ pub struct Service {
     pub name: Label,
     pub address: SocketAddr,
     pub endpoints: Vec<SocketAddr>,
+    pub choice: Choice,
+}
+
+/// By what an endpoint is chosen for a caller; by default each is as good as another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// A caller stays with an endpoint for so long after it used it last.
+    pub affinity: Option<Duration>,
+    /// Of the endpoints, those that callers of each node are sent to; whoever is on another one is
+    /// sent nowhere. `None`: all are sent to all.
+    pub of_node: Option<BTreeMap<Label, Vec<SocketAddr>>>,
+}
+
+impl Service {
+    /// Where callers of a node are sent.
+    pub fn endpoints_for(&self, node: &Label) -> &[SocketAddr] {
+        match &self.choice.of_node {
+            None => &self.endpoints,
+            Some(of_node) => of_node.get(node).map(Vec::as_slice).unwrap_or_default(),
+        }
+    }
 }
 
 /// What stands behind an address.
@@ -172,6 +194,7 @@ mod tests {
             name: "web".parse().unwrap(),
             address: address.parse().unwrap(),
             endpoints: vec![],
+            choice: Choice::default(),
         })
     }
 

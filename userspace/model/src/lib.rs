@@ -18,7 +18,7 @@ mod trust;
 mod workload;
 
 pub use closed::Closed;
-pub use directory::{Directory, DirectoryError, Place, Service};
+pub use directory::{Choice, Directory, DirectoryError, Place, Service};
 pub use local::{LocalWorkload, NetnsSource, Outsider};
 pub use part::Part;
 pub use record::{AccessRecord, ConnectionId, Party, Protection, Reporter, TlsFacts};

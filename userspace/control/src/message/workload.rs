@@ -1,9 +1,9 @@
 //! Workloads, services, and what a workload's own node knows beyond.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use martlet_model::{
-    Label, LocalWorkload, Mode, NetnsSource, Outsider, Service, Udp, Workload, WorkloadName,
+    Choice, Label, LocalWorkload, Mode, NetnsSource, Outsider, Service, Udp, Workload, WorkloadName,
 };
 
 use super::{Malformed, bounded, each, name_from, name_to, parsed, present};
@@ -76,10 +76,22 @@ pub fn workload_from(workload: proto::Workload) -> Result<Workload, Malformed> {
 
 pub fn service_to(service: &Service) -> proto::Service {
     let name = WorkloadName { namespace: service.namespace.clone(), name: service.name.clone() };
+    let Choice { affinity, of_node } = &service.choice;
     proto::Service {
         name: Some(name_to(&name)),
         address: service.address.to_string(),
         endpoints: service.endpoints.iter().map(ToString::to_string).collect(),
+        affinity_seconds: affinity
+            .map_or(0, |affinity| u32::try_from(affinity.as_secs().max(1)).unwrap_or(u32::MAX)),
+        own_node_only: of_node.is_some(),
+        of_node: of_node
+            .iter()
+            .flatten()
+            .map(|(node, endpoints)| proto::NodeEndpoints {
+                node: node.to_string(),
+                endpoints: endpoints.iter().map(ToString::to_string).collect(),
+            })
+            .collect(),
     }
 }
 
@@ -90,7 +102,33 @@ pub fn service_from(service: proto::Service) -> Result<Service, Malformed> {
     let endpoints =
         each("endpoints", service.endpoints, limits::ENDPOINTS, |text| parsed("endpoint", &text));
     let endpoints = endpoints.map_err(within)?;
-    Ok(Service { namespace, name, address, endpoints })
+    let affinity = Some(service.affinity_seconds).filter(|seconds| *seconds != 0);
+    let affinity = affinity.map(|seconds| Duration::from_secs(seconds.into()));
+    let of_node = of_node(service.of_node).map_err(within)?;
+    let of_node = match (service.own_node_only, of_node.is_empty()) {
+        (true, _) => Some(of_node),
+        (false, true) => None,
+        (false, false) => return Err(within(Malformed::new("of_node", "is not to be there"))),
+    };
+    let choice = Choice { affinity, of_node };
+    Ok(Service { namespace, name, address, endpoints, choice })
+}
+
+fn of_node(said: Vec<proto::NodeEndpoints>) -> Result<BTreeMap<Label, Vec<SocketAddr>>, Malformed> {
+    let all: usize = said.iter().map(|one| one.endpoints.len().max(1)).sum();
+    if all > limits::ENDPOINTS {
+        return Err(Malformed::new("of_node", format_args!("has {all} endpoints")));
+    }
+    let mut of_node = BTreeMap::new();
+    for proto::NodeEndpoints { node, endpoints } in said {
+        let node: Label = parsed("node", &node)?;
+        let parse = |text: String| parsed("endpoint", &text);
+        let endpoints = each("endpoints", endpoints, limits::ENDPOINTS, parse)?;
+        if of_node.insert(node, endpoints).is_some() {
+            return Err(Malformed::new("of_node", "names a node twice"));
+        }
+    }
+    Ok(of_node)
 }
 
 /// `Err` if it cannot be said: a path that is not UTF-8.

@@ -1,11 +1,11 @@
 //! Whatever one side has, the other has after it was told, all at once or change by change; and what
 //! cannot be is not taken.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use martlet_model::{
-    Label, LocalWorkload, Mode, NetnsSource, Part, Service, SpiffeId, Trust, TrustDomain, Udp,
-    Workload, WorkloadName,
+    Choice, Label, LocalWorkload, Mode, NetnsSource, Part, Service, SpiffeId, Trust, TrustDomain,
+    Udp, Workload, WorkloadName,
 };
 use martlet_policy::{Action, IdentityMatch, Policy, PortRange, Rule, Selector, Source};
 use proptest::prelude::*;
@@ -59,7 +59,8 @@ fn local(workload: &Arc<Workload>) -> LocalWorkload {
 fn service(address: &str) -> Arc<Service> {
     let endpoints = vec!["10.0.0.1:8080".parse().unwrap()];
     let (namespace, name) = (label("shop"), label("web"));
-    Arc::new(Service { namespace, name, address: address.parse().unwrap(), endpoints })
+    let (address, choice) = (address.parse().unwrap(), Choice::default());
+    Arc::new(Service { namespace, name, address, endpoints, choice })
 }
 
 fn policy(name: &str) -> Arc<Policy> {
@@ -454,6 +455,8 @@ proptest! {
         quarantines in prop::collection::vec(quarantines(), 0..4),
         version: u64,
         issuer in prop::option::of("[0-9a-f]{64}"),
+        affinity in prop::option::of(1_u32..100_000),
+        is_local: bool,
     ) {
         prop_assert_eq!(&message::workload_from(message::workload_to(&workload)).unwrap(), &workload);
         let said = message::local_to(&local).unwrap();
@@ -463,7 +466,11 @@ proptest! {
         // Text has no room for what is not part of an address and port.
         let plain = |at: std::net::SocketAddr| std::net::SocketAddr::new(at.ip(), at.port());
         let endpoints = endpoints.into_iter().map(plain).collect();
-        let service = Service { namespace, name, address: plain(address), endpoints };
+        let endpoints: Vec<_> = endpoints;
+        let of_node = is_local.then(|| [(label("one"), endpoints.clone())].into());
+        let affinity = affinity.map(|seconds| Duration::from_secs(seconds.into()));
+        let choice = Choice { affinity, of_node };
+        let service = Service { namespace, name, address: plain(address), endpoints, choice };
         prop_assert_eq!(&message::service_from(message::service_to(&service)).unwrap(), &service);
         let roots = [(domain(), vec![vec![1], vec![2, 3]])].into();
         let trust = Trust { version, roots, quarantines, issuer };

@@ -77,6 +77,7 @@ pub fn service(address: &str, endpoints: &[&str]) -> Arc<Service> {
         name: "web".parse().unwrap(),
         address: address.parse().unwrap(),
         endpoints: endpoints.iter().map(|endpoint| endpoint.parse().unwrap()).collect(),
+        choice: martlet_model::Choice::default(),
     })
 }
 

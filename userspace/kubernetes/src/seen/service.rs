@@ -1,7 +1,7 @@
 //! A service: its virtual addresses and ports. Those without any (headless ones, and mere names of
 //! others) are reached at their endpoints' own addresses and are nothing here.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1 as core;
 use kube::{Resource, api::ObjectMeta};
@@ -30,6 +30,22 @@ struct Spec {
     #[serde(rename = "externalIPs")]
     external_ips: Option<Vec<String>>,
     ports: Option<Vec<Port>>,
+    session_affinity: Option<String>,
+    session_affinity_config: Option<AffinityConfig>,
+    internal_traffic_policy: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct AffinityConfig {
+    #[serde(rename = "clientIP")]
+    client_ip: Option<ClientIp>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ClientIp {
+    timeout_seconds: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -60,6 +76,9 @@ struct Ingress {
     ip_mode: Option<String>,
 }
 
+/// What a server takes where nothing is said.
+const AFFINITY_SECONDS: u32 = 10_800;
+
 /// Namespace and name of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
@@ -73,6 +92,10 @@ pub struct Service {
     pub uid: Arc<str>,
     /// Where kube-proxy would take connections of the cluster's own pods to its endpoints.
     pub addresses: Vec<IpAddr>,
+    /// Of these, those from which a caller is sent to endpoints of its own node only.
+    pub own_node_only: Vec<IpAddr>,
+    /// A caller stays with an endpoint for so long after it used it last.
+    pub affinity: Option<Duration>,
     /// Those of TCP.
     pub ports: Vec<ServicePort>,
 }
@@ -104,8 +127,22 @@ impl TryFrom<ServiceObject> for Service {
         let of_balancer = of_balancer
             .filter(|one| one.ip_mode.as_deref() != Some("Proxy"))
             .filter_map(|one| one.ip);
-        let texts = spec.cluster_ips.into_iter().flatten().chain(spec.cluster_ip);
-        let texts = texts.chain(spec.external_ips.into_iter().flatten()).chain(of_balancer);
+        let of_cluster = spec.cluster_ips.into_iter().flatten().chain(spec.cluster_ip);
+        let of_cluster: Vec<_> = of_cluster.collect();
+        // From inside, external addresses lead to all endpoints, whatever their own policy says.
+        let is_local = spec.internal_traffic_policy.as_deref() == Some("Local");
+        let of_own_node = of_cluster.iter().filter(|_| is_local);
+        let own_node_only = of_own_node.filter_map(|text| text.parse::<IpAddr>().ok());
+        let own_node_only = own_node_only.map(|address| address.to_canonical()).collect();
+        let affinity = spec.session_affinity.filter(|kind| kind == "ClientIP").map(|_| {
+            let config = spec.session_affinity_config.and_then(|config| config.client_ip);
+            let seconds = config.and_then(|config| config.timeout_seconds);
+            Duration::from_secs(seconds.unwrap_or(AFFINITY_SECONDS).into())
+        });
+        let texts = of_cluster
+            .into_iter()
+            .chain(spec.external_ips.into_iter().flatten())
+            .chain(of_balancer);
         let mut addresses = Vec::new();
         for text in texts.filter(|text| !text.is_empty() && text != "None") {
             let address: IpAddr = text.parse().map_err(|_| {
@@ -120,7 +157,8 @@ impl TryFrom<ServiceObject> for Service {
             .filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
             .map(|port| ServicePort { name: port.name.unwrap_or_default(), port: port.port });
         let uid = metadata.uid.unwrap_or_default().into();
-        Ok(Self { key, uid, addresses, ports: ports.collect() })
+        let ports = ports.collect();
+        Ok(Self { key, uid, addresses, own_node_only, affinity, ports })
     }
 }
 
@@ -164,6 +202,30 @@ mod tests {
         let name = json!({"type": "ExternalName", "externalName": "a.example", "clusterIP": ""});
         assert_eq!(addresses(name, json!({})), none);
         assert_eq!(addresses(json!({}), json!({})), none);
+    }
+
+    #[test]
+    fn affinity_lasts_as_long_as_it_says_or_three_hours() {
+        let affinity = |spec: Value| service(spec, json!({})).unwrap().affinity;
+        assert_eq!(affinity(json!({})), None);
+        assert_eq!(affinity(json!({"sessionAffinity": "None"})), None);
+        let three_hours = Some(Duration::from_secs(10_800));
+        assert_eq!(affinity(json!({"sessionAffinity": "ClientIP"})), three_hours);
+        let config = json!({"clientIP": {"timeoutSeconds": 60}});
+        let spec = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": config});
+        assert_eq!(affinity(spec), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn an_internal_policy_is_about_the_addresses_of_the_cluster() {
+        let spec = |policy: &str| {
+            json!({
+                "clusterIP": "10.96.0.1", "externalIPs": ["192.0.2.1"], "internalTrafficPolicy": policy,
+            })
+        };
+        let local = service(spec("Local"), json!({})).unwrap().own_node_only;
+        assert_eq!(local, ["10.96.0.1".parse::<IpAddr>().unwrap()]);
+        assert!(service(spec("Cluster"), json!({})).unwrap().own_node_only.is_empty());
     }
 
     #[test]

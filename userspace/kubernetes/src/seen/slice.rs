@@ -3,7 +3,7 @@
 //! `discovery.k8s.io/v1` since Kubernetes 1.21, `v1beta1` until 1.24; they differ in nothing that is
 //! read here.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use kube::{Resource, api::ObjectMeta, core::DynamicResourceScope};
 use martlet_model::Label;
@@ -28,10 +28,13 @@ pub struct SliceObject {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct EndpointObject {
     addresses: Option<Vec<String>>,
     conditions: Option<Conditions>,
+    node_name: Option<String>,
+    /// Of v1beta1.
+    topology: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -61,9 +64,11 @@ pub struct Slice {
     pub ports: Vec<(String, u16)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub address: IpAddr,
+    /// On which it is, if it is in the cluster.
+    pub node: Option<Label>,
     pub is_ready: bool,
     /// It is about to end and still answers: taken where none is ready.
     pub is_leaving: bool,
@@ -115,7 +120,11 @@ impl TryFrom<SliceObject> for Slice {
         let service = service.map(|text| name(Some(text))).transpose()?;
         let service = service.map(|name| ServiceKey { namespace: namespace.clone(), name });
         let mut read = Vec::new();
-        for EndpointObject { addresses, conditions } in endpoints.unwrap_or_default() {
+        for EndpointObject { addresses, conditions, node_name, topology } in
+            endpoints.unwrap_or_default()
+        {
+            let topology = topology.unwrap_or_default().remove("kubernetes.io/hostname");
+            let node = node_name.or(topology).and_then(|name| name.parse().ok());
             let Conditions { ready, serving, terminating } = conditions.unwrap_or_default();
             // "nil indicates an unknown state", which is to be taken as ready.
             let is_ready = ready.unwrap_or(true);
@@ -124,7 +133,8 @@ impl TryFrom<SliceObject> for Slice {
             // instead of an address (address type FQDN) is for nobody who connects.
             let first = addresses.unwrap_or_default().into_iter().next();
             if let Some(address) = first.and_then(|text| text.parse::<IpAddr>().ok()) {
-                read.push(Endpoint { address: address.to_canonical(), is_ready, is_leaving });
+                let address = address.to_canonical();
+                read.push(Endpoint { address, node, is_ready, is_leaving });
             }
         }
         let ports = ports.unwrap_or_default().into_iter();
@@ -192,6 +202,18 @@ mod tests {
         ]);
         let slice = slice(json!([{"addresses": ["10.0.0.1"]}]), ports);
         assert_eq!(slice.ports, [("http".to_owned(), 8080), (String::new(), 9)]);
+    }
+
+    #[test]
+    fn an_endpoints_node_is_named_by_either_version() {
+        let endpoints = json!([
+            {"addresses": ["10.0.0.1"], "nodeName": "one"},
+            {"addresses": ["10.0.0.2"], "topology": {"kubernetes.io/hostname": "two"}},
+            {"addresses": ["10.0.0.3"]},
+        ]);
+        let read = slice(endpoints, json!(null)).endpoints;
+        let nodes: Vec<_> = read.iter().map(|one| one.node.as_ref().map(Label::as_str)).collect();
+        assert_eq!(nodes, [Some("one"), Some("two"), None]);
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! Others are not listed: connections to them are none of ours, and cost nothing.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use martlet_model::{Label, Service};
+use martlet_model::{Choice, Label, Service};
 
 use super::{Kind, Object, World};
 use crate::{
@@ -149,11 +149,13 @@ impl World {
                     problems.push(Problem::new("AddressConflict", why));
                     continue;
                 }
+                let (endpoints, choice) = chosen(&slices, service, *address, port);
                 services.push(Service {
                     namespace: service.key.namespace.clone(),
                     name: service.key.name.clone(),
                     address: SocketAddr::new(*address, port.port),
-                    endpoints: endpoints(&slices, *address, port),
+                    endpoints,
+                    choice,
                 });
             }
         }
@@ -175,25 +177,61 @@ impl World {
     }
 }
 
-/// The ready endpoints of a port, and, where there is none, those that are leaving and still serve.
-fn endpoints(slices: &[&seen::Slice], address: IpAddr, port: &ServicePort) -> Vec<SocketAddr> {
+/// Where connections to a port of one address go.
+fn chosen(
+    slices: &[&seen::Slice],
+    service: &seen::Service,
+    address: IpAddr,
+    port: &ServicePort,
+) -> (Vec<SocketAddr>, Choice) {
+    let all = of_port(slices, address, port);
+    let affinity = service.affinity;
+    if !service.own_node_only.contains(&address) {
+        return (usable(&all), Choice { affinity, of_node: None });
+    }
+    let mut by_node: BTreeMap<&Label, Vec<_>> = BTreeMap::new();
+    for one in all {
+        if let Some(node) = &one.1.node {
+            by_node.entry(node).or_default().push(one);
+        }
+    }
+    let of_node: BTreeMap<_, _> =
+        by_node.into_iter().map(|(node, of)| (node.clone(), usable(&of))).collect();
+    let mut endpoints: Vec<_> = of_node.values().flatten().copied().collect();
+    endpoints.sort_unstable();
+    (endpoints, Choice { affinity, of_node: Some(of_node) })
+}
+
+/// Each endpoint of a port once, with its number; of the address's family.
+fn of_port<'a>(
+    slices: &[&'a seen::Slice],
+    address: IpAddr,
+    port: &ServicePort,
+) -> Vec<(SocketAddr, &'a Endpoint)> {
+    let found = slices.iter().flat_map(|slice| {
+        let number = slice.ports.iter().find(|(name, _)| *name == port.name);
+        let number = number.map(|(_, number)| *number);
+        let endpoints = slice.endpoints.iter();
+        endpoints.filter_map(move |one| Some((SocketAddr::new(one.address, number?), one)))
+    });
+    let found = found.filter(|(endpoint, _)| endpoint.is_ipv4() == address.is_ipv4());
+    // In two slices for a moment, it is in one of them as it is now: where it is more of use.
+    let mut all: Vec<_> = found.collect();
+    all.sort_by_key(|(endpoint, one)| (*endpoint, !one.is_ready, !one.is_leaving));
+    all.dedup_by_key(|(endpoint, _)| *endpoint);
+    all.truncate(limits::ENDPOINTS);
+    all
+}
+
+/// The ready ones, and, where there is none, those that are leaving and still serve.
+fn usable(endpoints: &[(SocketAddr, &Endpoint)]) -> Vec<SocketAddr> {
     let of = |wanted: fn(&Endpoint) -> bool| -> Vec<SocketAddr> {
-        let found = slices.iter().flat_map(|slice| {
-            let numbers = slice.ports.iter().filter(|(name, _)| *name == port.name);
-            let mut numbers = numbers.map(|(_, number)| *number);
-            let number = numbers.next();
-            let endpoints = slice.endpoints.iter().filter(move |one| wanted(one));
-            endpoints.filter_map(move |one| Some(SocketAddr::new(one.address, number?)))
-        });
-        let found: BTreeSet<_> =
-            found.filter(|endpoint| endpoint.is_ipv4() == address.is_ipv4()).collect();
-        found.into_iter().collect()
+        let found = endpoints.iter().filter(|(_, one)| wanted(one));
+        found.map(|(endpoint, _)| *endpoint).collect()
     };
     let ready = of(|endpoint| endpoint.is_ready);
-    let mut found = match ready.is_empty() {
+    match ready.is_empty() {
         true => of(|endpoint| endpoint.is_leaving),
         false => ready,
-    };
-    found.truncate(limits::ENDPOINTS);
-    found
+    }
 }

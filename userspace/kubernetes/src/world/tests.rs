@@ -1,6 +1,7 @@
 //! What follows from the objects of a cluster.
 
 mod any;
+mod choice;
 
 use std::collections::BTreeMap;
 
@@ -59,13 +60,21 @@ fn key(text: &str) -> ServiceKey {
 fn service(text: &str, address: &str) -> seen::Service {
     let ports = vec![seen::ServicePort { name: "http".to_owned(), port: 80 }];
     let addresses = vec![address.parse().unwrap()];
-    seen::Service { key: key(text), uid: "s".into(), addresses, ports }
+    seen::Service {
+        key: key(text),
+        uid: "s".into(),
+        addresses,
+        own_node_only: vec![],
+        affinity: None,
+        ports,
+    }
 }
 
 fn slice(text: &str, of: &str, addresses: &[&str]) -> seen::Slice {
     let WorkloadName { namespace, name } = name(text);
     let endpoint = |address: &&str| seen::Endpoint {
         address: address.parse().unwrap(),
+        node: Some(label("one")),
         is_ready: true,
         is_leaving: false,
     };

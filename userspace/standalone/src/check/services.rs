@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use martlet_model::{Service, WorkloadName};
+use martlet_model::{Choice, Service, WorkloadName};
 
 use super::{Findings, Seen, text};
 use crate::{
@@ -42,7 +42,8 @@ pub(super) fn services(
             ports_seen.once(address, what, port_entry.port.mark, found);
             if let (Some(namespace), Some(name)) = (namespace.clone(), name.clone()) {
                 let endpoints = endpoints.into_iter().map(|(endpoint, _)| endpoint).collect();
-                services.push(Arc::new(Service { namespace, name, address, endpoints }));
+                let choice = Choice::default();
+                services.push(Arc::new(Service { namespace, name, address, endpoints, choice }));
             }
         }
     }
