@@ -46,7 +46,7 @@ fn a_policy_says_where_it_is_in_effect(mesh: &Mesh) -> Result<()> {
     programmed(2)?;
     assert!(!mesh.is_answered("client"), "what is said to be in effect is not");
     // The refusal that stands for it is in effect, too.
-    shop.apply(&policy("{name: get, to: [{methods: [GET]}]}"))?;
+    shop.apply(&policy("{name: get, to: [{ports: ['80'], methods: [GET]}]}"))?;
     let refused = programmed(3)?;
     assert_eq!(condition(&refused, "Accepted")["status"], "False");
     assert_eq!(condition(&refused, "Programmed")["reason"], "RefusesEverything");
