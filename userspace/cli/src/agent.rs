@@ -1,9 +1,7 @@
-//! Asking the agent: HTTP over its Unix socket, with a deadline and a bound on every answer.
+//! Asking an agent: HTTP over its Unix socket, here or in its pod, with a deadline and a bound on
+//! every answer.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
@@ -14,11 +12,15 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
+use martlet_kubernetes::remote::RemoteError;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{sync::Mutex, time::timeout};
 
-use crate::{json, limits};
+use crate::{
+    json, limits,
+    place::{OpenError, Place, Words},
+};
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
 
@@ -54,11 +56,39 @@ pub enum AgentError {
         #[source]
         source: serde_json::Error,
     },
+    #[error("the agent has ended its answer")]
+    Ended,
+    #[error("the node has no pod of martlet-agent")]
+    NoPod,
+    #[error("the pod {pod} does not run: {why}")]
+    Absent { pod: String, why: String },
+    #[error("the pod {pod} could not be reached")]
+    Unreached {
+        pod: String,
+        #[source]
+        source: RemoteError,
+    },
+    #[error("nothing is relayed by the pod {pod}: {said}")]
+    NotRelayed { pod: String, said: String },
 }
 
-/// Where the agent can be asked.
+/// Where an agent can be asked.
 pub struct Agent {
-    socket: PathBuf,
+    place: Place,
+    /// Of a pod: to begin a program there takes a moment.
+    kept: Mutex<Option<Kept>>,
+}
+
+/// A connection on which more can be asked.
+struct Kept {
+    sender: SendRequest<Empty<Bytes>>,
+    words: Words,
+}
+
+/// What an agent said, and which martlet is with it, if that is known.
+pub struct Told {
+    pub answer: Vec<u8>,
+    pub version: Option<String>,
 }
 
 /// An answer that goes on, line by line.
@@ -73,24 +103,57 @@ pub struct Lines {
 
 impl Agent {
     pub fn at(socket: PathBuf) -> Self {
-        Self { socket }
+        Self::of(Place::Socket(socket))
+    }
+
+    pub fn of(place: Place) -> Self {
+        Self { place, kept: Mutex::new(None) }
     }
 
     /// The whole answer, which is JSON.
     pub async fn ask(&self, path: &'static str) -> Result<Vec<u8>, AgentError> {
-        let answer = timeout(limits::ANSWER, async {
-            let (_sender, response) = self.request(path).await?;
-            self.collect(response.into_body()).await
+        self.told(path).await.map(|told| told.answer)
+    }
+
+    pub async fn told(&self, path: &'static str) -> Result<Told, AgentError> {
+        let told = timeout(limits::ANSWER, async {
+            // Not in the condition: it would be locked until the answer is there.
+            let kept = self.kept.lock().await.take();
+            if let Some(kept) = kept
+                && !kept.sender.is_closed()
+                && let Ok(told) = self.exchange(kept, path).await
+            {
+                return Ok(told);
+            }
+            self.exchange(self.open().await?, path).await
         });
-        let answer = answer.await.map_err(|_| AgentError::Silent)??;
-        if json::is_json(&answer) { Ok(answer) } else { Err(self.stranger()) }
+        let told = told.await.map_err(|_| AgentError::Silent)??;
+        if json::is_json(&told.answer) { Ok(told) } else { Err(self.stranger()) }
+    }
+
+    async fn exchange(&self, mut by: Kept, path: &'static str) -> Result<Told, AgentError> {
+        let response = self.request(&mut by, path).await?;
+        let answer = self.collect(response.into_body()).await?;
+        let version = by.words.version();
+        if self.place.is_far() {
+            *self.kept.lock().await = Some(by);
+        }
+        Ok(Told { answer, version })
     }
 
     /// The lines of an answer that has no end.
     pub async fn follow(&self, path: &'static str) -> Result<Lines, AgentError> {
-        let begun = timeout(limits::ANSWER, self.request(path));
+        let begun = timeout(limits::ANSWER, async {
+            let mut by = self.open().await?;
+            let response = self.request(&mut by, path).await?;
+            Ok((by.sender, response))
+        });
         let (_sender, response) = begun.await.map_err(|_| AgentError::Silent)??;
         Ok(Lines { body: response.into_body(), read: Vec::new(), searched: 0, _sender })
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Reads an answer; if that fails, says which version it came from.
@@ -108,22 +171,35 @@ impl Agent {
         version.unwrap_or("of an unknown version").to_owned()
     }
 
+    async fn open(&self) -> Result<Kept, AgentError> {
+        let opened = self.place.open().await.map_err(|error| self.unreachable(error))?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(opened.stream)).await.map_err(|e| self.broken(e))?;
+        // Whatever fails there is said by the answer, too.
+        tokio::spawn(connection);
+        Ok(Kept { sender, words: opened.words })
+    }
+
     /// A request whose answer has begun, and begun well.
     async fn request(
         &self,
+        by: &mut Kept,
         path: &'static str,
-    ) -> Result<(SendRequest<Empty<Bytes>>, Response<Incoming>), AgentError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(e))?;
-        let broken = |error| self.broken(error);
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        // Whatever fails there is said by the answer, too.
-        tokio::spawn(connection);
+    ) -> Result<Response<Incoming>, AgentError> {
         let request = Request::get(path).header(header::HOST, "martlet").body(Empty::new());
         let request = request.expect("paths are written in this program");
-        let response = sender.send_request(request).await.map_err(broken)?;
+        let response = match by.sender.send_request(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                let pod = self.place.to_string();
+                return Err(match by.words.complaint().await {
+                    Some(said) => AgentError::NotRelayed { pod, said },
+                    None => self.broken(error),
+                });
+            }
+        };
         match response.status() {
-            StatusCode::OK => Ok((sender, response)),
+            StatusCode::OK => Ok(response),
             StatusCode::NOT_FOUND => Err(AgentError::Unknown(path)),
             status => {
                 let body = self.collect(response.into_body()).await?;
@@ -145,8 +221,14 @@ impl Agent {
         }
     }
 
-    fn unreachable(&self, source: io::Error) -> AgentError {
-        let path = self.socket.clone();
+    fn unreachable(&self, error: OpenError) -> AgentError {
+        let path = self.place.path().to_owned();
+        let source = match error {
+            OpenError::Socket(source) => source,
+            OpenError::Pod(source) => {
+                return AgentError::Unreached { pod: self.place.to_string(), source };
+            }
+        };
         match source.kind() {
             io::ErrorKind::NotFound => AgentError::Missing(path),
             io::ErrorKind::ConnectionRefused => AgentError::Refused(path),
@@ -160,7 +242,7 @@ impl Agent {
     }
 
     fn stranger(&self) -> AgentError {
-        AgentError::Stranger(Path::to_owned(&self.socket))
+        AgentError::Stranger(self.place.path().to_owned())
     }
 }
 
@@ -191,7 +273,7 @@ impl AgentError {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             AgentError::Missing(_) => {
-                "is martlet-agent running on this node? name another socket by --socket or MARTLET_SOCKET"
+                "is martlet-agent running on this node? name another socket by --socket or MARTLET_SOCKET, or a cluster by --context or --kubeconfig"
             }
             AgentError::Refused(_) => {
                 "martlet-agent is not running, or this is no socket; start it: systemctl start martlet-agent"
@@ -201,9 +283,23 @@ impl AgentError {
                 "the agent may be overloaded; look into its log: journalctl -u martlet-agent"
             }
             AgentError::Stranger(_) => "is this the socket in the node file of martlet-agent?",
-            AgentError::Broken(_) => "the agent may have stopped; try again, or look into its log",
+            AgentError::Broken(_) | AgentError::Ended => {
+                "the agent may have stopped; try again, or look into its log"
+            }
             AgentError::Unknown(_) | AgentError::Differs { .. } => {
                 "use the martlet that came with the agent; -o json prints what the agent says"
+            }
+            AgentError::NoPod | AgentError::Absent { .. } => {
+                "see kubectl --namespace martlet-system describe daemonset,pods"
+            }
+            AgentError::Unreached { source, .. } if source.is_forbidden() => {
+                "this needs the right to create and get pods/exec in Martlet's namespace"
+            }
+            AgentError::Unreached { .. } => {
+                "the API server must be able to reach the node's kubelet, as for kubectl exec"
+            }
+            AgentError::NotRelayed { .. } => {
+                "use the martlet that came with the agents, or look into their logs"
             }
             AgentError::TooLong | AgentError::Failed { .. } => return None,
         })

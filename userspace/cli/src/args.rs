@@ -1,49 +1,35 @@
 //! The command line. The page docs/cli.md is written from it.
 
+pub mod explain;
+mod reach;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use martlet_authority::log::Anchor;
-use martlet_model::{Label, TrustDomain};
+use martlet_model::{Label, TrustDomain, WorkloadName};
 
 use crate::install;
 
-/// Shows what the Martlet agent of this node does, and looks after nodes, trust and authorities
+/// Shows what the Martlet agents of a node or of a cluster do, and looks after nodes, trust and
+/// authorities
 #[derive(Debug, Parser)]
 #[command(name = "martlet", version, after_help = EXIT_CODES)]
 pub struct Args {
-    /// The agent's Unix socket
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "MARTLET_SOCKET",
-        default_value = "/run/martlet/agent.sock",
-        hide_env_values = true,
-        global = true,
-        display_order = 100
-    )]
-    pub socket: PathBuf,
-
-    /// The controller's Unix socket, for `nodes`, `node` and `trust`
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "MARTLET_CONTROLLER_SOCKET",
-        default_value = "/run/martlet/controller.sock",
-        hide_env_values = true,
-        global = true,
-        display_order = 101
-    )]
-    pub controller_socket: PathBuf,
+    #[command(flatten)]
+    pub reach: Reach,
 
     #[command(subcommand)]
     pub command: Command,
 }
 
+pub use reach::Reach;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  the command did what it should, and `check` found no error
-  1  the command failed, `check` found an error, or `coverage` what it was to fail on
+  1  the command failed, a node did not answer, `check` found an error, or `coverage` what it
+     was to fail on
   2  the command line is wrong";
 
 #[derive(Debug, Subcommand)]
@@ -85,8 +71,13 @@ pub enum Command {
         #[command(flatten)]
         answer: Answer,
     },
-    /// Looks for what is wrong on this node, and says what to do about it
+    /// Looks for what is wrong on this node or in this cluster, and says what to do about it
+    ///
+    /// What each check of a cluster means is said in docs/checks.md.
     Check {
+        /// Whether Martlet can be installed in the cluster, as far as that can be known before
+        #[arg(long)]
+        pre: bool,
         #[command(flatten)]
         answer: Answer,
     },
@@ -97,6 +88,44 @@ pub enum Command {
         follow: bool,
         #[command(flatten)]
         answer: Answer,
+    },
+    /// The policies of a cluster: whether they are enforced, whom they are about, and what refuses
+    Policy {
+        /// Only those of this namespace
+        #[arg(value_name = "NAMESPACE")]
+        namespace: Option<Label>,
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// What would become of a connection between two pods of a cluster now, why, and what to do
+    ///
+    /// Exits with 1 if it would be refused, or if that cannot be told.
+    Explain {
+        /// The calling pod
+        #[arg(value_name = "NAMESPACE/POD", value_parser = explain::caller)]
+        from: WorkloadName,
+        /// The called pod or service, and the port
+        #[arg(value_name = "NAMESPACE/POD:PORT", value_parser = explain::called)]
+        to: explain::Called,
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Who speaks with whom now, how much, and what is refused: again every second, until interrupted
+    Top {
+        /// One look, of a second
+        #[arg(long)]
+        once: bool,
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Writes an archive with what somebody else needs to find out what is wrong with a cluster
+    ///
+    /// It holds versions, Martlet's own objects, what all commands say, and logs; no keys and no
+    /// tokens.
+    Bugreport {
+        /// Where to; martlet-bugreport-SECONDS.tar.gz if nothing is said
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
     /// The nodes of a controller: whether they are connected, and what they have put into effect
     Nodes {
@@ -133,6 +162,19 @@ pub enum Command {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
+    /// Makes standard input and output a connection to a socket here, for a martlet elsewhere
+    #[command(hide = true)]
+    Relay {
+        #[arg(value_enum)]
+        to: RelayTo,
+    },
+}
+
+/// Whose socket a relay leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RelayTo {
+    Agent,
+    Controller,
 }
 
 /// Those that there are scripts for.

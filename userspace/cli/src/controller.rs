@@ -1,19 +1,21 @@
-//! Asking the controller: HTTP over its Unix socket, with a deadline and a bound on every answer.
+//! Asking the controller: HTTP over its Unix socket, here or in its pod, with a deadline and a bound
+//! on every answer.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{Method, Request, StatusCode, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
+use martlet_kubernetes::remote::RemoteError;
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 
-use crate::{json, limits};
+use crate::{
+    json, limits,
+    place::{OpenError, Place},
+};
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
 
@@ -45,16 +47,32 @@ pub enum ControllerError {
     Failed(String),
     #[error("the controller says something that this martlet ({OURS}) does not understand")]
     Differs(#[source] serde_json::Error),
+    #[error("there is no pod of martlet-controller in {0}")]
+    NoPod(String),
+    #[error("the pod {pod} does not run: {why}")]
+    Absent { pod: String, why: String },
+    #[error("the pod {pod} could not be reached")]
+    Unreached {
+        pod: String,
+        #[source]
+        source: RemoteError,
+    },
+    #[error("nothing is relayed by the pod {pod}: {said}")]
+    NotRelayed { pod: String, said: String },
 }
 
 /// Where the controller can be asked.
 pub struct Controller {
-    socket: PathBuf,
+    place: Place,
 }
 
 impl Controller {
     pub fn at(socket: PathBuf) -> Self {
-        Self { socket }
+        Self::of(Place::Socket(socket))
+    }
+
+    pub fn of(place: Place) -> Self {
+        Self { place }
     }
 
     /// The whole answer, which is JSON.
@@ -95,10 +113,10 @@ impl Controller {
         path: &'static str,
         body: Bytes,
     ) -> Result<Vec<u8>, ControllerError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(e))?;
-        let broken = |error| self.broken(error);
+        let opened = self.place.open().await.map_err(|error| self.unreachable(error))?;
+        let mut words = opened.words;
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            http1::handshake(TokioIo::new(opened.stream)).await.map_err(|e| self.broken(e))?;
         // Whatever fails there is said by the answer, too.
         tokio::spawn(connection);
         let request = Request::builder()
@@ -108,7 +126,16 @@ impl Controller {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .expect("paths are written in this program");
-        let response = sender.send_request(request).await.map_err(broken)?;
+        let response = match sender.send_request(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                let pod = self.place.to_string();
+                return Err(match words.complaint().await {
+                    Some(said) => ControllerError::NotRelayed { pod, said },
+                    None => self.broken(error),
+                });
+            }
+        };
         let status = response.status();
         let body = self.collect(response.into_body()).await?;
         match status {
@@ -133,8 +160,14 @@ impl Controller {
         }
     }
 
-    fn unreachable(&self, source: io::Error) -> ControllerError {
-        let path = self.socket.clone();
+    fn unreachable(&self, error: OpenError) -> ControllerError {
+        let path = self.place.path().to_owned();
+        let source = match error {
+            OpenError::Socket(source) => source,
+            OpenError::Pod(source) => {
+                return ControllerError::Unreached { pod: self.place.to_string(), source };
+            }
+        };
         match source.kind() {
             io::ErrorKind::NotFound => ControllerError::Missing(path),
             io::ErrorKind::ConnectionRefused => ControllerError::Refused(path),
@@ -148,7 +181,7 @@ impl Controller {
     }
 
     fn stranger(&self) -> ControllerError {
-        ControllerError::Stranger(Path::to_owned(&self.socket))
+        ControllerError::Stranger(self.place.path().to_owned())
     }
 }
 
@@ -157,7 +190,7 @@ impl ControllerError {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             ControllerError::Missing(_) => {
-                "is martlet-controller running on this machine? name another socket by --controller-socket or MARTLET_CONTROLLER_SOCKET"
+                "is martlet-controller running on this machine? name another socket by --controller-socket or MARTLET_CONTROLLER_SOCKET, or a cluster by --context or --kubeconfig"
             }
             ControllerError::Refused(_) => {
                 "martlet-controller is not running; start it: systemctl start martlet-controller"
@@ -167,6 +200,12 @@ impl ControllerError {
             }
             ControllerError::Unknown(_) | ControllerError::Differs(_) => {
                 "martlet and martlet-controller are of different versions"
+            }
+            ControllerError::NoPod(_) | ControllerError::Absent { .. } => {
+                "see kubectl --namespace martlet-system describe deployment,pods"
+            }
+            ControllerError::Unreached { source, .. } if source.is_forbidden() => {
+                "this needs the right to create and get pods/exec in Martlet's namespace"
             }
             _ => return None,
         })

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// How long an answer may take. The agent reads kernel maps for some, which takes milliseconds.
 pub const ANSWER: Duration = Duration::from_secs(10);
 
+/// How many nodes of a cluster are asked at a time.
+pub const ASKED_AT_ONCE: usize = 64;
+
 /// How long it may take until something is done: a command that signs, or an endpoint far away.
 pub const DONE: Duration = Duration::from_secs(60);
 

@@ -1,16 +1,18 @@
-//! `martlet`: asks the agent of this node what it does, a controller about nodes and trust, and makes
-//! authorities.
+//! `martlet`: asks the agent of this node or those of a cluster what they do, a controller about
+//! nodes and trust, and makes authorities.
 //!
-//! Read in this order: the command line ([`args`]), how the agent is asked ([`agent`]), what is
-//! printed of its answers ([`show`]), how a controller is asked ([`controller`]) and about what
-//! ([`trust`]), what an authority is asked for ([`authority`]), how a cluster gets Martlet
-//! ([`install`]), and what shells and manuals are told ([`pages`]).
+//! Read in this order: the command line ([`args`]), where somebody is asked ([`place`]), how an agent
+//! is ([`agent`]), what is printed of its answers ([`show`]), and of those of a cluster
+//! ([`cluster`]), how a controller is asked ([`controller`]) and about what ([`trust`]), what an
+//! authority is asked for ([`authority`]), how a cluster gets Martlet ([`install`]), and what shells
+//! and manuals are told ([`pages`]). [`relay`] is the far end of what is asked in a pod.
 
 #![forbid(unsafe_code)]
 
 mod agent;
 mod args;
 mod authority;
+mod cluster;
 mod controller;
 mod human;
 mod install;
@@ -18,6 +20,8 @@ mod json;
 mod limits;
 mod pages;
 mod paint;
+mod place;
+mod relay;
 mod show;
 mod table;
 mod trust;
@@ -31,7 +35,8 @@ use anyhow::{Context, Result};
 use clap::FromArgMatches as _;
 
 use agent::{Agent, AgentError};
-use args::{Args, Command};
+use args::{Args, Command, Reach, RelayTo};
+use cluster::Cluster;
 use controller::{Controller, ControllerError};
 use paint::{Tone, paint};
 
@@ -64,23 +69,62 @@ fn run(args: Args) -> Result<ExitCode> {
         write(&format!("{count} pages are in {}\n", directory.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let Args { reach, command } = args;
+    if let Command::Relay { to } = command {
+        return relay::run(match to {
+            RelayTo::Agent => reach.agent(),
+            RelayTo::Controller => reach.controller(),
+        });
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let Args { socket, controller_socket, command } = args;
-    let controller = Controller::at(controller_socket);
     runtime.block_on(async {
         match command {
-            Command::Nodes { answer } => trust::nodes(&controller, answer.output).await,
-            Command::Node(command) => trust::node(&controller, command).await,
-            Command::Trust(command) => trust::trust(&controller, command).await,
             Command::Install(options) => install::install(options).await,
             Command::Upgrade(options) => install::upgrade(options).await,
             Command::Uninstall(options) => install::uninstall(options).await,
-            command => show::show(&Agent::at(socket), command).await,
+            Command::Nodes { answer } => {
+                trust::nodes(&controller(&reach).await?, answer.output).await
+            }
+            Command::Node(command) => trust::node(&controller(&reach).await?, command).await,
+            Command::Trust(command) => trust::trust(&controller(&reach).await?, command).await,
+            Command::Check { pre, answer } if pre || reach.is_far() => {
+                cluster::check(&reach, pre, answer.output).await
+            }
+            Command::Policy { namespace, answer } => {
+                let cluster = Cluster::open(&reach).await?;
+                cluster::policy(&cluster, namespace.as_ref(), answer.output).await
+            }
+            Command::Top { once, answer } if reach.is_far() => {
+                let cluster = Cluster::open(&reach).await?;
+                cluster::top(cluster::Looked::Cluster(&cluster), once, answer.output).await
+            }
+            Command::Top { once, answer } => {
+                let agent = Agent::at(reach.agent().to_owned());
+                cluster::top(cluster::Looked::Here(&agent), once, answer.output).await
+            }
+            Command::Bugreport { file } => {
+                cluster::bugreport(&Cluster::open(&reach).await?, file.as_deref()).await
+            }
+            Command::Explain { from, to, answer } => {
+                let cluster = Cluster::open(&reach).await?;
+                cluster::explain(&cluster, &from, &to, answer.output).await
+            }
+            command if reach.is_far() => {
+                cluster::show(&Cluster::open(&reach).await?, command).await
+            }
+            command => show::show(&Agent::at(reach.agent().to_owned()), command).await,
         }
     })
+}
+
+async fn controller(reach: &Reach) -> Result<Controller> {
+    match reach.controller_is_far() {
+        true => Cluster::open(reach).await?.controller().await,
+        false => Ok(Controller::at(reach.controller().to_owned())),
+    }
 }
 
 /// Writes to standard output: with colors on a terminal, without them elsewhere.

@@ -1,12 +1,12 @@
 //! From a command to what is printed. Each page is a pure function of the report and the time.
 
-mod certificates;
-mod check;
-mod connections;
-mod coverage;
-mod records;
-mod status;
-mod workloads;
+pub mod certificates;
+pub mod check;
+pub mod connections;
+pub mod coverage;
+pub mod records;
+pub mod status;
+pub mod workloads;
 
 use std::{
     io::{self, IsTerminal},
@@ -27,6 +27,19 @@ use crate::{
     json, limits, write,
 };
 
+/// What somebody says, and on which node, where several are shown.
+pub struct Of<'a, T> {
+    pub node: Option<&'a str>,
+    pub said: &'a T,
+}
+
+impl<'a, T> Of<'a, T> {
+    /// Of the one that is shown.
+    pub fn here(said: &'a T) -> Self {
+        Self { node: None, said }
+    }
+}
+
 pub async fn show(agent: &Agent, command: Command) -> Result<ExitCode> {
     match command {
         Command::Status { answer } => page(agent, "/status", answer.output, status::page).await?,
@@ -43,15 +56,26 @@ pub async fn show(agent: &Agent, command: Command) -> Result<ExitCode> {
         Command::Coverage { filter, fail_on, answer } => {
             return coverage(agent, &filter, &fail_on, answer.output).await;
         }
-        Command::Check { answer } => return check(agent, answer.output).await,
+        Command::Check { answer, .. } => return check(agent, answer.output).await,
         Command::Records { follow: false, answer } => {
             page(agent, "/records", answer.output, records::page).await?;
         }
         Command::Records { follow: true, answer } => follow(agent, answer.output).await?,
-        // Need no agent, and were done before one was looked for.
-        Command::Authority(_) | Command::Nodes { .. } | Command::Node(_) | Command::Trust(_) => {}
-        Command::Install(_) | Command::Upgrade(_) | Command::Uninstall(_) => {}
-        Command::Completion { .. } | Command::Man { .. } => {}
+        // Are asked elsewhere, and were done before.
+        Command::Authority(_)
+        | Command::Policy { .. }
+        | Command::Top { .. }
+        | Command::Bugreport { .. }
+        | Command::Explain { .. }
+        | Command::Nodes { .. }
+        | Command::Node(_)
+        | Command::Trust(_)
+        | Command::Relay { .. }
+        | Command::Install(_)
+        | Command::Upgrade(_)
+        | Command::Uninstall(_)
+        | Command::Completion { .. }
+        | Command::Man { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -18,6 +18,17 @@ impl Table {
         Self(table)
     }
 
+    /// With the column in which the node stands, if those of several are shown.
+    pub fn of_nodes(are_several: bool, header: &[&str]) -> Self {
+        let node = are_several.then_some("NODE");
+        Self::new(&node.into_iter().chain(header.iter().copied()).collect::<Vec<_>>())
+    }
+
+    /// A row of a table of nodes.
+    pub fn row_of(&mut self, node: Option<&str>, cells: impl IntoIterator<Item = Cell>) {
+        self.row(node.map(plain).into_iter().chain(cells));
+    }
+
     pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.0.add_row(cells.into_iter().collect::<Vec<_>>());
     }

@@ -19,6 +19,7 @@
 //! | [`election`], [`lease`] | who of several is the controller |
 //! | [`vault`] | what has to outlive the controller |
 //! | [`installation`] | our own objects: applied, waited for, and taken away again |
+//! | [`remote`] | Martlet's own pods, from a user's machine |
 
 #![forbid(unsafe_code)]
 
@@ -31,6 +32,7 @@ pub mod installation;
 pub mod lease;
 mod limits;
 pub mod publish;
+pub mod remote;
 pub mod seen;
 pub mod vault;
 pub mod watch;

@@ -38,6 +38,17 @@ pub const EVENTS_REMEMBERED: usize = 10_000;
 /// The API's own limit is 1,024 characters.
 pub const EVENT_NOTE_BYTES: usize = 1_000;
 
+// --- from a user's machine ---
+
+/// What is under way to or from a program in a pod.
+pub const RELAY_BYTES: usize = 64 * 1024;
+
+/// Of what a program in a pod complains about.
+pub const SAID_BYTES: usize = 4096;
+
+/// How long a program in a pod has to say why it ended, when its output has ended.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
+
 // --- what agents are told; the control plane's own limits are wider ---
 
 /// Probed ports of one pod.

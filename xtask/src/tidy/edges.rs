@@ -53,7 +53,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("manifests", &["model"]),
-    ("cli", &["model", "authority", "kubernetes", "manifests"]),
+    ("cli", &["model", "policy", "authority", "kubernetes", "manifests"]),
     // The lab judges the product from outside, as a user would see it.
     ("lab", &[]),
     ("demo", &["lab"]),

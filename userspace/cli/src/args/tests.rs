@@ -8,10 +8,12 @@ const HEAD: &str = "\
 # Command line
 
 `martlet` asks the agent of this node, over its Unix socket; `martlet nodes`, `node` and `trust` ask a controller, and `martlet authority` needs neither.
+Where there is no socket and a kubeconfig is, or where `--context`, `--kubeconfig`, `--node` or `--namespace-system` is given, it asks a cluster: all agents at once, and the controller, through the API server, as `kubectl exec` does.
 This page is written from the program's own help: `MARTLET_BLESS=1 cargo test -p martlet-cli`.
 
 Tables are for people: they may change, are colored on a terminal unless `NO_COLOR` is set, and are never cut off in a pipe.
 Programs should ask for `-o json`: it is the agent's answer as it came, pretty only on a terminal, and its fields are only ever added to.
+Of a cluster, whatever the number of its nodes, it is `{\"nodes\": [{\"node\": …, \"version\": …, \"answer\": …}, …]}`, with `error` instead of `answer` for a node that did not answer; records that are followed have a `node` each.
 Errors go to standard error, with a hint where there is something to do.
 ";
 
@@ -27,7 +29,10 @@ fn describe(page: &mut String, command: &mut clap::Command) {
     let name = command.get_bin_name().unwrap_or("martlet").to_owned();
     let help = command.render_help();
     page.push_str(&format!("\n## {name}\n\n```\n{}\n```\n", help.to_string().trim_end()));
-    for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+    for below in command
+        .get_subcommands_mut()
+        .filter(|below| below.get_name() != "help" && !below.is_hide_set())
+    {
         describe(page, below);
     }
 }
@@ -50,7 +55,7 @@ fn the_command_line_is_consistent() {
 #[test]
 fn the_socket_may_be_named_before_and_after_the_command() {
     for line in [["martlet", "--socket", "/a", "status"], ["martlet", "status", "--socket", "/a"]] {
-        assert_eq!(Args::try_parse_from(line).unwrap().socket, PathBuf::from("/a"));
+        assert_eq!(Args::try_parse_from(line).unwrap().reach.socket, Some(PathBuf::from("/a")));
     }
 }
 

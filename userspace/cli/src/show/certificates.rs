@@ -9,6 +9,7 @@ use martlet_model::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::Of;
 use crate::{
     human::{self, Names},
     limits,
@@ -17,14 +18,22 @@ use crate::{
 };
 
 pub fn page(report: &Certificates, now: SystemTime) -> String {
-    let identities: Vec<SpiffeId> = report.leaves.iter().filter_map(identity).collect();
+    pages(&[Of::here(report)], now)
+}
+
+pub fn pages(all: &[Of<'_, Certificates>], now: SystemTime) -> String {
+    let leaves: Vec<_> =
+        all.iter().flat_map(|of| of.said.leaves.iter().map(|leaf| (of.node, leaf))).collect();
+    let identities: Vec<SpiffeId> = leaves.iter().filter_map(|(_, leaf)| identity(leaf)).collect();
     let names = Names::of(&identities);
-    let leaves = match report.leaves.is_empty() {
-        true => "no workload of this node has a certificate\n".to_owned(),
-        false => leaves(&report.leaves, &names, now),
+    let are_several = all.iter().any(|of| of.node.is_some());
+    let table = match (leaves.is_empty(), are_several) {
+        (true, false) => "no workload of this node has a certificate\n".to_owned(),
+        (true, true) => "no workload has a certificate\n".to_owned(),
+        (false, _) => leaf_table(are_several, &leaves, &names, now),
     };
-    let warnings: String = report.leaves.iter().filter_map(warning).collect();
-    let parts = [leaves, warnings, authorities(report, now)];
+    let warnings: String = leaves.iter().filter_map(|(_, leaf)| warning(leaf)).collect();
+    let parts = [table, warnings, authorities(all, now)];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join("\n") + &names.legend()
 }
@@ -66,17 +75,23 @@ fn described(kind: &str, certificate: &CertificateReport, now: SystemTime) -> St
     format!("{kind}\n{lines}")
 }
 
-fn leaves(leaves: &[LeafReport], names: &Names, now: SystemTime) -> String {
-    let mut table = Table::new(&["WORKLOAD", "IDENTITY", "EXPIRES", "RENEWS", "SHA-256"]);
-    for leaf in leaves {
+fn leaf_table(
+    are_several: bool,
+    leaves: &[(Option<&str>, &LeafReport)],
+    names: &Names,
+    now: SystemTime,
+) -> String {
+    let header = ["WORKLOAD", "IDENTITY", "EXPIRES", "RENEWS", "SHA-256"];
+    let mut table = Table::of_nodes(are_several, &header);
+    for (node, leaf) in leaves {
         let Some(certificate) = leaf.chain.first() else {
             let missing = cell("no certificate yet", Tone::Warning);
-            table.row([plain(leaf.workload.to_string()), missing]);
+            table.row_of(*node, [plain(leaf.workload.to_string()), missing]);
             continue;
         };
         // Renewed at half of its life: what is in the last quarter was not.
         let life = certificate.not_after.saturating_sub(certificate.not_before);
-        table.row([
+        let cells = [
             plain(leaf.workload.to_string()),
             plain(match identity(leaf) {
                 Some(identity) => names.identity(&identity),
@@ -85,7 +100,8 @@ fn leaves(leaves: &[LeafReport], names: &Names, now: SystemTime) -> String {
             expiry(certificate, Duration::from_secs(life / 4), now),
             plain(human::relative(leaf.renews_at, now)),
             plain(&certificate.fingerprint),
-        ]);
+        ];
+        table.row_of(*node, cells);
     }
     table.text()
 }
@@ -99,16 +115,13 @@ fn identity(leaf: &LeafReport) -> Option<SpiffeId> {
 }
 
 /// The issuers that are in use, once each, and the roots.
-fn authorities(report: &Certificates, now: SystemTime) -> String {
-    let mut issuers: Vec<&CertificateReport> = Vec::new();
-    for issuer in report.leaves.iter().flat_map(|leaf| leaf.chain.iter().skip(1)) {
-        if !issuers.iter().any(|known| known.fingerprint == issuer.fingerprint) {
-            issuers.push(issuer);
-        }
-    }
+fn authorities(all: &[Of<'_, Certificates>], now: SystemTime) -> String {
+    let leaves = all.iter().flat_map(|of| &of.said.leaves);
+    let issuers = once_each(leaves.flat_map(|leaf| leaf.chain.iter().skip(1)));
+    let roots = once_each(all.iter().flat_map(|of| &of.said.roots));
     let mut table = Table::new(&["AUTHORITY", "SUBJECT", "EXPIRES", "SHA-256"]);
     let issuers = issuers.into_iter().map(|issuer| ("issuer", issuer));
-    for (kind, certificate) in issuers.chain(report.roots.iter().map(|root| ("root", root))) {
+    for (kind, certificate) in issuers.chain(roots.into_iter().map(|root| ("root", root))) {
         let life = certificate.not_after.saturating_sub(certificate.not_before);
         let soon = limits::AUTHORITY_ENDS_SOON.min(Duration::from_secs(life / 4));
         table.row([
@@ -119,6 +132,16 @@ fn authorities(report: &Certificates, now: SystemTime) -> String {
         ]);
     }
     table.text()
+}
+
+fn once_each<'a>(all: impl Iterator<Item = &'a CertificateReport>) -> Vec<&'a CertificateReport> {
+    let mut once: Vec<&CertificateReport> = Vec::new();
+    for certificate in all {
+        if !once.iter().any(|known| known.fingerprint == certificate.fingerprint) {
+            once.push(certificate);
+        }
+    }
+    once
 }
 
 fn expiry(certificate: &CertificateReport, soon: Duration, now: SystemTime) -> Cell {

@@ -8,6 +8,7 @@ use martlet_model::coverage::{
     Counterpart, Coverage, CoverageTotals, Datagrams, PairReport, Stream,
 };
 
+use super::Of;
 use crate::{
     args::{CoverageFilter, Kind},
     human,
@@ -39,18 +40,21 @@ pub fn filter(report: &mut Coverage, filter: &CoverageFilter) {
             && namespace.as_ref().is_none_or(|wanted| ends(pair, &|end| is_in(end, wanted)))
             && (only.is_empty() || has_any(pair, only))
     });
-    report.pairs.sort_by_key(|pair| {
-        let in_clear = pair.plaintext.bytes.saturating_add(pair.other.bytes);
-        (
-            Reverse(pair.would_be_refused()),
-            Reverse(!pair.unseen.is_empty()),
-            Reverse(!pair.plaintext.is_empty()),
-            Reverse(!pair.other.is_empty()),
-            Reverse(in_clear),
-            Reverse(!pair.refused.is_empty() || !pair.other_refused.is_empty()),
-            Reverse(pair.mtls.bytes),
-        )
-    });
+    report.pairs.sort_by_key(order);
+}
+
+/// What is not encrypted first, and of that what a strict workload would refuse.
+fn order(pair: &PairReport) -> impl Ord + use<> {
+    let in_clear = pair.plaintext.bytes.saturating_add(pair.other.bytes);
+    (
+        Reverse(pair.would_be_refused()),
+        Reverse(!pair.unseen.is_empty()),
+        Reverse(!pair.plaintext.is_empty()),
+        Reverse(!pair.other.is_empty()),
+        Reverse(in_clear),
+        Reverse(!pair.refused.is_empty() || !pair.other_refused.is_empty()),
+        Reverse(pair.mtls.bytes),
+    )
 }
 
 pub fn has_any(pair: &PairReport, kinds: &[Kind]) -> bool {
@@ -66,22 +70,33 @@ pub fn has_any(pair: &PairReport, kinds: &[Kind]) -> bool {
 }
 
 pub fn page(report: &Coverage) -> String {
-    if report.pairs.is_empty() {
+    pages(&[Of::here(report)])
+}
+
+/// What two nodes have both counted stands there twice, as each has seen it.
+pub fn pages(all: &[Of<'_, Coverage>]) -> String {
+    let mut pairs: Vec<_> =
+        all.iter().flat_map(|of| of.said.pairs.iter().map(|pair| (of.node, pair))).collect();
+    if pairs.is_empty() {
         return "nothing was counted\n".to_owned();
     }
-    let mut table = Table::new(&[
-        "FROM",
-        "TO",
-        "PLAINTEXT",
-        "UNSEEN",
-        "UDP, OTHER",
-        "REFUSED",
-        "UDP, OTHER REFUSED",
-        "MTLS",
-    ]);
-    for pair in &report.pairs {
+    pairs.sort_by_key(|(_, pair)| order(pair));
+    let mut table = Table::of_nodes(
+        all.iter().any(|of| of.node.is_some()),
+        &[
+            "FROM",
+            "TO",
+            "PLAINTEXT",
+            "UNSEEN",
+            "UDP, OTHER",
+            "REFUSED",
+            "UDP, OTHER REFUSED",
+            "MTLS",
+        ],
+    );
+    for (node, pair) in &pairs {
         let plaintext = if pair.would_be_refused() { Tone::Bad } else { Tone::Warning };
-        table.row([
+        let cells = [
             plain(end(&pair.from)),
             plain(end(&pair.to)),
             cell(stream(pair.plaintext), plaintext),
@@ -90,14 +105,16 @@ pub fn page(report: &Coverage) -> String {
             plain(stream(pair.refused)),
             plain(datagrams(pair.other_refused)),
             cell(stream(pair.mtls), Tone::Good),
-        ]);
+        ];
+        table.row_of(*node, cells);
     }
-    table.text() + "\n" + &verdict(report) + "\n"
+    let pairs: Vec<_> = pairs.into_iter().map(|(_, pair)| pair).collect();
+    table.text() + "\n" + &verdict(&pairs) + "\n"
 }
 
 /// How much was encrypted, and whether it is safe to go strict.
-fn verdict(report: &Coverage) -> String {
-    let totals = CoverageTotals::of(&report.pairs);
+fn verdict(pairs: &[&PairReport]) -> String {
+    let totals = CoverageTotals::of(pairs.iter().copied());
     let encrypted = match totals.passed() {
         0 => "nothing was let through".to_owned(),
         all => {
@@ -108,8 +125,8 @@ fn verdict(report: &Coverage) -> String {
             )
         }
     };
-    let refused = report.pairs.iter().filter(|pair| pair.would_be_refused()).count();
-    let is_complete = !report.pairs.iter().any(|pair| pair.from == Counterpart::Others);
+    let refused = pairs.iter().filter(|pair| pair.would_be_refused()).count();
+    let is_complete = !pairs.iter().any(|pair| pair.from == Counterpart::Others);
     match (refused, is_complete) {
         (0, true) => paint(&format!("{encrypted}; strict would refuse none of it"), Tone::Good),
         (0, false) => {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use comfy_table::Cell;
 use martlet_model::{Closed, report::TimedRecord};
 
-use super::connections::protection_tone;
+use super::{Of, connections::protection_tone};
 use crate::{
     human,
     paint::{Tone, paint},
@@ -25,13 +25,25 @@ const COLUMNS: [(&str, usize); 9] = [
     ("ENDED", 0),
 ];
 
+const NODE_WIDTH: usize = 16;
+
 pub fn page(records: &Vec<TimedRecord>, _now: SystemTime) -> String {
-    if records.is_empty() {
+    pages(&[Of::here(records)])
+}
+
+/// Of several nodes, in the order of their clocks.
+pub fn pages(all: &[Of<'_, Vec<TimedRecord>>]) -> String {
+    let mut ended: Vec<_> =
+        all.iter().flat_map(|of| of.said.iter().map(|record| (of.node, record))).collect();
+    if ended.is_empty() {
         return "no connection has ended yet\n".to_owned();
     }
-    let mut table = Table::new(&COLUMNS.map(|(name, _)| name));
-    for record in records {
-        table.row(fields(record).map(|(text, tone)| -> Cell { cell(text, tone) }));
+    // Of one time, in one form: they are in order as texts. Those of one node stay in its order.
+    ended.sort_by(|(_, one), (_, other)| one.time.cmp(&other.time));
+    let are_several = all.iter().any(|of| of.node.is_some());
+    let mut table = Table::of_nodes(are_several, &COLUMNS.map(|(name, _)| name));
+    for (node, record) in ended {
+        table.row_of(node, fields(record).map(|(text, tone)| -> Cell { cell(text, tone) }));
     }
     table.text()
 }
@@ -43,6 +55,15 @@ pub fn head() -> String {
 
 pub fn line(record: &TimedRecord) -> String {
     padded(fields(record))
+}
+
+/// The same for lines of several nodes.
+pub fn head_of_nodes() -> String {
+    format!("{:<NODE_WIDTH$}  {}", "NODE", head())
+}
+
+pub fn line_of(node: &str, record: &TimedRecord) -> String {
+    format!("{node:<NODE_WIDTH$}  {}", line(record))
 }
 
 fn padded(fields: [(String, Tone); 9]) -> String {

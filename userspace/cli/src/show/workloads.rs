@@ -33,7 +33,7 @@ pub fn page(report: &Workloads, _now: SystemTime) -> String {
     format!("{}{gap}{reasons}{}", table.text(), names.legend())
 }
 
-fn tone(workload: &WorkloadReport) -> Tone {
+pub fn tone(workload: &WorkloadReport) -> Tone {
     match workload.state.as_str() {
         "steered" => Tone::Good,
         "failed" => Tone::Bad,

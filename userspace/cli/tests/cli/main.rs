@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api;
 mod authority;
+mod cluster;
 mod failures;
 mod fake;
 mod fixtures;

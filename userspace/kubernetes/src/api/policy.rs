@@ -12,7 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{limits, seen::Problem};
+use crate::{
+    limits,
+    seen::{Pod, Problem},
+};
 
 pub use status::{Condition, PolicyStatus, Verdict};
 
@@ -154,6 +157,28 @@ impl PolicyObject {
     /// What its status says; nothing if that cannot be read.
     pub fn said(&self) -> PolicyStatus {
         serde_json::from_value(self.status.clone()).unwrap_or_default()
+    }
+
+    /// What its status says, as far as that can be read.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let said = serde_json::from_value(self.status.clone());
+        let PolicyStatus { conditions, .. } = said.unwrap_or_default();
+        conditions
+    }
+
+    /// Whether it is about this pod, which is of its namespace.
+    pub fn selects(&self, pod: &Pod) -> bool {
+        let selected = match self.read() {
+            Ok(read) => read.selected,
+            Err((selected, _)) => selected,
+        };
+        match selected {
+            Selected::All => true,
+            Selected::ServiceAccounts(accounts) => accounts.contains(&pod.service_account),
+            Selected::Labels(labels) => {
+                labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+            }
+        }
     }
 
     pub fn namespace(&self) -> String {
