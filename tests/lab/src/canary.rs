@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
-use rand::RngCore;
+use rand::Rng;
 
 #[derive(Clone)]
 pub struct Canaries {

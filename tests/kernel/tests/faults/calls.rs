@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result};
 use martlet_lab::wait_for;
 use nix::sys::signal::Signal;
-use rand::{Rng as _, seq::IndexedRandom as _};
+use rand::{RngExt as _, seq::IndexedRandom as _};
 
 use crate::trial::{Struck, Trial, Victim, now};
 

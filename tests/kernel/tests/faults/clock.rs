@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use martlet_lab::{Agent, Clock, Stage, wait_for};
-use rand::Rng as _;
+use rand::RngExt as _;
 
 use crate::trial::{Struck, Trial, now};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use martlet_lab::{Agent, wait_for};
 use nix::sys::signal::Signal;
-use rand::Rng as _;
+use rand::RngExt as _;
 
 use crate::{
     memory::Memory,

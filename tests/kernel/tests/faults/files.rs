@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use martlet_lab::{Agent, Mesh, Stage, wait_for};
 use nix::sys::signal::Signal;
-use rand::Rng as _;
+use rand::RngExt as _;
 
 use crate::trial::{Struck, Trial, Victim, now};
 

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use martlet_lab::{Agent, Stage, wait_for};
-use rand::Rng as _;
+use rand::RngExt as _;
 
 use crate::trial::{Struck, Trial, Victim, now};
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use martlet_lab::wait_for;
 use martlet_tests_kernel::tamper;
-use rand::{Rng as _, seq::IndexedRandom as _};
+use rand::{RngExt as _, seq::IndexedRandom as _};
 
 use crate::{
     deaths::nothing_passed,
@@ -37,7 +37,7 @@ fn under_one(trial: &mut Trial, victim: Victim) -> Result<Struck> {
     } else {
         let all: Vec<_> = before.iter().collect();
         let some = trial.rng.random_range(1..all.len());
-        let some: Vec<_> = all.choose_multiple(&mut trial.rng, some).collect();
+        let some: Vec<_> = all.sample(&mut trial.rng, some).collect();
         println!("some of {victim:?}: {some:?}");
         some.into_iter().try_for_each(fs::remove_file).context("removing a pin")?;
     }

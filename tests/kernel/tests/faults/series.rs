@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, env, fmt::Display, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use martlet_lab::{Resources, Stage, evidence, is_long, wait_for};
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::trial::{PATIENCE, SERVICE, Struck, Trial};
 

@@ -15,7 +15,7 @@ use martlet_lab::{
     Agent, Canaries, Outcome, PORT, Patrol, Pod, Resources, Running, Server, Sniffer, Stage,
     wait_for,
 };
-use rand::{Rng as _, rngs::StdRng};
+use rand::{RngExt as _, rngs::StdRng};
 
 /// What an application may see of a connection that is refused, broken, or waits too long.
 /// The last one while nothing is decided about its pod yet.

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use martlet_lab::{Agent, Stage, find_binary};
-use rand::Rng as _;
+use rand::RngExt as _;
 
 use crate::{
     deaths::{ask_to_end, end_at_once, nothing_passed},

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use martlet_lab::{Node, Pod};
-use rand::Rng as _;
+use rand::RngExt as _;
 
 use crate::trial::{Struck, Trial, now};
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use martlet_lab::{Agent, Canaries, Capture, Lab, Mesh, Node, Pod, Running, Sniffer, wait_for};
-use rand::RngCore as _;
+use rand::Rng as _;
 use serde_json::Value;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -88,7 +88,7 @@ async fn agents(cluster: &Cluster, contents: &mut Contents) {
                     let name = format!("nodes/{}{page}.json", heard.node);
                     match heard.told {
                         Ok(Told { answer, .. }) => {
-                            contents.add(name, String::from_utf8_lossy(&answer).into_owned());
+                            contents.add(name, String::from_utf8_lossy(&answer));
                         }
                         Err(error) => contents.missing.push(format!("{name}: {}", chain(&error))),
                     }

@@ -18,7 +18,7 @@ use martlet_kubernetes::{
 };
 use martlet_model::{
     WorkloadName,
-    report::{Certificates, LeafReport, Status, TimedRecord, WorkloadReport, Workloads},
+    report::{Certificates, Status, TimedRecord, Workloads},
 };
 use martlet_policy::{PolicySet, Request};
 use serde::Serialize;
@@ -170,12 +170,12 @@ fn end(scene: &Scene, agents: &Agents, pod: &Pod) -> End {
     let node = pod.node.to_string();
     let said = |name: &str| agents.statuses.iter().find(|(of, _)| of == name);
     let of_node = agents.workloads.iter().find(|(of, _)| *of == node);
-    let state = of_node.and_then(|(_, said)| {
-        said.workloads.iter().find(|one| one.name == pod.name).map(WorkloadReport::clone)
-    });
-    let leaf = agents.certificates.iter().find(|(of, _)| *of == node).and_then(|(_, said)| {
-        said.leaves.iter().find(|leaf| leaf.workload == pod.name).map(LeafReport::clone)
-    });
+    let state = of_node
+        .and_then(|(_, said)| said.workloads.iter().find(|one| one.name == pod.name).cloned());
+    let leaf =
+        agents.certificates.iter().find(|(of, _)| *of == node).and_then(|(_, said)| {
+            said.leaves.iter().find(|leaf| leaf.workload == pod.name).cloned()
+        });
     let object = Object::new(Kind::Pod, pod.name.namespace.as_str(), pod.name.name.as_str());
     let noted = scene.world.problems().get(&object);
     let problems = noted.into_iter().flat_map(|noted| &noted.problems);

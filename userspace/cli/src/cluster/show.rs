@@ -25,7 +25,7 @@ pub async fn show(cluster: &Cluster, command: Command) -> Result<ExitCode> {
     match command {
         Command::Status { answer } => page(cluster, "/status", answer.output, pages::status).await,
         Command::Workloads { answer } => {
-            page(cluster, "/workloads", answer.output, |all| pages::workloads(all)).await
+            page(cluster, "/workloads", answer.output, pages::workloads).await
         }
         Command::Connections { watch: false, answer } => {
             page(cluster, "/connections", answer.output, connections::pages).await

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use martlet_identity::{Chain, describe, verify_chain};
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
 use crate::{Accepted, Outcome, certificates, corpus, manifest};
 
