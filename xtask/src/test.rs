@@ -72,11 +72,13 @@ fn kubernetes(args: &Args) -> Result<ExitCode> {
     doctor::run(&[Group::Build, Group::Cluster, Group::Image], !args.no_install)?;
     let image = image::of_release()?;
     let own = env::current_exe().context("asking for this program's path")?;
+    let variables = programs::variables()?;
+    let cli = variables.iter().find(|(name, _)| name == "MARTLET").context("martlet is built")?;
     let mut course = Course::default();
     for (_, path) in KUBERNETES.programs()? {
         let mut command = Command::new(path);
         command.current_dir(KUBERNETES.directory).env("MARTLET_XTASK", &own);
-        command.env("MARTLET_IMAGE", &image);
+        command.env("MARTLET_IMAGE", &image).env("MARTLET_CLI", &cli.1);
         command.args(&args.filter).args(["--test-threads=1", "--show-output"]);
         course.watch(command)?;
     }
