@@ -49,7 +49,6 @@ pub async fn carry(
     draft: Draft,
 ) {
     let stand = dataplane.standing.stand(destination);
-    let transport = Socket::over_network(transport);
     let mut lane = match Box::pin(shake_hands(dataplane, &local, transport, source.ip())).await {
         Ok(lane) => lane,
         Err(refusal) => return dataplane.refused(draft, &local, refusal),
@@ -127,14 +126,14 @@ async fn unwelcome(
 async fn shake_hands(
     dataplane: &Dataplane,
     local: &Local,
-    transport: Socket,
+    transport: TcpStream,
     caller: IpAddr,
 ) -> Result<Box<MutualLane>, Refusal> {
     let _turn = local.answer(caller).await?;
     let turns = Turns(local.workload.name.clone(), Some(caller));
     let credentials = local.credentials.clone();
-    let handshake = async move { terminate(transport, &credentials).await };
-    match dataplane.hands.shake(turns, handshake).await {
+    let handshake = async move |transport| terminate(transport, &credentials).await;
+    match dataplane.hands.shake(turns, transport, handshake).await {
         Ok(secured) => {
             count(&dataplane.stats.handshakes_terminated);
             Ok(Box::new(Lane::new(secured)))

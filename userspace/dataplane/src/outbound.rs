@@ -1,8 +1,8 @@
 //! A connection that a workload of this node opens: origin, route, permit, lane, relay, record.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
-use martlet_identity::originate;
+use martlet_identity::originate_saying;
 use martlet_model::{Closed, Party, Protection, Workload};
 use martlet_policy::{Permit, Request};
 use tokio::{
@@ -30,8 +30,18 @@ use crate::{
 
 /// A way to a destination that is open and permitted.
 enum Way {
-    Lane { lane: Box<MutualLane>, key: Box<Key>, permit: Permit, grounds: Grounds },
-    Plain { endpoint: Socket, permit: Permit },
+    /// The callee is still to hear `opening`, if there is one.
+    Lane {
+        lane: Box<MutualLane>,
+        opening: Option<Open>,
+        key: Box<Key>,
+        permit: Permit,
+        grounds: Grounds,
+    },
+    Plain {
+        endpoint: Socket,
+        permit: Permit,
+    },
 }
 
 /// Why a connection does not come about.
@@ -91,13 +101,10 @@ pub async fn carry(
             draft.count(&listed.live);
             dataplane.closed(draft, closed);
         }
-        Ok(Way::Lane { mut lane, key, permit, grounds }) => {
+        Ok(Way::Lane { mut lane, opening, key, permit, grounds }) => {
             let listed = dataplane.list(&draft, grounds);
-            let port = draft.record.source.address.map_or(0, |address| address.port());
-            let open = Open { source_port: port, id: draft.record.id };
             let side = Side::Caller;
-            let relayed =
-                relay(&permit, &mut lane, &mut application, side, Some(open), &listed.live);
+            let relayed = relay(&permit, &mut lane, &mut application, side, opening, &listed.live);
             let ended = relayed.await;
             draft.count(&listed.live);
             drop(listed);
@@ -219,9 +226,14 @@ async fn mesh(
     let kept = kept(dataplane, &key).await;
     let warm = kept.is_some();
     count(if warm { &dataplane.stats.lanes_warm } else { &dataplane.stats.lanes_cold });
-    let lane = match kept {
-        Some(lane) => lane,
-        None => Box::pin(shake_hands(dataplane, local, address, &workload)).await?,
+    let port = draft.record.source.address.map_or(0, |address| address.port());
+    let opening = Open { source_port: port, id: draft.record.id };
+    let (lane, opening) = match kept {
+        Some(lane) => (lane, Some(opening)),
+        None => {
+            let shaking = shake_hands(dataplane, local, address, &workload, opening);
+            (Box::pin(shaking).await?, None)
+        }
     };
     let peer = lane.stream.peer();
     draft.record.destination.identity = Some(peer.identity().clone());
@@ -236,7 +248,7 @@ async fn mesh(
         callee: workload,
         port: address.port(),
     };
-    Ok(Way::Lane { lane, key, permit, grounds })
+    Ok(Way::Lane { lane, opening, key, permit, grounds })
 }
 
 /// An idle lane with somebody at its other end. Who was there may have gone without a word that could
@@ -259,19 +271,23 @@ async fn kept(dataplane: &Dataplane, key: &Key) -> Option<Box<MutualLane>> {
     }
 }
 
+/// A new lane, on which `opening` has been said.
 async fn shake_hands(
     dataplane: &Dataplane,
     local: &Arc<Local>,
     address: SocketAddr,
     workload: &Workload,
+    opening: Open,
 ) -> Result<Box<MutualLane>, Refusal> {
     let _turn = local.turn().await?;
     let transport = dial::endpoint(&*local.dial, address).await?;
-    let transport = Socket::over_network(transport);
     let turns = Turns(local.workload.name.clone(), None);
     let (credentials, expected) = (local.credentials.clone(), workload.identity.clone());
-    let handshake = async move { originate(transport, &credentials, &expected).await };
-    match dataplane.hands.shake(turns, handshake).await {
+    let (opening, now) = (opening.bytes(), SystemTime::now());
+    let handshake = async move |transport| {
+        originate_saying(transport, &credentials, &expected, &opening, now).await
+    };
+    match dataplane.hands.shake(turns, transport, handshake).await {
         Ok(secured) => {
             count(&dataplane.stats.handshakes_originated);
             Ok(Box::new(Lane::new(secured)))

@@ -8,6 +8,7 @@
 use std::{
     io::{self, IoSlice, Read as _, Write as _},
     net::Shutdown,
+    os::fd::AsFd as _,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -57,6 +58,13 @@ impl Socket {
             tracing::debug!(%error, "keepalive could not be set");
         }
         Self(Arc::new(undelayed(stream)))
+    }
+
+    /// From now on the threads that call this are woken by it, instead of those that have made it.
+    pub fn come_here(&mut self) -> io::Result<()> {
+        let same = self.0.as_fd().try_clone_to_owned()?;
+        self.0 = Arc::new(TcpStream::from_std(same.into())?);
+        Ok(())
     }
 
     /// Lets the far end see a reset instead of an orderly end when the socket is dropped.

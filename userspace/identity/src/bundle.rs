@@ -9,6 +9,7 @@ use crate::{
     IdentityError, PeerProblem, fingerprint,
     leaf::{self, may_sign_certificates},
     svid::instant,
+    verified::VerifiedChains,
 };
 
 /// Which root a chain led to, by its public key.
@@ -31,6 +32,7 @@ impl RootKey {
 pub struct TrustBundle {
     domains: HashMap<TrustDomain, Arc<Roots>>,
     quarantines: Vec<Quarantine>,
+    verified: VerifiedChains,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl TrustBundle {
             let (anchors, limits) = read.into_iter().unzip();
             domains.insert(domain, Arc::new(Roots { anchors, limits, certificates }));
         }
-        Ok(Self { domains, quarantines: Vec::new() })
+        Ok(Self { domains, quarantines: Vec::new(), verified: VerifiedChains::default() })
     }
 
     /// What a node is told to trust.
@@ -78,19 +80,24 @@ impl TrustBundle {
         self.quarantines.iter().find(|quarantine| quarantine.covers(bearer))
     }
 
+    /// What has led to these roots already.
+    pub(crate) fn verified(&self) -> &VerifiedChains {
+        &self.verified
+    }
+
     pub(crate) fn anchors(&self, domain: &TrustDomain) -> Option<&[TrustAnchor<'static>]> {
         self.domains.get(domain).map(|roots| roots.anchors.as_slice())
     }
 
-    /// Whether a root of this domain with this name and key lets a chain with so many issuers end
-    /// in it at `now`. There may be several: a root that was made again with its old key.
+    /// How long a root of this domain with this name and key lets a chain with so many issuers end
+    /// in it, if it does at `now`. There may be several: a root that was made again with its old key.
     pub(crate) fn check_root(
         &self,
         domain: &TrustDomain,
         anchor: &TrustAnchor<'_>,
         issuers: u32,
         now: SystemTime,
-    ) -> Result<(), PeerProblem> {
+    ) -> Result<SystemTime, PeerProblem> {
         let Some(roots) = self.domains.get(domain) else {
             return Err(PeerProblem::TrustDomain(domain.clone()));
         };
@@ -100,11 +107,10 @@ impl TrustBundle {
             same && (limits.not_before..=limits.not_after).contains(&now)
         });
         let Some((_, first)) = in_time.next() else { return Err(PeerProblem::RootOutOfTime) };
-        let mut in_time = std::iter::once(first).chain(in_time.map(|(_, limits)| limits));
-        match in_time.any(|limits| limits.path_length.is_none_or(|length| issuers <= length)) {
-            true => Ok(()),
-            false => Err(PeerProblem::Chain("PathLenConstraintViolated".to_owned())),
-        }
+        let in_time = std::iter::once(first).chain(in_time.map(|(_, limits)| limits));
+        let allowing = in_time.filter(|limits| limits.path_length.is_none_or(|of| issuers <= of));
+        let until = allowing.map(|limits| limits.not_after).max();
+        until.ok_or_else(|| PeerProblem::Chain("PathLenConstraintViolated".to_owned()))
     }
 
     pub fn trusts(&self, domain: &TrustDomain) -> bool {

@@ -26,7 +26,7 @@ pub async fn call<S: AsyncRead + AsyncWrite + Unpin>(
     let own = usable(node, now)?;
     let controller = Expected::ControllerOf(node.identity().trust_domain());
     let verifier = Verifier::new(Roots::Bundle(node.trust()), controller);
-    connect(transport, CONTROL_PROTOCOL, Some(own), verifier, generation, now).await
+    connect(transport, CONTROL_PROTOCOL, Some(own), verifier, generation, &[], now).await
 }
 
 /// Calls the controller of `domain` without a certificate. It must show a root with one of these
@@ -38,7 +38,7 @@ pub async fn call_pinned<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Secured<S>, HandshakeError> {
     let controller = Expected::ControllerOf(domain.clone());
     let verifier = Verifier::new(Roots::Pinned(pins), controller);
-    connect(transport, CONTROL_PROTOCOL, None, verifier, 0, SystemTime::now()).await
+    connect(transport, CONTROL_PROTOCOL, None, verifier, 0, &[], SystemTime::now()).await
 }
 
 /// Answers a node of the controller's own trust domain, or nobody, who wants to become one.

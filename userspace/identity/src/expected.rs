@@ -64,6 +64,14 @@ impl Expected {
 }
 
 impl Roots {
+    /// Those that are believed whatever a peer shows.
+    pub fn own(&self) -> Option<&TrustBundle> {
+        match self {
+            Self::Bundle(trust) => Some(trust),
+            Self::Pinned(_) => None,
+        }
+    }
+
     /// The roots to be asked about somebody of `domain` who has shown these certificates.
     pub fn bundle<'a>(
         &self,

@@ -3,7 +3,7 @@
 
 use std::{
     future::Future,
-    io,
+    io::{self, Write as _},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,29 +11,22 @@ use std::{
 };
 
 use martlet_model::{Bearer, SpiffeId, TlsFacts};
-use rustls::{CertificateError, CommonState, Error, pki_types::ServerName};
+use rustls::{CertificateError, ClientConnection, CommonState, Error, pki_types::ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::{
-    Credentials, HandshakeError, KeyDigest, LANE_PROTOCOL, PeerProblem, Svid,
-    bundle::RootKey,
+    Credentials, HandshakeError, KeyDigest, LANE_PROTOCOL, PeerProblem, RootKey, Svid,
     expected::{Expected, Roots},
-    leaf::{self, Facts},
     limits::{HANDSHAKE_TIMEOUT, SEND_BUFFER_BYTES},
     parameters,
+    verified::VerifiedChain,
     verify::Verifier,
 };
 
 /// Who is at the other end, proven.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    bearer: Arc<Bearer>,
-    subject: String,
-    key: KeyDigest,
-    not_after: SystemTime,
-    root: RootKey,
-}
+#[derive(Debug, Clone)]
+pub struct Peer(Arc<VerifiedChain>);
 
 /// A stream over TLS whose peer is known: as `P`, which is an `Option` where a peer may be nobody.
 #[derive(Debug)]
@@ -46,31 +39,31 @@ pub struct Secured<S, P = Peer> {
 
 impl Peer {
     pub fn identity(&self) -> &SpiffeId {
-        &self.bearer.identity
+        &self.0.leaf.bearer.identity
     }
 
     /// Its identity, and which pod on which node its authority says it is.
     pub fn bearer(&self) -> &Arc<Bearer> {
-        &self.bearer
+        &self.0.leaf.bearer
     }
 
     /// The certificate's subject: pod and node, for people.
     pub fn subject(&self) -> &str {
-        &self.subject
+        &self.0.leaf.subject
     }
 
     /// Of the key that it holds.
     pub fn key(&self) -> &KeyDigest {
-        &self.key
+        &self.0.leaf.key
     }
 
     pub fn not_after(&self) -> SystemTime {
-        self.not_after
+        self.0.leaf.not_after
     }
 
     /// What its chain led to.
     pub fn root(&self) -> &RootKey {
-        &self.root
+        &self.0.root
     }
 }
 
@@ -93,11 +86,23 @@ pub async fn originate_at<S: AsyncRead + AsyncWrite + Unpin>(
     expected: &SpiffeId,
     now: SystemTime,
 ) -> Result<Secured<S>, HandshakeError> {
+    originate_saying(transport, credentials, expected, &[], now).await
+}
+
+/// [`originate_at`], saying `first`, of at most 64 KiB, as soon as the peer is proven, in the flight
+/// that ends the handshake: who is called need not wait for another one.
+pub async fn originate_saying<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: S,
+    credentials: &Credentials,
+    expected: &SpiffeId,
+    first: &[u8],
+    now: SystemTime,
+) -> Result<Secured<S>, HandshakeError> {
     let generation = credentials.generation();
     let own = usable(credentials, now)?;
     let roots = Roots::Bundle(credentials.trust());
     let verifier = Verifier::new(roots, Expected::Workload(expected.clone()));
-    connect(transport, LANE_PROTOCOL, Some(own), verifier, generation, now).await
+    connect(transport, LANE_PROTOCOL, Some(own), verifier, generation, first, now).await
 }
 
 /// Answers a caller; any identity of a trusted domain is let through to authorization.
@@ -127,6 +132,7 @@ pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     own: Option<Arc<Svid>>,
     verifier: Verifier,
     generation: u64,
+    first: &[u8],
     now: SystemTime,
 ) -> Result<Secured<S>, HandshakeError> {
     let verifier = Arc::new(verifier);
@@ -135,7 +141,11 @@ pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         .map_err(HandshakeError::Configuration)?;
     // Not sent, and not looked at: the verifier compares SPIFFE IDs.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let connecting = TlsConnector::from(Arc::new(config)).connect(name, transport);
+    // What is written before the handshake has ended waits in the connection until then.
+    let say_first = |connection: &mut ClientConnection| {
+        connection.writer().write_all(first).expect("a new connection's buffer takes 64 KiB");
+    };
+    let connecting = TlsConnector::from(Arc::new(config)).connect_with(name, transport, say_first);
     let stream = within_time(connecting).await?;
     Secured::new(TlsStream::Client(stream), protocol, generation, &verifier)?.proven()
 }
@@ -229,14 +239,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S, Option<Peer>> {
             return Err(HandshakeError::NoProtocol);
         }
         let facts = facts(state);
-        let peer = match state.peer_certificates().and_then(<[_]>::first) {
+        let peer = match state.peer_certificates() {
             None => None,
-            Some(leaf) => {
-                let read = leaf::read(leaf).map_err(HandshakeError::Peer)?;
-                let root = verifier.root().ok_or(HandshakeError::NoCertificate)?;
-                let Facts { bearer, subject, key, not_after, .. } = read;
-                Some(Peer { bearer, subject, key, not_after, root })
-            }
+            Some(_) => Some(Peer(verifier.verified().ok_or(HandshakeError::NoCertificate)?)),
         };
         Ok(Self { stream, peer, facts, generation })
     }
@@ -265,6 +270,11 @@ impl<S, P> Secured<S, P> {
     /// The transport below.
     pub fn get_ref(&self) -> &S {
         self.stream.get_ref().0
+    }
+
+    /// The transport below, to be replaced by itself.
+    pub fn get_mut(&mut self) -> &mut S {
+        self.stream.get_mut().0
     }
 }
 

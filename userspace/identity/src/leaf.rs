@@ -21,6 +21,7 @@ use crate::{KeyDigest, PeerProblem, svid::instant};
 /// What is signed with less can be forged; NIST SP 800-131A, revision 2, table 2.
 const LEAST_RSA_BITS: usize = 2048;
 
+#[derive(Debug)]
 pub struct Facts {
     pub bearer: Arc<Bearer>,
     pub subject: String,

@@ -24,6 +24,7 @@ pub mod limits;
 mod parameters;
 mod stored;
 mod svid;
+mod verified;
 mod verify;
 
 pub use bundle::{RootKey, TrustBundle};
@@ -33,7 +34,8 @@ pub use error::{HandshakeError, IdentityError, PeerProblem};
 pub use expected::RootPin;
 pub use handed::HandedKey;
 pub use handshake::{
-    Peer, Secured, originate, originate_at, refused_by_peer, terminate, terminate_at,
+    Peer, Secured, originate, originate_at, originate_saying, refused_by_peer, terminate,
+    terminate_at,
 };
 pub use host::{HostAuthorities, HostCertificate, HostProblem, Vouched};
 pub use key::{Csr, SigningKey};

@@ -19,3 +19,7 @@ pub const DEFAULT_REFRESH: Duration = Duration::from_secs(300);
 /// A publisher can neither make us hammer its endpoint nor forget a root that it has withdrawn.
 pub const SHORTEST_REFRESH: Duration = Duration::from_secs(60);
 pub const LONGEST_REFRESH: Duration = Duration::from_secs(24 * 3600);
+
+/// How many chains are remembered as verified for one set of roots: those of 4,096 peers that call or
+/// are called by a node, half a KiB each.
+pub const PROVEN_CHAINS: usize = 4096;

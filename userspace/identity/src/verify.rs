@@ -25,6 +25,8 @@ use crate::{
     expected::{Expected, Roots},
     leaf::{self, may_sign_certificates},
     parameters::provider,
+    svid,
+    verified::{Shown, VerifiedChain},
 };
 
 /// Verifies that a peer is proven, and is one that was to be met.
@@ -32,8 +34,8 @@ use crate::{
 pub struct Verifier {
     roots: Roots,
     expected: Expected,
-    /// What the peer's chain led to; a verifier serves one handshake.
-    root: OnceLock<RootKey>,
+    /// Who was believed; a verifier serves one handshake.
+    verified: OnceLock<Arc<VerifiedChain>>,
 }
 
 /// Judges a chain as a peer would at `now`, for an authority that wants to know before it issues.
@@ -57,17 +59,17 @@ pub(crate) fn root_of(
     let now = UnixTime::since_unix_epoch(since);
     let verifier = Verifier::new(Roots::Bundle(trust), Expected::Anybody);
     verifier.verify(leaf, issuers, KeyUsage::server_auth(), now)?;
-    verifier.root().ok_or(PeerProblem::Unreadable)
+    verifier.verified().map(|chain| chain.root.clone()).ok_or(PeerProblem::Unreadable)
 }
 
 impl Verifier {
     pub fn new(roots: Roots, expected: Expected) -> Self {
-        Self { roots, expected, root: OnceLock::new() }
+        Self { roots, expected, verified: OnceLock::new() }
     }
 
-    /// The root of the peer that was believed.
-    pub fn root(&self) -> Option<RootKey> {
-        self.root.get().cloned()
+    /// Of the peer that was believed.
+    pub fn verified(&self) -> Option<Arc<VerifiedChain>> {
+        self.verified.get().cloned()
     }
 
     fn verify(
@@ -77,21 +79,50 @@ impl Verifier {
         usage: KeyUsage,
         now: UnixTime,
     ) -> Result<(), PeerProblem> {
+        let shown = Shown::new(usage, leaf, intermediates);
+        let known = self.roots.own().and_then(|own| own.verified().find(&shown, instant(now)));
+        let chain = match known {
+            Some(known) => known,
+            None => {
+                let chain = Arc::new(self.prove(leaf, intermediates, usage, now)?);
+                if let Some(own) = self.roots.own() {
+                    own.verified().keep(shown, chain.clone());
+                }
+                chain
+            }
+        };
+        self.expected.check(&chain.leaf.bearer.identity)?;
+        let quarantine = self.roots.own().and_then(|own| own.quarantine_of(&chain.leaf.bearer));
+        if let Some(quarantine) = quarantine {
+            return Err(PeerProblem::Quarantined(quarantine.clone()));
+        }
+        self.verified.get_or_init(|| chain);
+        Ok(())
+    }
+
+    /// The chain leads to a root of the trust domain that its leaf names.
+    fn prove(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: KeyUsage,
+        now: UnixTime,
+    ) -> Result<VerifiedChain, PeerProblem> {
         let facts = leaf::read(leaf)?;
-        let identity = &facts.bearer.identity;
-        let domain = identity.trust_domain();
+        let domain = facts.bearer.identity.trust_domain();
         let trust = self.roots.bundle(&domain, intermediates.iter().map(AsRef::as_ref))?;
         let Some(anchors) = trust.anchors(&domain) else {
             return Err(PeerProblem::TrustDomain(domain));
         };
         let certificate = EndEntityCert::try_from(leaf).map_err(chain_problem)?;
         let objection = OnceCell::new();
-        let judge = |path: &VerifiedPath<'_>| {
-            check_path(&trust, &domain, path, now).map_err(|problem| {
+        let judge = |path: &VerifiedPath<'_>| match check_path(&trust, &domain, path, now) {
+            Ok(_) => Ok(()),
+            Err(problem) => {
                 objection.get_or_init(|| problem);
                 // Only says to look for another path.
-                webpki::Error::UnknownIssuer
-            })
+                Err(webpki::Error::UnknownIssuer)
+            }
         };
         let algorithms = provider().signature_verification_algorithms.all;
         let path = certificate
@@ -100,32 +131,40 @@ impl Verifier {
                 Some(problem) => problem.clone(),
                 None => chain_problem(error),
             })?;
-        self.root.get_or_init(|| RootKey::of(path.anchor()));
-        self.expected.check(identity)?;
-        match trust.quarantine_of(&facts.bearer) {
-            Some(quarantine) => Err(PeerProblem::Quarantined(quarantine.clone())),
-            None => Ok(()),
-        }
+        let until = check_path(&trust, &domain, &path, now)?.min(facts.not_after);
+        Ok(VerifiedChain {
+            leaf: facts,
+            root: RootKey::of(path.anchor()),
+            since: instant(now),
+            until,
+        })
     }
 }
 
 /// What webpki leaves open: whether the issuers' keys may sign certificates, and what the root
-/// says about itself.
+/// says about itself. Until when all of them are valid.
 fn check_path(
     trust: &TrustBundle,
     domain: &TrustDomain,
     path: &VerifiedPath<'_>,
     now: UnixTime,
-) -> Result<(), PeerProblem> {
-    let (mut issuers, now) = (0, UNIX_EPOCH + Duration::from_secs(now.as_secs()));
+) -> Result<SystemTime, PeerProblem> {
+    let (mut issuers, mut until) = (0, None);
     for issuer in path.intermediate_certificates() {
         issuers += 1;
-        if !may_sign_certificates(&issuer.der()) {
-            let problem = "the key of an issuer is not for signing certificates";
+        let (der, problem) = (issuer.der(), "the key of an issuer is not for signing certificates");
+        if !may_sign_certificates(&der) {
             return Err(PeerProblem::Chain(problem.to_owned()));
         }
+        let not_after = leaf::parse(&der)?.validity().not_after.timestamp();
+        until = [until, Some(svid::instant(not_after))].into_iter().flatten().min();
     }
-    trust.check_root(domain, path.anchor(), issuers, now)
+    let root = trust.check_root(domain, path.anchor(), issuers, instant(now))?;
+    Ok(until.map_or(root, |until| until.min(root)))
+}
+
+fn instant(now: UnixTime) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(now.as_secs())
 }
 
 fn chain_problem(error: webpki::Error) -> PeerProblem {

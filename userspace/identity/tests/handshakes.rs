@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use martlet_authority::{Authority, LEAF_LIFETIME, LeafRequest};
 use martlet_identity::{
-    Credentials, HandshakeError, Secured, SigningKey, Svid, TrustBundle, originate,
-    refused_by_peer, terminate,
+    Credentials, HandshakeError, Secured, SigningKey, Svid, TrustBundle, originate, originate_at,
+    originate_saying, refused_by_peer, terminate,
 };
 use martlet_model::{Closed, SpiffeId, TrustDomain, WorkloadName};
 use tempfile::TempDir;
@@ -35,6 +35,10 @@ fn trust(authority: &Authority) -> Arc<TrustBundle> {
 }
 
 fn svid(authority: &Authority, account: &str) -> Svid {
+    svid_for(authority, account, LEAF_LIFETIME)
+}
+
+fn svid_for(authority: &Authority, account: &str, lifetime: Duration) -> Svid {
     let key = SigningKey::generate().unwrap();
     let request = LeafRequest {
         identity: id(account),
@@ -44,7 +48,7 @@ fn svid(authority: &Authority, account: &str) -> Svid {
         },
         node: "one".parse().unwrap(),
         uid: None,
-        lifetime: LEAF_LIFETIME,
+        lifetime,
     };
     let chain = authority.issue(&key.csr().unwrap(), &request, SystemTime::now()).unwrap();
     Svid::new(&key, chain, &id(account)).unwrap()
@@ -90,12 +94,51 @@ async fn two_workloads_of_a_domain_know_each_other() {
 }
 
 #[tokio::test]
+async fn what_the_caller_says_first_comes_with_the_end_of_its_handshake() {
+    let authority = Authority::ephemeral(&domain()).unwrap();
+    let (cart, web) = (credentials(&authority, "cart"), credentials(&authority, "web"));
+    let (here, there) = tokio::io::duplex(64 * 1024);
+    let (expected, now) = (id("web"), SystemTime::now());
+    let (here, there) = tokio::join!(
+        originate_saying(here, &cart, &expected, b"hello", now),
+        terminate(there, &web)
+    );
+    let (_here, mut there) = (here.unwrap(), there.unwrap());
+    let mut word = [0; 5];
+    there.read_exact(&mut word).await.unwrap();
+    assert_eq!(&word, b"hello");
+}
+
+#[tokio::test]
 async fn somebody_else_than_expected_is_refused_by_the_caller() {
     let authority = Authority::ephemeral(&domain()).unwrap();
     let (cart, web) = (credentials(&authority, "cart"), credentials(&authority, "web"));
-    let (here, there) = shake(&cart, &web, &id("db")).await;
-    assert_eq!(closed(here), Closed::PeerUnexpected);
-    assert_eq!(closed(there), Closed::RefusedByPeer);
+    for expects_web_before in [false, true] {
+        if expects_web_before {
+            shake(&cart, &web, &id("web")).await.0.unwrap();
+        }
+        let (here, there) = shake(&cart, &web, &id("db")).await;
+        assert_eq!(closed(here), Closed::PeerUnexpected);
+        assert_eq!(closed(there), Closed::RefusedByPeer);
+    }
+}
+
+#[tokio::test]
+async fn a_chain_that_was_verified_is_refused_when_it_has_ended() {
+    let authority = Authority::ephemeral(&domain()).unwrap();
+    let (cart, web) = (credentials(&authority, "cart"), credentials(&authority, "web"));
+    web.install(svid_for(&authority, "web", LEAF_LIFETIME / 2));
+    let later = SystemTime::now() + LEAF_LIFETIME * 3 / 4;
+    for (now, is_believed) in [(SystemTime::now(), true), (later, false)] {
+        let (here, there) = tokio::io::duplex(64 * 1024);
+        let expected = id("web");
+        let (here, _) =
+            tokio::join!(originate_at(here, &cart, &expected, now), terminate(there, &web));
+        match is_believed {
+            true => assert!(here.is_ok()),
+            false => assert_eq!(closed(here), Closed::PeerExpired),
+        }
+    }
 }
 
 #[tokio::test]
