@@ -24,7 +24,7 @@ use crate::{
     configuration::{Loaded, Reloader},
     coverage, deserted,
     issuer::Issuer,
-    limits::{DRAIN_TIMEOUT, STARTED},
+    limits::{DRAIN_TIMEOUT, LAST_DRAIN_TIMEOUT, STARTED},
     reports::{Answers, InUse, Shared},
     told::Told,
     workloads::{Parts, Workloads, addresses, chain},
@@ -172,11 +172,19 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         signals.until_asked_to_stop(&asked, &reopen).await;
     }
 
-    info!(patience = ?DRAIN_TIMEOUT, "stopping; nothing is carried until an agent is back");
+    info!(patience = ?DRAIN_TIMEOUT, "stopping when what is open has ended");
     tell_systemd(&[NotifyState::Stopping]);
+    // The next agent comes when this one is gone, so whatever is refused before then is refused for
+    // longer.
+    let older = tokio::time::timeout(DRAIN_TIMEOUT, dataplane.older_end());
+    let patience = tokio::select! {
+        _ = older => LAST_DRAIN_TIMEOUT,
+        () = signals.until_asked_to_stop(&asked, &reopen) => Duration::ZERO,
+    };
+    info!("nothing more is taken until an agent is back");
     steering.stop().await;
     tokio::select! {
-        () = dataplane.shutdown(DRAIN_TIMEOUT) => {}
+        () = dataplane.shutdown(patience) => {}
         () = signals.until_asked_to_stop(&asked, &reopen) => dataplane.shutdown(Duration::ZERO).await,
     }
     knowing.stop().await;

@@ -19,6 +19,8 @@ pub const LEDGER_LOW: usize = martlet_kernel::Pair::ROOM as usize / 2;
 pub const GONE_FOR: Duration = Duration::from_secs(120);
 /// How long what is open may go on after SIGTERM. Kubernetes and systemd kill after 30 and 90.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same of what has come since, when nothing more is taken: short exchanges end in it.
+pub const LAST_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// After so long it is known that what was needed for the start is not needed any more.
 pub const STARTED: Duration = Duration::from_secs(2);
 /// An editor or a configuration tool changes a file in several steps.

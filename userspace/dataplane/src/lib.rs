@@ -259,6 +259,14 @@ impl Dataplane {
         self.closed(draft, Closed::PlaintextUnwanted);
     }
 
+    /// Until what is open now has ended. Nothing else changes, and what comes meanwhile is carried.
+    pub async fn older_end(&self) {
+        let mark = self.registry.mark();
+        while self.registry.has_before(mark) {
+            tokio::time::sleep(limits::OLDER_LOOK).await;
+        }
+    }
+
     /// Refuses what is new, closes what is idle, waits until what is open has ended or `patience`
     /// has, and then ends the rest.
     pub async fn shutdown(&self, patience: Duration) {

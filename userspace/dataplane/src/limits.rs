@@ -91,5 +91,7 @@ pub const SWEEPS_PER_REVIEW: u64 = 3;
 pub const EXPIRY_GRACE: Duration = Duration::from_secs(300);
 /// The same warning about the same workload is given once in this time.
 pub const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+/// How often an agent that is to stop looks whether what was open has ended.
+pub const OLDER_LOOK: Duration = Duration::from_millis(50);
 /// After draining, what connections get to say goodbye.
 pub const CUT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -177,6 +177,16 @@ impl Registry {
         self.lock().values().cloned().collect()
     }
 
+    /// Comes after all that are open now, and before all that will be.
+    pub fn mark(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Whether any is open that was when the mark was made.
+    pub fn has_before(&self, mark: u64) -> bool {
+        self.lock().keys().any(|key| *key < mark)
+    }
+
     pub fn reports(&self) -> Vec<ConnectionReport> {
         self.all().iter().map(|live| live.report()).collect()
     }
