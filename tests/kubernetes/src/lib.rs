@@ -6,6 +6,7 @@
 mod cluster;
 mod kubectl;
 mod leftovers;
+pub mod load;
 mod mesh;
 mod own;
 pub mod pods;

@@ -1,7 +1,7 @@
 //! A cluster that tests make for themselves, by the same task that people use.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering},
@@ -83,6 +83,24 @@ impl Own {
         let mut command = Command::new(&program);
         command.env("KUBECONFIG", self.directory.join("kubeconfig")).args(arguments);
         command.output().with_context(|| format!("starting {}", program.display()))
+    }
+
+    /// The number of a process of the control plane, such as `kube-apiserver`.
+    pub fn control_process(&self, name: &str) -> Result<u32> {
+        let mounts = fs::read_to_string("/proc/mounts").context("reading the mounts")?;
+        let unified = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let unified = unified.filter(|fields| fields.get(2) == Some(&"cgroup2"));
+        let group = |fields: Vec<&str>| {
+            Path::new(fields[1]).join(format!("cluster-{}/control/cgroup.procs", self.name))
+        };
+        let group = unified.map(group).find(|path| path.exists()).context("there is no cluster")?;
+        let numbers = fs::read_to_string(group).context("reading a group's processes")?;
+        let is_it = |number: &&str| {
+            let path = fs::read_link(format!("/proc/{number}/exe"));
+            path.is_ok_and(|path| path.ends_with(name))
+        };
+        let number = numbers.lines().find(is_it).with_context(|| format!("no {name} runs"))?;
+        number.parse().context("a process has a number")
     }
 
     /// `cargo xtask cluster …` for this cluster: what it prints, if it succeeds.

@@ -167,6 +167,9 @@ clusterDNS: [{NAMES}]
 clusterDomain: cluster.local
 failSwapOn: false
 nodeStatusUpdateFrequency: 5s
+# A kubelet of this age may forget a deleted pod only when it looks at it again, after a minute if
+# nothing else is said. Until then a DaemonSet's next pod does not come.
+syncFrequency: 10s
 # Making a process less likely to be killed needs a capability that not every root has.
 oomScoreAdj: 0
 # The disk is the machine's: how full it is says nothing about the node.

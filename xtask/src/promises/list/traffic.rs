@@ -26,7 +26,10 @@ pub const PROMISES: &[Promise] = &[
                 LIFE,
                 "without_its_own_agent_a_pod_is_refused_by_enrolled_pods_and_reaches_all_others",
             ),
-            Test(LIFE, "a_stopping_agent_serves_until_what_was_open_ends_and_leaves_its_pods_closed"),
+            Test(
+                LIFE,
+                "a_stopping_agent_serves_until_what_was_open_ends_and_leaves_its_pods_closed",
+            ),
             Test(
                 FAULTS,
                 "killed_agents_leak_nothing_reset_what_was_open_and_serve_when_started_again",

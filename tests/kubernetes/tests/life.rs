@@ -1,0 +1,241 @@
+//! The life of a cluster: agents, controller, API server and nodes come and go while enrolled pods
+//! talk, and so do the pods. Nothing is ever plain between nodes.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use martlet_lab::{evidence, is_long, wait_for};
+use martlet_tests_kubernetes::{
+    Kubectl, Mesh, PATIENCE,
+    load::{self, Calls, Load},
+    pods,
+};
+
+const TEST: &str =
+    "while_parts_of_the_cluster_come_and_go_nothing_is_plain_and_all_else_is_carried";
+/// Both agents wait for what is open, and a kubelet may take most of a minute to forget a pod.
+const ROLLOUT: Duration = Duration::from_secs(300);
+/// An agent that is told to stop waits this long for what is open, less what it takes to tell it.
+const SERVED_FOR: f64 = 15.0;
+
+/// One cluster for all of it: to make one takes longer than much that is shown on it.
+#[test]
+fn while_parts_of_the_cluster_come_and_go_nothing_is_plain_and_all_else_is_carried() -> Result<()> {
+    let mesh = Mesh::up()?;
+    let is_seen = mesh.is_seen(|| mesh.until_answered("client"))?;
+    assert!(is_seen, "without Martlet the secret is on the wire");
+    mesh.install()?;
+    mesh.label("=strict")?;
+    mesh.until_steered()?;
+    let life = Life { shop: mesh.kubectl.within("shop"), mesh };
+    load::echo(&life.shop, "server")?;
+    life.until_served()?;
+
+    agents_that_are_replaced_serve_until_what_is_open_has_ended(&life)?;
+    agents_that_are_deleted_by_force_leave_nothing_plain(&life)?;
+    without_the_api_server_all_goes_on(&life)?;
+    without_a_controller_all_goes_on_and_new_pods_are_refused(&life)?;
+    a_node_that_begins_anew_with_its_pods_first_sends_nothing_plain(&life)
+}
+
+struct Life {
+    mesh: Mesh,
+    shop: Kubectl,
+}
+
+impl Life {
+    fn system(&self) -> Kubectl {
+        self.mesh.system()
+    }
+
+    fn load(&self) -> Result<Load<'_>> {
+        let service = self.shop.get(&["service", "server"])?;
+        let address = service["spec"]["clusterIP"].as_str().context("a service has an address")?;
+        Load::start(&self.shop, "client", address, &self.address("server")?)
+    }
+
+    fn until_served(&self) -> Result<()> {
+        self.mesh.until_answered("client")
+    }
+
+    /// What becomes of a load while this happens; the wire is watched.
+    fn under_load(&self, act: impl FnOnce() -> Result<()>) -> Result<Calls> {
+        let load = self.load()?;
+        let is_seen = self.mesh.is_seen(act)?;
+        let calls = load.stop()?;
+        assert!(!is_seen, "the secret was on the wire");
+        assert!(calls.answered() > 0, "{calls}");
+        Ok(calls)
+    }
+
+    fn address(&self, pod: &str) -> Result<String> {
+        let pod = self.shop.get(&["pod", pod])?;
+        Ok(pod["status"]["podIP"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn restarts(&self, pod: &str) -> Result<i64> {
+        let pod = self.shop.get(&["pod", pod])?;
+        Ok(pod["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or_default())
+    }
+
+    fn scale(&self, replicas: usize) -> Result<()> {
+        let replicas = format!("--replicas={replicas}");
+        self.system().run(&["scale", "deployment/martlet-controller", &replicas]).map(drop)
+    }
+
+    fn count(&self, selector: &str) -> Result<usize> {
+        let pods = self.system().get(&["pods", "--selector", selector])?;
+        Ok(pods["items"].as_array().context("a list has items")?.len())
+    }
+}
+
+fn said(what: &str, calls: &Calls) -> Result<()> {
+    println!("{what}: {calls}");
+    evidence(TEST, &[(what, calls)])
+}
+
+fn agents_that_are_replaced_serve_until_what_is_open_has_ended(life: &Life) -> Result<()> {
+    let mut began = 0.0;
+    let calls = life.under_load(|| {
+        // The held connection is open before anybody is told to stop.
+        life.until_served()?;
+        life.system().run(&["rollout", "restart", "daemonset/martlet-agent"])?;
+        began = load::now()?;
+        let patience = format!("--timeout={}s", ROLLOUT.as_secs());
+        life.system().run(&["rollout", "status", "daemonset/martlet-agent", &patience])?;
+        life.until_served()
+    })?;
+    said("rolling restart", &calls)?;
+    assert_eq!(calls.failed_before(began + SERVED_FOR), 0, "an agent served: {calls}");
+    // What comes after it is served.
+    let calls = life.under_load(|| life.until_served())?;
+    assert_eq!((calls.failed(), calls.was_ended), (0, false), "{calls}");
+    Ok(())
+}
+
+fn agents_that_are_deleted_by_force_leave_nothing_plain(life: &Life) -> Result<()> {
+    let calls = life.under_load(|| {
+        for pod in life.mesh.agents()? {
+            life.system().run(&["delete", "pod", &pod, "--force", "--grace-period=0"])?;
+            life.mesh.wait_for_rollout("daemonset/martlet-agent")?;
+        }
+        life.until_served()
+    })?;
+    said("deleted by force", &calls)?;
+    assert!(!life.mesh.is_answered("outsider"), "strict stays strict");
+    Ok(())
+}
+
+/// Goes on when it is dropped.
+struct Frozen(u32);
+
+impl Frozen {
+    fn freeze(process: u32) -> Result<Self> {
+        let frozen = Self(process);
+        frozen.signal("-STOP")?;
+        Ok(frozen)
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        let status = Command::new("kill").args([signal, &self.0.to_string()]).status();
+        ensure!(status.context("starting kill")?.success(), "kill {signal} failed");
+        Ok(())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Err(error) = self.signal("-CONT") {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn without_the_api_server_all_goes_on(life: &Life) -> Result<()> {
+    // Longer than a controller keeps its lease.
+    let away = Duration::from_secs(if is_long() { 600 } else { 20 });
+    let server = life.mesh.own.control_process("kube-apiserver")?;
+    let calls = life.under_load(|| {
+        let frozen = Frozen::freeze(server)?;
+        let until = Instant::now() + away;
+        wait_for("the time to be over", away * 2, || Ok((Instant::now() >= until).then_some(())))?;
+        drop(frozen);
+        wait_for("the API server to answer", PATIENCE, || Ok(life.shop.get(&["pods"]).ok()))?;
+        Ok(())
+    })?;
+    said("API server away", &calls)?;
+    assert!(calls.lasted() >= away.as_secs_f64(), "{}", calls.lasted());
+    assert_eq!((calls.failed(), calls.was_ended), (0, false), "{calls}");
+    assert!(calls.echoed as f64 > away.as_secs_f64(), "{}", calls.echoed);
+    life.mesh.wait_for_rollout("deployment/martlet-controller")
+}
+
+fn without_a_controller_all_goes_on_and_new_pods_are_refused(life: &Life) -> Result<()> {
+    let calls = life.under_load(|| {
+        life.scale(0)?;
+        let controllers = "app.kubernetes.io/name=martlet-controller";
+        wait_for("the controller to be gone", PATIENCE, || {
+            Ok((life.count(controllers)? == 0).then_some(()))
+        })?;
+        life.shop.apply(&pods::idle("late", "node1"))?;
+        life.shop.ready_pod("late")?;
+        for _ in 0..5 {
+            assert!(!life.mesh.is_answered("late"), "nobody has said who it is");
+        }
+        life.scale(2)?;
+        life.mesh.until_answered("late").context("who it is can be said again")
+    })?;
+    said("controller away", &calls)?;
+    assert_eq!((calls.failed(), calls.was_ended), (0, false), "{calls}");
+    life.mesh.wait_for_rollout("deployment/martlet-controller")
+}
+
+/// A node's agent is kept away, all that it left in the kernel is removed, and the pods begin anew,
+/// as they do when the machine has.
+fn a_node_that_begins_anew_with_its_pods_first_sends_nothing_plain(life: &Life) -> Result<()> {
+    life.shop.apply(&pods::web("near", "node1", "nothing"))?;
+    life.shop.ready_pod("near")?;
+    let only = |strategy: &str, node: &str| {
+        let patch = format!(
+            r#"{{"spec":{{"updateStrategy":{{"type":"{strategy}"}},"template":{{"spec":{{"nodeSelector":{node}}}}}}}}}"#
+        );
+        let system = life.system();
+        system.run(&["patch", "daemonset", "martlet-agent", "--type", "merge", "--patch", &patch])
+    };
+    only("OnDelete", r#"{"kubernetes.io/hostname":"node2"}"#)?;
+    wait_for("node1 to be without an agent", ROLLOUT, || {
+        Ok((life.mesh.agents()?.len() == 1).then_some(()))
+    })?;
+    let before = (life.address("client")?, life.address("near")?);
+    let anew = "rm -rf /sys/fs/bpf/martlet; for task in $(ctr -n k8s.io tasks ls -q 2> /dev/null); do \
+                ctr -n k8s.io tasks kill --all --signal SIGKILL $task 2> /dev/null; done; \
+                ls /sys/fs/bpf | grep -c martlet; true";
+    let left = life.mesh.own.task(&["exec", "node1", "sh", "-c", anew])?;
+    assert_eq!(left.trim(), "0", "programs are left");
+    let is_seen = life.mesh.is_seen(|| {
+        wait_for("the pods to begin anew", PATIENCE, || {
+            let now = (life.address("client")?, life.address("near")?);
+            let has_begun = now != before && life.restarts("client")? * life.restarts("near")? > 0;
+            Ok(has_begun.then_some(()))
+        })?;
+        life.shop.ready_pod("client")?;
+        // By name and by address, before its agent is back.
+        let near = life.address("near")?;
+        for _ in 0..5 {
+            assert!(!life.mesh.is_answered("client"), "it is not proven who it is");
+            let url = format!("http://{near}:8080/");
+            let asked = ["timeout", "3", "wget", "-q", "-O", "-", &url];
+            assert!(life.shop.exec("server", &asked).is_err(), "nobody there can prove who it is");
+        }
+        only("RollingUpdate", "null")?;
+        wait_for("both agents", PATIENCE, || Ok((life.mesh.agents()?.len() == 2).then_some(())))?;
+        life.mesh.wait_for_rollout("daemonset/martlet-agent")?;
+        life.until_served()
+    })?;
+    assert!(!is_seen, "the secret was on the wire");
+    let begun = life.restarts("client")?;
+    evidence(TEST, &[("node begun anew, pods that began before its agent", &begun)])
+}
