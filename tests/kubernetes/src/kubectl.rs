@@ -49,19 +49,28 @@ impl Kubectl {
     }
 
     pub fn apply(&self, manifests: &str) -> Result<()> {
+        self.feed(&["apply", "--filename", "-"], manifests)
+    }
+
+    /// Puts a whole object to a path of the API, such as one that kubectl has no command for.
+    pub fn put(&self, path: &str, object: &Value) -> Result<()> {
+        self.feed(&["replace", "--raw", path, "--filename", "-"], &object.to_string())
+    }
+
+    fn feed(&self, arguments: &[&str], input_text: &str) -> Result<()> {
         let mut child = self
-            .command(&["apply", "--filename", "-"])
+            .command(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .context("starting kubectl")?;
         let mut input = child.stdin.take().context("kubectl's input is piped")?;
-        input.write_all(manifests.as_bytes()).context("writing to kubectl")?;
+        input.write_all(input_text.as_bytes()).context("writing to kubectl")?;
         drop(input);
         let output = child.wait_with_output().context("waiting for kubectl")?;
         let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "kubectl apply: {}", complaint.trim());
+        ensure!(output.status.success(), "kubectl {}: {}", arguments.join(" "), complaint.trim());
         Ok(())
     }
 

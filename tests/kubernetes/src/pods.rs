@@ -12,6 +12,11 @@ pub fn idle(name: &str, node: &str) -> String {
     pod(name, node, "sleep 100000", "")
 }
 
+/// The same, with the node's network.
+pub fn on_host(name: &str, node: &str) -> String {
+    idle(name, node).replace("\nspec:\n", "\nspec:\n  hostNetwork: true\n")
+}
+
 /// A pod that answers HTTP requests on port 8080 with one text, and is ready when it does.
 pub fn web(name: &str, node: &str, text: &str) -> String {
     let serve = format!("mkdir /www && echo {text} > /www/index.html && httpd -f -p 8080 -h /www");

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use martlet_lab::wait_for;
 use martlet_tests_kubernetes::{Kubectl, Mesh, PATIENCE, pods};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// One cluster for all of it: to make one takes longer than all that is shown on it.
 #[test]
@@ -21,11 +21,67 @@ fn the_controller_says_what_it_does_and_does_it_while_one_replica_lives() -> Res
     mesh.until_steered()?;
     mesh.until_answered("client")?;
 
+    a_pods_status_says_whether_it_is_enrolled(&mesh)?;
     a_policy_says_where_it_is_in_effect(&mesh)?;
     what_is_wrong_is_said_once_beside_its_object(&mesh)?;
     one_replica_is_the_controller_and_the_other_says_so(&mesh)?;
     a_holder_that_is_killed_is_followed(&mesh)?;
     a_rolling_restart_loses_no_connection(&mesh)
+}
+
+fn a_pods_status_says_whether_it_is_enrolled(mesh: &Mesh) -> Result<()> {
+    let shop = mesh.kubectl.within("shop");
+    let until = |pod: &str, reason: &str| {
+        let what = format!("the condition of {pod} to be {reason:?}");
+        wait_for(&what, PATIENCE, || {
+            let said = enrolled(&shop.get(&["pod", pod])?);
+            Ok((said["reason"].as_str().unwrap_or_default() == reason).then_some(said))
+        })
+    };
+    until("client", "Strict")?;
+    shop.run(&["wait", "pod", "server", "--for=condition=martlet.dev/enrolled", "--timeout=60s"])?;
+    shop.apply(&pods::on_host("host", "node1"))?;
+    let outside = until("host", "Outside")?;
+    assert_eq!(outside["status"], "False", "{outside}");
+    // What somebody writes over it is shown for a moment, and changes nothing.
+    wait_for("a lie to be written", PATIENCE, || {
+        let mut lie = shop.get(&["pod", "client"])?;
+        let conditions = lie["status"]["conditions"].as_array_mut().context("it has some")?;
+        let said = conditions.iter_mut().find(|one| one["type"] == ENROLLED);
+        said.context("it is said")?["reason"] = json!("Lie");
+        // Somebody else may have written meanwhile.
+        Ok(shop.put("/api/v1/namespaces/shop/pods/client/status", &lie).ok())
+    })?;
+    until("client", "Strict")?;
+    assert!(mesh.is_answered("client"));
+    mesh.label("=permissive")?;
+    until("client", "Permissive")?;
+    shop.run(&["label", "pod", "client", "martlet.dev/mode=off"])?;
+    until("client", "Outside")?;
+    shop.run(&["label", "pod", "client", "martlet.dev/mode-"])?;
+    let before = until("client", "Permissive")?;
+    // Another life of the name says nothing of the former.
+    shop.run(&["delete", "pod", "client", "--grace-period=0", "--force"])?;
+    shop.apply(&pods::idle("client", "node1"))?;
+    shop.ready_pod("client")?;
+    let after = until("client", "Permissive")?;
+    assert_ne!(before["lastTransitionTime"], after["lastTransitionTime"]);
+    mesh.label("-")?;
+    until("client", "")?;
+    until("host", "")?;
+    assert_eq!(mesh.restarts()?, 0);
+    let outsider = mesh.kubectl.get(&["pod", "outsider"])?;
+    assert!(enrolled(&outsider).is_null(), "nobody has labelled it");
+    shop.run(&["delete", "pod", "host", "--grace-period=0", "--force"])?;
+    mesh.label("=strict")?;
+    mesh.until_steered()?;
+    mesh.until_answered("client")
+}
+
+const ENROLLED: &str = "martlet.dev/enrolled";
+
+fn enrolled(pod: &Value) -> Value {
+    condition(pod, ENROLLED).clone()
 }
 
 fn a_policy_says_where_it_is_in_effect(mesh: &Mesh) -> Result<()> {

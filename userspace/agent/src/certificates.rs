@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use martlet_control::IssueError;
 use martlet_identity::{Credentials, Svid, TrustBundle, verify_chain};
 use martlet_kernel::Keyring;
 use martlet_model::{Workload, WorkloadName};
@@ -254,12 +255,14 @@ impl Certificates {
                     held.credentials.install(svid);
                 }
                 Err(error) => {
+                    let is_refused = matches!(error.downcast_ref(), Some(IssueError::Refused(_)));
                     let error = format!("{error:#}");
                     self.metrics.certificate_renewal(Outcome::Failure);
                     if held.renewal.is_news(&error) {
                         warn!(workload = %name, error, "no new certificate; the old one is used while it lasts");
                     }
-                    held.renewal = held.renewal.failed(now, error, rand::random());
+                    held.renewal =
+                        held.renewal.failed(now, error, rand::random()).refused(is_refused);
                 }
             }
         }

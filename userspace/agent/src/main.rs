@@ -18,6 +18,7 @@ mod outside;
 mod probing;
 mod renewal;
 mod reports;
+mod standing;
 mod told;
 mod uninstall;
 mod upkeep;

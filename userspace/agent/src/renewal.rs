@@ -19,11 +19,12 @@ pub struct Renewal {
     due: SystemTime,
     failures: u32,
     error: Option<String>,
+    is_refused: bool,
 }
 
 impl Renewal {
     pub fn at(due: SystemTime, now: SystemTime) -> Self {
-        Self { since: now, due, failures: 0, error: None }
+        Self { since: now, due, failures: 0, error: None, is_refused: false }
     }
 
     /// `jitter` is between 0 and 1: the pause is between half of the full one and all of it, so
@@ -32,7 +33,16 @@ impl Renewal {
         let full = RENEWAL_PAUSE * 2_u32.saturating_pow(self.failures.min(16));
         let pause = full.min(RENEWAL_PAUSE_MAX).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
         let failures = self.failures.saturating_add(1);
-        Self { since: now, due: now + pause, failures, error: Some(error) }
+        Self { since: now, due: now + pause, failures, error: Some(error), is_refused: false }
+    }
+
+    /// Whether the latest attempt failed by somebody's decision.
+    pub fn refused(self, is_refused: bool) -> Self {
+        Self { is_refused, ..self }
+    }
+
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     pub fn is_due(&self, now: SystemTime) -> bool {

@@ -147,6 +147,11 @@ impl Shared {
         is_news
     }
 
+    /// What is known of a workload of this node.
+    pub fn with_state<T>(&self, name: &WorkloadName, look: impl FnOnce(Option<&State>) -> T) -> T {
+        look(lock(&self.states).get(name))
+    }
+
     /// Those that are steered now, and no others; those that wait stay what they are if they are
     /// declared.
     pub fn set_steered(&self, steered: BTreeMap<WorkloadName, State>) {

@@ -3,9 +3,10 @@
 
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::SystemTime};
 
-use martlet_control::{Client, Declared, Usage};
+use martlet_control::{Client, Declared, Standing, Usage};
 use martlet_dataplane::Dataplane;
 use martlet_identity::fingerprint;
+use martlet_model::WorkloadName;
 use martlet_standalone::{NodeFile, Outside};
 use tokio::sync::watch;
 
@@ -82,6 +83,13 @@ impl Told {
         let before = self.is_connected;
         self.is_connected = client.link().borrow().connected.is_ok();
         self.is_connected && !before
+    }
+
+    /// Says how it stands with all workloads of this node.
+    pub fn report_standings(&self, standings: impl FnOnce() -> BTreeMap<WorkloadName, Standing>) {
+        if let Some((client, _)) = &self.controller {
+            client.report_standings(standings());
+        }
     }
 
     /// Says what is in use.

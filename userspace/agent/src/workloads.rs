@@ -51,6 +51,7 @@ use crate::{
     outside::Decided,
     probing::Probing,
     reports::{Shared, State},
+    standing,
     told::Told,
 };
 
@@ -410,6 +411,10 @@ impl Workloads {
             (name.clone(), state)
         });
         self.shared.set_steered(steered.collect());
+        let declared = self.enrolled.values().map(|enrolled| &enrolled.wanted);
+        let declared = declared.chain(self.waiting.values());
+        let declared = declared.map(|one| (one, self.certificates.renewal(&one.workload.name)));
+        self.told.report_standings(|| standing::all(declared, &self.shared, SystemTime::now()));
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `run` | connects for ever, with pauses in between; says how it stands |
 //! | `link` | one connection |
 //! | `follow` | what is said over it, in both directions |
+//! | `standings` | of that: how it stands with workloads |
 //! | `proof` | what a node shows to get it |
 //! | `member` | the node's own certificate: joining, renewing |
 //! | `clock` | how far this node's clock is from the controller's |
@@ -20,9 +21,11 @@ mod member;
 mod pauses;
 mod proof;
 mod run;
+mod standings;
 mod state;
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -37,7 +40,7 @@ use tonic::transport::Channel;
 use tracing::warn;
 
 use crate::{
-    Acknowledgement, Declared, Usage,
+    Acknowledgement, Declared, Standing, Usage,
     message::bundle_digest,
     table::{Received, Receiving},
 };
@@ -109,6 +112,7 @@ struct Inner {
     declared: watch::Sender<Option<Arc<Declared>>>,
     link: watch::Sender<Link>,
     usage: watch::Sender<Usage>,
+    standings: watch::Sender<BTreeMap<WorkloadName, Standing>>,
     acknowledged: watch::Sender<Option<Acknowledgement>>,
     channel: watch::Sender<Option<Channel>>,
     /// What is to be kept on the disk.
@@ -167,6 +171,7 @@ impl Client {
             declared: watch::Sender::new(declared.map(Arc::new)),
             link: watch::Sender::new(link),
             usage: watch::Sender::default(),
+            standings: watch::Sender::default(),
             acknowledged: watch::Sender::new(None),
             channel: watch::Sender::new(None),
             told: watch::Sender::new(None),
@@ -205,6 +210,16 @@ impl Client {
         self.inner.usage.send_if_modified(|told| {
             let differs = *told != usage;
             *told = usage;
+            differs
+        });
+    }
+
+    /// How it stands with all workloads of this node. What is other than before is told, to a
+    /// controller that wants it.
+    pub fn report_standings(&self, standings: BTreeMap<WorkloadName, Standing>) {
+        self.inner.standings.send_if_modified(|told| {
+            let differs = *told != standings;
+            *told = standings;
             differs
         });
     }

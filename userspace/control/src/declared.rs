@@ -8,7 +8,7 @@ use std::{
 
 use martlet_identity::Svid;
 use martlet_model::{
-    Directory, LocalWorkload, NetnsSource, Outsider, Service, Skew, Trust, Workload,
+    Directory, LocalWorkload, Mode, NetnsSource, Outsider, Service, Skew, Trust, Workload,
 };
 use martlet_policy::{Policy, PolicySet};
 
@@ -67,6 +67,24 @@ impl Usage {
             next => next.min(renewal),
         };
     }
+}
+
+/// How it stands with a workload of an agent's node, as the agent says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The UID of the pod that it is; empty if it is none.
+    pub pod: Arc<str>,
+    pub stands: Stands,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stands {
+    /// Its connections go over lanes, and what comes to it is let in as the mode says.
+    Enrolled(Mode),
+    /// It is not so yet, or not in all, for this reason.
+    Pending(String),
+    /// The controller refuses it a certificate.
+    Refused(String),
 }
 
 /// What an agent has put into effect.

@@ -24,6 +24,9 @@ pub const TEXT_BYTES: usize = 1024;
 /// Issuers and roots that a node can have in use.
 pub const USAGE_ENTRIES: usize = 256;
 
+/// Workloads of whom an agent says in one message how it stands with them, each with a text.
+pub const STANDINGS: usize = 64;
+
 /// A workload has one address of each family; more are known, not steered to.
 pub const ADDRESSES: usize = 16;
 pub const PROBES: usize = 16;
@@ -67,6 +70,8 @@ pub const SILENCE: Duration = Duration::from_secs(45);
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// For a controller to hear why its agent leaves.
 pub const FAREWELL: Duration = Duration::from_secs(2);
+/// Between two messages about workloads: half of what an agent may say in all.
+pub const STANDINGS_PAUSE: Duration = Duration::from_millis(200);
 /// How often an agent says what is in use, changed or not.
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 

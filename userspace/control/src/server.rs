@@ -21,10 +21,10 @@ mod pace;
 mod roster;
 mod world;
 
-use std::{future::Future, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::SystemTime};
 
 use martlet_identity::{Chain, Credentials, Csr, KeyDigest, Vouched};
-use martlet_model::{Label, Trust};
+use martlet_model::{Label, Trust, WorkloadName};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
@@ -34,7 +34,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AccountToken, Acknowledgement, Ask, Declaration, Inconsistent, Secret, Usage, limits,
+    AccountToken, Acknowledgement, Ask, Declaration, Inconsistent, Secret, Standing, Usage, limits,
     proto::control_server::ControlServer, table::Table,
 };
 use calls::Calls;
@@ -107,6 +107,9 @@ pub trait Office: Send + Sync + 'static {
         caller: &NodeCaller,
         csr: Csr,
     ) -> impl Future<Output = Result<Chain, Refusal>> + Send;
+
+    /// Whether agents are to say how it stands with their workloads.
+    fn wants_standings(&self) -> bool;
 
     /// In the order of `asks`.
     fn issue(
@@ -191,6 +194,17 @@ impl<O: Office> Server<O> {
     /// All that were ever heard of since the start and not forgotten, by name.
     pub fn agents(&self) -> Vec<AgentState> {
         self.shared.roster.agents()
+    }
+
+    /// The workloads of which something else is said since this was asked last, and by whose agents:
+    /// that they are of these nodes is not known.
+    pub fn heard(&self) -> BTreeSet<(Label, WorkloadName)> {
+        self.shared.roster.heard()
+    }
+
+    /// What a node's agent has said last of a workload.
+    pub fn standing(&self, node: &Label, workload: &WorkloadName) -> Option<Standing> {
+        self.shared.roster.standing(node, workload)
     }
 
     /// Ends what this node has open, and forgets it. That it does not come back is the office's.

@@ -4,5 +4,6 @@ mod flood;
 mod following;
 mod issuing;
 mod joining;
+mod standings;
 mod strangers;
 mod world;

@@ -1,7 +1,7 @@
 //! What there is on all nodes, as the cluster says: watched for ever, and told when it has changed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     env,
     future::pending,
     net::IpAddr,
@@ -25,7 +25,7 @@ use martlet_kubernetes::{
     },
     vault::Vault,
     watch::{Change, Health, Key, Source, follow},
-    world::{Kind, Object, Settings, World},
+    world::{Facts, Kind, Object, Settings, World},
 };
 use martlet_model::{Label, TrustDomain, WorkloadName};
 use martlet_standalone::InCluster;
@@ -52,7 +52,12 @@ pub struct Cluster {
     health: Arc<Mutex<BTreeMap<&'static str, Health>>>,
     /// How many objects are not used as they are.
     problems: Arc<AtomicUsize>,
+    /// The pods of which something else is known since that was asked for.
+    touched: Arc<Mutex<Touched>>,
 }
+
+/// `None`: nothing is to be said of it any more.
+type Touched = HashMap<WorkloadName, Option<Arc<Facts>>>;
 
 /// What has happened to an object, read.
 enum Seen {
@@ -98,9 +103,17 @@ impl Cluster {
         };
         let own_name = own_name();
         let own_address = own_address()?;
-        let (health, problems) = (Arc::default(), Arc::default());
-        let slices = Arc::default();
-        Ok(Self { client, own_name, own_address, slices, agents, settings, health, problems })
+        Ok(Self {
+            client,
+            own_name,
+            own_address,
+            slices: Arc::default(),
+            agents,
+            settings,
+            health: Arc::default(),
+            problems: Arc::default(),
+            touched: Arc::default(),
+        })
     }
 
     /// Which node's agent has this token.
@@ -136,6 +149,11 @@ impl Cluster {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The pods of which something else is known since this was asked last.
+    pub fn touched(&self) -> HashMap<WorkloadName, Option<Arc<Facts>>> {
+        std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// How many objects are not used as they are.
     pub fn problems(&self) -> usize {
         self.problems.load(Ordering::Relaxed)
@@ -148,7 +166,7 @@ impl Cluster {
         let following = self.clone().watch_all(to);
         let mut world = World::new(self.settings.clone());
         let mut missing: Vec<_> = KINDS.to_vec();
-        let mut due: Option<Instant> = None;
+        let (mut due, mut is_other): (Option<Instant>, bool) = (None, false);
         let deciding = async {
             loop {
                 let settled = async {
@@ -161,7 +179,8 @@ impl Cluster {
                     seen = from.recv() => seen,
                     () = settled => {
                         due = None;
-                        if missing.is_empty() {
+                        self.note_touched(&mut world);
+                        if missing.is_empty() && std::mem::take(&mut is_other) {
                             tell(Known::of_cluster(&mut world));
                         }
                         self.say_problems(&world);
@@ -173,10 +192,16 @@ impl Cluster {
                 if let Seen::Complete(kind) = &seen {
                     missing.retain(|other| other != kind);
                 }
-                take(&mut world, seen);
+                is_other |= take(&mut world, seen);
             }
         };
         tokio::join!(following, deciding);
+    }
+
+    /// Before it is told to agents: what they say of a pod is about one that is known.
+    fn note_touched(&self, world: &mut World) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.extend(world.touched());
     }
 
     /// All of them, when there is another one.
@@ -318,11 +343,12 @@ fn own_address() -> Result<Option<IpAddr>> {
     }
 }
 
-fn take(world: &mut World, seen: Seen) {
+/// Whether anything else may follow from it than what is said of pods.
+fn take(world: &mut World, seen: Seen) -> bool {
     match seen {
         Seen::Namespace(one) => world.set_namespace(one),
         Seen::NoNamespace(name) => world.remove_namespace(&name),
-        Seen::Pod(one) => world.set_pod(one),
+        Seen::Pod(one) => return world.set_pod(one),
         Seen::NoPod(name) => world.remove_pod(&name),
         Seen::Service(one) => world.set_service(one),
         Seen::NoService(key) => world.remove_service(&key),
@@ -333,6 +359,7 @@ fn take(world: &mut World, seen: Seen) {
         Seen::Unreadable(object, uid, problem) => world.set_unreadable(object, &uid, problem),
         Seen::Complete(_) => {}
     }
+    true
 }
 
 /// Which object it is, if it cannot be read.

@@ -25,6 +25,13 @@ pub const WRITTEN_STATUSES: usize = 20;
 pub const SAID_EVENTS: usize = 5;
 /// Counts on their way up are written so often.
 pub const STATUS_AGAIN: Duration = Duration::from_secs(5);
+/// Pods of which it is written how they stand, of one round.
+pub const WRITTEN_STANDINGS: usize = 50;
+/// Between two words about one pod, and between two with the same meaning.
+pub const STANDING_AGAIN: Duration = Duration::from_secs(5);
+pub const STANDING_TEXT_AGAIN: Duration = Duration::from_secs(30);
+/// How long a pod may wait before that is said: enrolling takes a moment.
+pub const STANDING_SETTLES: Duration = Duration::from_secs(3);
 /// How long a policy that was in effect everywhere may not be known to be, before it is said.
 pub const STATUS_SETTLES: Duration = Duration::from_secs(2);
 /// The same of a controller that has just begun: agents come back after up to a minute.

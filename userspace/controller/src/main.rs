@@ -25,6 +25,7 @@ mod places;
 mod programming;
 mod scribe;
 mod standby;
+mod standings;
 mod web;
 
 use std::{path::PathBuf, process::ExitCode};

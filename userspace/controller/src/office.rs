@@ -70,6 +70,11 @@ impl Office for Clerk {
         Ok(Joined { chain, trust: self.book.trust() })
     }
 
+    /// Where pods have statuses to say it in.
+    fn wants_standings(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     async fn renew(&self, caller: &NodeCaller, csr: Csr) -> Result<Chain, Refusal> {
         let key = csr.key().map_err(|error| Refusal::BadRequest(error.to_string()))?;
         if key != caller.key {

@@ -82,6 +82,7 @@ mod tests {
             created: 0,
             labels: Default::default(),
             probes: vec![],
+            said: None,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Writes into the cluster what has become of its objects: statuses of policies, and Events.
+//! Writes into the cluster what has become of its objects: statuses of policies, pods' enrolment,
+//! and Events.
 //!
 //! Nothing waits for it, and what cannot be written is tried again.
 
@@ -12,6 +13,7 @@ use martlet_kubernetes::{
     events::{Due, Recorder},
     publish,
     seen::Problem,
+    standing::{self, Written},
     world::{Kind, Noted, Object},
 };
 use martlet_model::{Label, NetnsSource, WorkloadName};
@@ -21,7 +23,10 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{book::Known, cluster::Cluster, limits, office::Clerk, programming::Programming};
+use crate::{
+    book::Known, cluster::Cluster, limits, office::Clerk, programming::Programming,
+    standings::Standings,
+};
 
 /// What was declared to the agents, and by which version.
 #[derive(Clone)]
@@ -44,6 +49,7 @@ pub struct Scribe {
     told: watch::Receiver<Option<Told>>,
     refused: mpsc::Receiver<RefusedPod>,
     programming: Programming,
+    standings: Standings,
     recorder: Recorder,
     due: Due,
     /// What was refused lately.
@@ -67,6 +73,7 @@ impl Scribe {
             told,
             refused,
             programming: Programming::new(Instant::now()),
+            standings: Standings::default(),
             recorder,
             due: Due::default(),
             refusals: BTreeMap::new(),
@@ -83,8 +90,9 @@ impl Scribe {
             rounds.tick().await;
             self.hear();
             let written = self.write_statuses().await;
+            let stood = self.write_standings().await;
             let said = self.say_events().await;
-            self.note(written.and(said));
+            self.note(written.and(stood).and(said));
         }
     }
 
@@ -133,6 +141,35 @@ impl Scribe {
             written.map_err(|why| format!("the status of policy {namespace}/{name}: {why}"))?;
         }
         Ok(())
+    }
+
+    async fn write_standings(&mut self) -> Result<(), String> {
+        let now = Instant::now();
+        self.standings.know(self.cluster.touched(), now);
+        for (node, pod) in self.server.heard() {
+            self.standings.hear(&node, &pod, now);
+        }
+        let standing = |node: &Label, pod: &WorkloadName| self.server.standing(node, pod);
+        let mut failure = Ok(());
+        for one in self.standings.due(limits::WRITTEN_STANDINGS, now, standing) {
+            // A server that does not answer is not asked for each of them.
+            if failure.is_err() {
+                self.standings.failed(&one.pod, Instant::now());
+                continue;
+            }
+            let (before, said) = (one.before.as_ref(), one.said.as_ref());
+            let client = &self.cluster.client;
+            match standing::say(client, &one.pod, &one.uid, before, said).await {
+                Ok(Written::Yes) => self.standings.wrote(one, Instant::now()),
+                // Its end, or its next life, comes with the watch.
+                Ok(Written::NoSuchPod) => {}
+                Err(why) => {
+                    self.standings.failed(&one.pod, Instant::now());
+                    failure = Err(format!("how pod {} stands: {why}", one.pod));
+                }
+            }
+        }
+        failure
     }
 
     async fn say_events(&mut self) -> Result<(), String> {

@@ -14,6 +14,7 @@
 //! | [`world`] | from all objects to a picture; pure |
 //! | [`attest`] | what only the API server itself may answer |
 //! | [`publish`] | what everybody may read |
+//! | [`standing`] | whether a pod is enrolled, said in its status |
 //! | [`events`] | what is wrong with objects, said beside them |
 //! | [`address`] | where agents find the controller |
 //! | [`election`], [`lease`] | who of several is the controller |
@@ -34,6 +35,7 @@ mod limits;
 pub mod publish;
 pub mod remote;
 pub mod seen;
+pub mod standing;
 pub mod vault;
 pub mod watch;
 pub mod world;

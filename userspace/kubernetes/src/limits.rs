@@ -38,6 +38,9 @@ pub const EVENTS_REMEMBERED: usize = 10_000;
 /// The API's own limit is 1,024 characters.
 pub const EVENT_NOTE_BYTES: usize = 1_000;
 
+/// Of what is said of a pod.
+pub const STANDING_BYTES: usize = 512;
+
 // --- from a user's machine ---
 
 /// What is under way to or from a program in a pod.

@@ -15,6 +15,7 @@
 //! it too is left out with a problem, and nothing of anybody else's changes.
 
 mod concerns;
+mod facts;
 mod pods;
 mod policies;
 mod services;
@@ -34,6 +35,7 @@ use martlet_policy::Policy;
 use crate::seen::{self, Problem, ServiceKey};
 
 pub use concerns::Concern;
+pub use facts::{Facts, Wish};
 
 /// What a cluster's administrator has chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +110,9 @@ pub struct World {
     listed: HashMap<ServiceKey, Vec<Arc<Service>>>,
     problems: Arc<HashMap<Object, Noted>>,
 
+    facts: HashMap<WorkloadName, Arc<Facts>>,
+    touched: BTreeSet<WorkloadName>,
+
     concerns: BTreeMap<(Label, Label), Arc<Concern>>,
     /// The namespaces whose policies may concern other nodes than before.
     unsettled: BTreeSet<Label>,
@@ -131,6 +136,8 @@ impl World {
             outside: HashMap::new(),
             listed: HashMap::new(),
             problems: Arc::default(),
+            facts: HashMap::new(),
+            touched: BTreeSet::new(),
             concerns: BTreeMap::new(),
             unsettled: BTreeSet::new(),
         }
@@ -178,9 +185,13 @@ impl World {
         if pod.name.namespace == self.settings.system_namespace {
             return None;
         }
+        self.wanted(pod).and_then(seen::Wanted::mode)
+    }
+
+    /// Its own label wins over its namespace's.
+    fn wanted<'a>(&'a self, pod: &'a seen::Pod) -> Option<&'a seen::Wanted> {
         let namespace = self.namespaces.get(&pod.name.namespace);
-        let wanted = pod.wanted.as_ref().or(namespace.and_then(|one| one.wanted.as_ref()));
-        wanted.and_then(seen::Wanted::mode)
+        pod.wanted.as_ref().or(namespace.and_then(|one| one.wanted.as_ref()))
     }
 
     pub fn set_namespace(&mut self, namespace: seen::Namespace) {

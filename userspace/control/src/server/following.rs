@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     limits,
-    message::{acknowledgement_from, text, usage_from},
+    message::{acknowledgement_from, standings_from, text, usage_from},
     proto::{FromAgent, Hello, ToAgent, from_agent::Said},
 };
 
@@ -96,7 +96,7 @@ async fn follow<O: Office>(
                 }
             }
             _ = ticks.tick() => match shared.office.admit(node) {
-                Ok(()) => send(told, ToAgent::default()).await,
+                Ok(()) => send(shared, told, ToAgent::default()).await,
                 Err(refusal) => Err(refused(refusal)),
             },
             () = sleep_until(silent_at) => Err(Status::deadline_exceeded("the agent is silent")),
@@ -130,14 +130,19 @@ async fn tell<O: Office>(
     // Everything that is declared was found to be sayable before.
     let Some(news) = news.map_err(|bad| Status::internal(bad.to_string()))? else { return Ok(()) };
     for message in news.messages {
-        send(told, message).await?;
+        send(shared, told, message).await?;
     }
     (*instance, *known) = (shared.world.instance(), news.version);
     seat.told(news.version);
     Ok(())
 }
 
-async fn send(told: &Told, message: ToAgent) -> Result<(), Status> {
+async fn send<O: Office>(
+    shared: &Shared<O>,
+    told: &Told,
+    mut message: ToAgent,
+) -> Result<(), Status> {
+    message.wants_standings = shared.office.wants_standings();
     let sent = told.send_timeout(Ok(message), limits::SLOW_READER).await;
     sent.map_err(|_| Status::deadline_exceeded("the agent does not read"))
 }
@@ -156,6 +161,9 @@ fn listen(seat: &Seat<'_>, message: FromAgent, floor: u64) -> Result<(), Status>
                 said.version = 0;
             }
             seat.acknowledged(said, now);
+        }
+        Some(Said::Standings(said)) => {
+            seat.stands(standings_from(said).map_err(malformed)?, now).map_err(malformed)?;
         }
         Some(Said::Hello(_)) => return Err(Status::invalid_argument("hello is said once")),
         None => return Err(Status::invalid_argument("nothing that is known was said")),

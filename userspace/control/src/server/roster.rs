@@ -1,26 +1,34 @@
 //! What is known about each agent, since this controller started.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use martlet_model::Label;
+use martlet_model::{Label, WorkloadName};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{AgentState, pace::Pace};
-use crate::{Acknowledgement, Usage, limits};
+use crate::{
+    Acknowledgement, Standing, Usage, limits,
+    message::{Malformed, Standings},
+};
 
 #[derive(Debug, Default)]
 pub struct Roster {
     entries: Mutex<BTreeMap<Label, Entry>>,
+    /// Of which workloads something was said that was not asked for yet.
+    news: Mutex<BTreeSet<(Label, WorkloadName)>>,
 }
 
 #[derive(Debug)]
 struct Entry {
     agent: AgentState,
+    standings: BTreeMap<WorkloadName, Standing>,
+    /// Those of which whoever follows now has said nothing, until it has said all.
+    unconfirmed: Option<BTreeSet<WorkloadName>>,
     /// Of whoever follows now.
     seat: CancellationToken,
     desk: Arc<Desk>,
@@ -55,6 +63,7 @@ impl Roster {
         entry.seat = entry.desk.closed.child_token();
         entry.agent.agent_version = agent_version;
         (entry.agent.is_connected, entry.agent.last_seen) = (true, now);
+        entry.unconfirmed = Some(entry.standings.keys().cloned().collect());
         Seat { roster: self, node: node.clone(), taken: entry.seat.clone() }
     }
 
@@ -65,6 +74,15 @@ impl Roster {
 
     pub fn agents(&self) -> Vec<AgentState> {
         self.entries().values().map(|entry| entry.agent.clone()).collect()
+    }
+
+    /// Of which workloads something else is said since this was asked last.
+    pub fn heard(&self) -> BTreeSet<(Label, WorkloadName)> {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn standing(&self, node: &Label, workload: &WorkloadName) -> Option<Standing> {
+        self.entries().get(node)?.standings.get(workload).cloned()
     }
 
     pub fn expel(&self, node: &Label) {
@@ -88,7 +106,43 @@ impl Entry {
         let closed = CancellationToken::new();
         let pace = Pace::new(limits::ISSUE_BURST, limits::ISSUE_PER_SECOND);
         let streams = Arc::new(Semaphore::new(limits::ISSUE_STREAMS));
-        Self { agent, seat: closed.child_token(), desk: Arc::new(Desk { pace, streams, closed }) }
+        Self {
+            agent,
+            standings: BTreeMap::new(),
+            unconfirmed: None,
+            seat: closed.child_token(),
+            desk: Arc::new(Desk { pace, streams, closed }),
+        }
+    }
+
+    /// Of which workloads something else is known now.
+    fn take(&mut self, said: Standings) -> Result<BTreeSet<WorkloadName>, Malformed> {
+        let Standings { of, is_complete } = said;
+        let known = &mut self.standings;
+        let more = of.iter().filter(|(name, one)| one.is_some() && !known.contains_key(*name));
+        let all = known.len() + more.count();
+        if all > limits::LOCALS {
+            let what = format_args!("has {all} entries of one node, at most {}", limits::LOCALS);
+            return Err(Malformed::new("standings", what));
+        }
+        let mut other = BTreeSet::new();
+        for (name, standing) in of {
+            if let Some(unconfirmed) = &mut self.unconfirmed {
+                unconfirmed.remove(&name);
+            }
+            if known.get(&name) != standing.as_ref() {
+                other.insert(name.clone());
+            }
+            match standing {
+                Some(standing) => drop(known.insert(name, standing)),
+                None => drop(known.remove(&name)),
+            }
+        }
+        if is_complete && let Some(unconfirmed) = self.unconfirmed.take() {
+            unconfirmed.iter().for_each(|name| drop(known.remove(name)));
+            other.extend(unconfirmed);
+        }
+        Ok(other)
     }
 }
 
@@ -110,6 +164,19 @@ impl Seat<'_> {
         self.note(|agent| (agent.acknowledged, agent.last_seen) = (said, now));
     }
 
+    /// What was known before stays if more is said than a node can have.
+    pub fn stands(&self, said: Standings, now: SystemTime) -> Result<(), Malformed> {
+        let mut entries = self.roster.entries();
+        let entry = entries.get_mut(&self.node).filter(|_| !self.taken.is_cancelled());
+        let Some(entry) = entry else { return Ok(()) };
+        entry.agent.last_seen = now;
+        let mut other = entry.take(said)?;
+        let mut news = self.roster.news.lock().unwrap_or_else(PoisonError::into_inner);
+        other.retain(|name| !news.contains(&(self.node.clone(), name.clone())));
+        news.extend(other.into_iter().map(|name| (self.node.clone(), name)));
+        Ok(())
+    }
+
     pub fn uses(&self, usage: Usage, now: SystemTime) {
         self.note(|agent| (agent.usage, agent.last_seen) = (Some(usage), now));
     }
@@ -124,6 +191,7 @@ impl Drop for Seat<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Stands;
 
     #[test]
     fn who_comes_later_has_the_seat() {
@@ -149,5 +217,54 @@ mod tests {
         assert!(seat.taken.is_cancelled() && desk.closed.is_cancelled());
         assert!(roster.agents().is_empty());
         assert!(!roster.sit(&node, String::new(), now).taken.is_cancelled(), "it joined anew");
+    }
+
+    fn saying(of: &[(&str, Option<Stands>)], is_complete: bool) -> Standings {
+        let one = |(name, stands): &(&str, Option<Stands>)| {
+            let stands = stands.clone();
+            (workload(name), stands.map(|stands| Standing { pod: "u".into(), stands }))
+        };
+        Standings { of: of.iter().map(one).collect(), is_complete }
+    }
+
+    fn workload(name: &str) -> WorkloadName {
+        WorkloadName { namespace: "shop".parse().unwrap(), name: name.parse().unwrap() }
+    }
+
+    fn told(roster: &Roster) -> Vec<(String, bool)> {
+        let heard = roster.heard().into_iter();
+        let is = |(node, name): &(Label, WorkloadName)| roster.standing(node, name).is_some();
+        heard.map(|one| (one.1.name.to_string(), is(&one))).collect()
+    }
+
+    #[test]
+    fn of_whom_an_agent_that_is_back_says_nothing_is_gone_and_not_before_it_has_said_all() {
+        let (roster, node) = (Roster::default(), "one".parse().unwrap());
+        let now = SystemTime::now();
+        let strict = || Some(Stands::Enrolled(martlet_model::Mode::Strict));
+        let seat = roster.sit(&node, String::new(), now);
+        seat.stands(saying(&[("a", strict()), ("b", strict())], true), now).unwrap();
+        assert_eq!(told(&roster), [("a".to_owned(), true), ("b".to_owned(), true)]);
+        assert!(told(&roster).is_empty(), "it is told once");
+        let seat = roster.sit(&node, String::new(), now);
+        seat.stands(saying(&[("b", strict())], false), now).unwrap();
+        assert!(told(&roster).is_empty());
+        seat.stands(saying(&[("c", strict())], true), now).unwrap();
+        assert_eq!(told(&roster), [("a".to_owned(), false), ("c".to_owned(), true)]);
+        seat.stands(saying(&[("c", None)], true), now).unwrap();
+        assert_eq!(told(&roster), [("c".to_owned(), false)]);
+    }
+
+    #[test]
+    fn a_node_that_speaks_of_more_than_it_can_have_is_not_listened_to() {
+        let (roster, node) = (Roster::default(), "one".parse().unwrap());
+        let seat = roster.sit(&node, String::new(), SystemTime::now());
+        let names: Vec<_> = (0..=limits::LOCALS).map(|number| format!("x{number}")).collect();
+        let pending = || Some(Stands::Pending(String::new()));
+        let all: Vec<_> = names.iter().map(|name| (name.as_str(), pending())).collect();
+        assert!(seat.stands(saying(&all, true), SystemTime::now()).is_err());
+        assert!(told(&roster).is_empty());
+        assert!(seat.stands(saying(&all[1..], true), SystemTime::now()).is_ok());
+        assert_eq!(told(&roster).len(), limits::LOCALS);
     }
 }

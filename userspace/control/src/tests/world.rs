@@ -80,6 +80,7 @@ pub struct TestOffice {
     pub places: Mutex<BTreeMap<WorkloadName, Label>>,
     pub renewals: AtomicUsize,
     pub node_lifetime: Mutex<Duration>,
+    pub wants_standings: Mutex<bool>,
 }
 
 impl TestOffice {
@@ -132,6 +133,10 @@ impl Office for TestOffice {
         Ok(Joined { chain, trust: Arc::new(self.trust(1)) })
     }
 
+    fn wants_standings(&self) -> bool {
+        *self.wants_standings.lock().unwrap()
+    }
+
     async fn renew(&self, caller: &NodeCaller, csr: Csr) -> Result<Chain, Refusal> {
         self.renewals.fetch_add(1, Ordering::Relaxed);
         Ok(self.node(&caller.node, &csr))
@@ -174,6 +179,7 @@ impl Controller {
             places: Mutex::default(),
             renewals: AtomicUsize::new(0),
             node_lifetime: Mutex::new(LEAF_LIFETIME),
+            wants_standings: Mutex::new(true),
         };
         let server = Server::new(office, Arc::new(credentials));
         let socket = tokio::net::TcpSocket::new_v4().unwrap();

@@ -8,6 +8,7 @@ use martlet_model::{Label, LabelError, WorkloadName};
 use serde::Deserialize;
 
 use super::{Problem, Wanted};
+use crate::standing::{CONDITION, Said};
 
 #[derive(Debug, Clone, Resource, Deserialize)]
 #[resource(inherit = "core::Pod")]
@@ -71,6 +72,15 @@ struct Status {
     pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
     pod_ips: Vec<PodIp>,
+    conditions: Option<Vec<PodCondition>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct PodCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(flatten)]
+    said: Said,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -101,6 +111,8 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
     /// Where kubelet probes it by itself, ascending.
     pub probes: Vec<u16>,
+    /// What its status says of its enrolment. Nothing is decided by it.
+    pub said: Option<Said>,
 }
 
 impl Pod {
@@ -127,6 +139,7 @@ impl Pod {
             node: name(node)?,
             service_account: name(account.unwrap_or("default"))?,
             addresses: addresses(&status)?,
+            said: said(&status),
             wanted: Wanted::of(metadata.labels.as_ref()),
             is_on_host: spec.host_network,
             is_over,
@@ -160,6 +173,11 @@ fn probed(container: &Container) -> Vec<u16> {
         at.into_iter().chain([probe.grpc.as_ref().and_then(|at| number(at.port))]).flatten()
     });
     ports.collect()
+}
+
+fn said(status: &Status) -> Option<Said> {
+    let conditions = status.conditions.iter().flatten();
+    conditions.filter(|one| one.kind == CONDITION).map(|one| one.said.clone()).next()
 }
 
 fn addresses(status: &Status) -> Result<Vec<IpAddr>, Problem> {

@@ -11,18 +11,28 @@ use crate::{
 };
 
 impl World {
-    pub fn set_pod(&mut self, pod: Pod) {
+    /// Whether anything but what is said of it is other than before.
+    pub fn set_pod(&mut self, pod: Pod) -> bool {
         let name = pod.name.clone();
         let pod = Arc::new(pod);
         let before = self.pods.insert(name.clone(), pod.clone());
         let object = Object::new(Kind::Pod, name.namespace.as_str(), name.name.as_str());
-        if before.as_ref() == Some(&pod) && !self.problems.contains_key(&object) {
-            return;
+        let is_readable = !self.problems.contains_key(&object);
+        if before.as_ref() == Some(&pod) && is_readable {
+            return false;
+        }
+        let is_same = |before: &Arc<Pod>| {
+            is_readable && Pod { said: pod.said.clone(), ..(**before).clone() } == *pod
+        };
+        if before.as_ref().is_some_and(is_same) {
+            self.decide_pod(&name);
+            return false;
         }
         self.pods_in.entry(name.namespace.clone()).or_default().insert(name.clone());
         let had = before.map(|before| claimed(&before)).unwrap_or_default();
         self.move_claims(&name, &had, &claimed(&pod));
         self.decide_pod(&name);
+        true
     }
 
     pub fn remove_pod(&mut self, name: &WorkloadName) {
@@ -78,6 +88,7 @@ impl World {
         }
         let decided = pod.as_ref().map(|pod| self.workload_of(pod));
         let (local, problems) = decided.unwrap_or_default();
+        self.note_facts(name, pod.as_deref(), local.is_some(), &problems);
         let object = Object::new(Kind::Pod, name.namespace.as_str(), name.name.as_str());
         match &pod {
             Some(pod) => self.note(object, &pod.uid, problems),

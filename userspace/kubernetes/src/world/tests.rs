@@ -2,6 +2,7 @@
 
 mod any;
 mod choice;
+mod facts;
 
 use std::collections::BTreeMap;
 
@@ -49,6 +50,7 @@ fn pod(text: &str, address: &str) -> seen::Pod {
         created: 1,
         labels: BTreeMap::new(),
         probes: vec![],
+        said: None,
     }
 }
 

@@ -125,3 +125,15 @@ fn a_pod_with_nothing_but_a_name_and_a_node_can_be_read() {
     let pod = Pod::read(bare).unwrap().unwrap();
     assert!(pod.addresses.is_empty() && pod.probes.is_empty() && pod.wanted.is_none());
 }
+
+#[test]
+fn of_the_conditions_only_what_is_said_of_its_enrolment_is_read() {
+    let conditions = json!([
+        {"type": "Ready", "status": "True", "lastProbeTime": null},
+        {"type": CONDITION, "status": "False", "reason": "Pending", "message": "why"},
+    ]);
+    let said = pod(|pod| pod["status"]["conditions"] = conditions).said.unwrap();
+    assert_eq!(said, Said::new(false, "Pending", "why"));
+    assert_eq!(pod(|pod| pod["status"]["conditions"] = json!(null)).said, None);
+    assert_eq!(pod(|_| {}).said, None);
+}

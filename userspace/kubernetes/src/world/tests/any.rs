@@ -22,7 +22,7 @@ fn take(world: &mut World, step: &Step) {
     match step.clone() {
         Step::Namespace(one) => world.set_namespace(one),
         Step::NoNamespace(name) => world.remove_namespace(&name),
-        Step::Pod(one) => world.set_pod(one),
+        Step::Pod(one) => drop(world.set_pod(one)),
         Step::NoPod(name) => world.remove_pod(&name),
         Step::Service(one) => world.set_service(one),
         Step::NoService(key) => world.remove_service(&key),
