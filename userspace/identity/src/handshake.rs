@@ -3,7 +3,7 @@
 
 use std::{
     future::Future,
-    io::{self, Write as _},
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,13 +11,14 @@ use std::{
 };
 
 use martlet_model::{Bearer, SpiffeId, TlsFacts};
-use rustls::{CertificateError, ClientConnection, CommonState, Error, pki_types::ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustls::{CertificateError, CommonState, Error, ProtocolVersion, pki_types::ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::{
     Credentials, HandshakeError, KeyDigest, LANE_PROTOCOL, PeerProblem, RootKey, Svid,
     expected::{Expected, Roots},
+    flight::Flight,
     limits::{HANDSHAKE_TIMEOUT, SEND_BUFFER_BYTES},
     parameters,
     verified::VerifiedChain,
@@ -31,7 +32,7 @@ pub struct Peer(Arc<VerifiedChain>);
 /// A stream over TLS whose peer is known: as `P`, which is an `Option` where a peer may be nobody.
 #[derive(Debug)]
 pub struct Secured<S, P = Peer> {
-    stream: TlsStream<S>,
+    stream: TlsStream<Flight<S>>,
     peer: P,
     facts: TlsFacts,
     generation: u64,
@@ -89,8 +90,8 @@ pub async fn originate_at<S: AsyncRead + AsyncWrite + Unpin>(
     originate_saying(transport, credentials, expected, &[], now).await
 }
 
-/// [`originate_at`], saying `first`, of at most 64 KiB, as soon as the peer is proven, in the flight
-/// that ends the handshake: who is called need not wait for another one.
+/// [`originate_at`], saying `first` in the flight that ends the handshake: who is called need not wait
+/// for another one. Nothing of that flight is sent before the peer is proven and has taken the protocol.
 pub async fn originate_saying<S: AsyncRead + AsyncWrite + Unpin>(
     transport: S,
     credentials: &Credentials,
@@ -141,13 +142,29 @@ pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         .map_err(HandshakeError::Configuration)?;
     // Not sent, and not looked at: the verifier compares SPIFFE IDs.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-    // What is written before the handshake has ended waits in the connection until then.
-    let say_first = |connection: &mut ClientConnection| {
-        connection.writer().write_all(first).expect("a new connection's buffer takes 64 KiB");
+    let connector = TlsConnector::from(Arc::new(config));
+    let connecting = async {
+        let connected = connector.connect(name, Flight::new(transport, true)).into_fallible();
+        let stream = match connected.await {
+            Ok(stream) => stream,
+            Err((error, mut flight)) => {
+                // The peer hears why, if it can.
+                flight.let_go();
+                let _ = flight.flush().await;
+                return Err(error);
+            }
+        };
+        let secured = Secured::new(TlsStream::Client(stream), protocol, generation, &verifier);
+        let mut secured = match secured.and_then(Secured::proven) {
+            Ok(secured) => secured,
+            Err(error) => return Ok(Err(error)),
+        };
+        secured.write_all(first).await?;
+        secured.stream.get_mut().0.let_go();
+        secured.flush().await?;
+        Ok(Ok(secured))
     };
-    let connecting = TlsConnector::from(Arc::new(config)).connect_with(name, transport, say_first);
-    let stream = within_time(connecting).await?;
-    Secured::new(TlsStream::Client(stream), protocol, generation, &verifier)?.proven()
+    within_time(connecting).await?
 }
 
 /// Whoever has no certificate is nobody, if the verifier lets nobody through.
@@ -162,7 +179,7 @@ pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     let verifier = Arc::new(verifier);
     let config = parameters::server(protocol, own.certified.clone(), verifier.clone(), now)
         .map_err(HandshakeError::Configuration)?;
-    let accepting = TlsAcceptor::from(Arc::new(config)).accept(transport);
+    let accepting = TlsAcceptor::from(Arc::new(config)).accept(Flight::new(transport, false));
     let stream = within_time(accepting).await?;
     Secured::new(TlsStream::Server(stream), protocol, generation, &verifier)
 }
@@ -219,7 +236,7 @@ fn classify(error: io::Error) -> HandshakeError {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S, Option<Peer>> {
     fn new(
-        mut stream: TlsStream<S>,
+        mut stream: TlsStream<Flight<S>>,
         protocol: &[u8],
         generation: u64,
         verifier: &Verifier,
@@ -269,25 +286,26 @@ impl<S, P> Secured<S, P> {
 
     /// The transport below.
     pub fn get_ref(&self) -> &S {
-        self.stream.get_ref().0
+        self.stream.get_ref().0.transport()
     }
 
     /// The transport below, to be replaced by itself.
     pub fn get_mut(&mut self) -> &mut S {
-        self.stream.get_mut().0
+        self.stream.get_mut().0.transport_mut()
     }
 }
 
+/// The names of what we offer are rustls's own, and cost nothing.
 fn facts(state: &CommonState) -> TlsFacts {
-    let debug = |value: Option<String>| value.unwrap_or_default();
-    let version = state.protocol_version().and_then(|version| version.as_str());
-    TlsFacts {
-        version: debug(version.map(|text| text.replace("TLSv1_", "TLSv1."))),
-        cipher: debug(state.negotiated_cipher_suite().map(|s| format!("{:?}", s.suite()))),
-        key_exchange: debug(
-            state.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
-        ),
-    }
+    let version = match state.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "",
+    };
+    let cipher = state.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+    let group = state.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
+    let known = |name: Option<&'static str>| name.unwrap_or_default().into();
+    TlsFacts { version: version.into(), cipher: known(cipher), key_exchange: known(group) }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, P: Unpin> AsyncRead for Secured<S, P> {

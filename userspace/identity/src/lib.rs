@@ -14,6 +14,7 @@ mod document;
 pub mod endpoint;
 mod error;
 mod expected;
+mod flight;
 mod handed;
 mod handshake;
 mod host;

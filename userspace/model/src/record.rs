@@ -1,6 +1,6 @@
 //! What is said about a connection when it ends.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{borrow::Cow, fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,11 +48,11 @@ pub struct Party {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsFacts {
     /// `TLSv1.3`.
-    pub version: String,
+    pub version: Cow<'static, str>,
     /// IANA name, such as `TLS13_AES_128_GCM_SHA256`.
-    pub cipher: String,
+    pub cipher: Cow<'static, str>,
     /// IANA name, such as `X25519MLKEM768`.
-    pub key_exchange: String,
+    pub key_exchange: Cow<'static, str>,
 }
 
 /// One line for one connection.

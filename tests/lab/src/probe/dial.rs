@@ -44,9 +44,26 @@ pub enum How {
     Mptcp,
 }
 
+/// Why there is no connection, and what it would have come from, if the kernel had chosen that.
+pub struct Failed {
+    pub error: io::Error,
+    pub local: Option<SocketAddr>,
+}
+
 impl Dial {
     /// `first` goes along with fast open, and nowhere else.
-    pub fn connect(&self, first: &[u8]) -> io::Result<(TcpStream, usize)> {
+    pub fn connect(&self, first: &[u8]) -> Result<(TcpStream, usize), Failed> {
+        let socket = self.socket().map_err(|error| Failed { error, local: None })?;
+        match self.connect_socket(&socket, first) {
+            Ok(sent) => Ok((socket.into(), sent)),
+            Err(error) => {
+                let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+                Err(Failed { error, local: local.filter(|local| local.port() != 0) })
+            }
+        }
+    }
+
+    fn socket(&self) -> io::Result<Socket> {
         let to = self.destination();
         let protocol = (self.how == How::Mptcp).then(|| libc::IPPROTO_MPTCP.into());
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, protocol)?;
@@ -58,23 +75,27 @@ impl Dial {
         if let Some(device) = &self.device {
             socket.bind_device(Some(device.as_bytes()))?;
         }
-        let mut sent = 0;
+        Ok(socket)
+    }
+
+    fn connect_socket(&self, socket: &Socket, first: &[u8]) -> io::Result<usize> {
+        let (to, mut sent) = (self.destination(), 0);
         match self.how {
             How::Blocking | How::Mapped | How::Mptcp => {
                 socket
                     .connect_timeout(&to.into(), Duration::from_millis(self.connect_timeout_ms))?;
             }
-            How::Nonblocking => self.connect_nonblocking(&socket, to)?,
+            How::Nonblocking => self.connect_nonblocking(socket, to)?,
             How::Fastopen => {
                 sent = socket.send_to_with_flags(first, &to.into(), libc::MSG_FASTOPEN)?
             }
             How::FastopenConnect => {
-                set_fastopen_connect(&socket)?;
+                set_fastopen_connect(socket)?;
                 socket.connect(&to.into())?;
             }
-            How::IoUring => connect_by_ring(&socket, to)?,
+            How::IoUring => connect_by_ring(socket, to)?,
         }
-        Ok((socket.into(), sent))
+        Ok(sent)
     }
 
     fn destination(&self) -> SocketAddr {

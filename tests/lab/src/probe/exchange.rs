@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 
 use crate::{
-    dial::{self, Dial},
+    dial::{self, Dial, Failed},
     facts::{self, Facts},
     pattern::Pattern,
 };
@@ -98,9 +98,10 @@ impl Connect {
         let first = pattern.next(self.exchange.chunk.min(self.exchange.bytes as usize));
         let (stream, already) = match self.dial.connect(first) {
             Ok(connected) => connected,
-            Err(error) => {
+            Err(Failed { error, local }) => {
                 let facts = json!({
                     "connected": false,
+                    "local": local,
                     "error": facts::name(&error),
                     "connect_us": facts::micros(begun.elapsed()),
                 });

@@ -244,9 +244,9 @@ pub fn record() -> AccessRecord {
         origin: Some("10.96.0.10:80".parse().unwrap()),
         protection: Protection::MutualTls,
         tls: Some(TlsFacts {
-            version: "TLSv1.3".to_owned(),
-            cipher: "TLS13_AES_128_GCM_SHA256".to_owned(),
-            key_exchange: "X25519MLKEM768".to_owned(),
+            version: "TLSv1.3".into(),
+            cipher: "TLS13_AES_128_GCM_SHA256".into(),
+            key_exchange: "X25519MLKEM768".into(),
         }),
         warm: true,
         bytes_sent: 77,

@@ -113,7 +113,7 @@ async fn calling(crypto: Change<CryptoProvider>, config: Change<ClientConfig>) -
 }
 
 fn group(outcome: Called) -> String {
-    outcome.unwrap().0.key_exchange
+    outcome.unwrap().0.key_exchange.into_owned()
 }
 
 #[tokio::test]
