@@ -69,9 +69,17 @@ impl Own {
         self.task(&["load", archive.to_str().context("the path of the image is text")?]).map(drop)
     }
 
-    /// `martlet …` against this cluster: the program that `MARTLET_CLI` names, or the one that was built
+    /// What of Martlet's could be on a node: pins, state, and filters on interfaces.
+    pub fn traces(&self, node: &str) -> Result<String> {
+        let script = "find /sys/fs/bpf -mindepth 1 | sort; ls -d /var/lib/martlet /run/martlet 2>&1; \
+            for n in /sys/class/net/*; do n=${n##*/}; tc qdisc show dev $n | grep -w clsact; \
+            for d in ingress egress; do tc filter show dev $n $d; done; done; true";
+        self.task(&["exec", node, "bash", "-c", script])
+    }
+
+    /// `martlet …` against this cluster, not started yet: the program that `MARTLET_CLI` names, or the one that was built
     /// with this test.
-    pub fn martlet(&self, arguments: &[&str]) -> Result<Output> {
+    pub fn martlet_command(&self, arguments: &[&str]) -> Result<Command> {
         let program = match env::var_os("MARTLET_CLI") {
             Some(path) => PathBuf::from(path),
             None => {
@@ -82,7 +90,12 @@ impl Own {
         };
         let mut command = Command::new(&program);
         command.env("KUBECONFIG", self.directory.join("kubeconfig")).args(arguments);
-        command.output().with_context(|| format!("starting {}", program.display()))
+        Ok(command)
+    }
+
+    /// The same, run to its end.
+    pub fn martlet(&self, arguments: &[&str]) -> Result<Output> {
+        self.martlet_command(arguments)?.output().context("starting martlet")
     }
 
     /// The number of a process of the control plane, such as `kube-apiserver`.

@@ -57,12 +57,9 @@ impl Shop {
 
     /// What of ours could be on a node, and a setting of its pods.
     fn traces(&self) -> Result<Vec<String>> {
-        let script = "find /sys/fs/bpf -mindepth 1 | sort; ls -d /var/lib/martlet /run/martlet 2>&1; \
-            for n in /sys/class/net/*; do n=${n##*/}; tc qdisc show dev $n | grep -w clsact; \
-            for d in ingress egress; do tc filter show dev $n $d; done; done; true";
         let mut all = Vec::new();
         for node in NODES {
-            all.push(self.own.task(&["exec", node, "bash", "-c", script])?);
+            all.push(self.own.traces(node)?);
         }
         for pod in ["client", "server"] {
             let setting = ["cat", "/proc/sys/net/ipv4/tcp_tw_reuse"];

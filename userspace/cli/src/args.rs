@@ -1,6 +1,7 @@
 //! The command line. The page docs/cli.md is written from it.
 
 pub mod explain;
+mod look;
 mod reach;
 
 use std::{path::PathBuf, time::Duration};
@@ -23,6 +24,7 @@ pub struct Args {
     pub command: Command,
 }
 
+pub use look::{CoverageFilter, Kind, Look};
 pub use reach::Reach;
 
 const EXIT_CODES: &str = "\
@@ -34,43 +36,35 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Whether the node is ready, and if not, why; its hooks and what they decided
-    Status {
-        #[command(flatten)]
-        answer: Answer,
+    #[command(flatten)]
+    Ask(Ask),
+    /// Certificate authorities for nodes without a cluster
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
+    /// Prints what completes this command line in a shell
+    Completion {
+        #[arg(value_enum, value_name = "SHELL")]
+        shell: Shell,
     },
-    /// The workloads that the agent knows, their identities, and whether they are steered
-    Workloads {
-        #[command(flatten)]
-        answer: Answer,
+    /// Writes a manual page for each command
+    Man {
+        /// Where they go, such as /usr/local/share/man/man1
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
     },
-    /// The connections that are open now
-    Connections {
-        /// Ask again every second, until interrupted
-        #[arg(short, long)]
-        watch: bool,
-        #[command(flatten)]
-        answer: Answer,
+    /// Makes standard input and output a connection to a socket here, for a martlet elsewhere
+    #[command(hide = true)]
+    Relay {
+        #[arg(value_enum)]
+        to: RelayTo,
     },
-    /// The certificates of this node's workloads and of their authorities
-    Certificates {
-        /// Only this workload's, with all that its chain says
-        #[arg(value_name = "NAMESPACE/NAME")]
-        workload: Option<String>,
-        #[command(flatten)]
-        answer: Answer,
-    },
-    /// What was encrypted at the pods of this node, and what was not: pair by pair, since the
-    /// kernel's maps were made
-    Coverage {
-        #[command(flatten)]
-        filter: CoverageFilter,
-        /// Exit with 1 if anything of this kind was counted; may be given several times
-        #[arg(long, value_enum, value_name = "KIND")]
-        fail_on: Vec<Kind>,
-        #[command(flatten)]
-        answer: Answer,
-    },
+}
+
+/// What an agent, a controller or a cluster is asked.
+#[derive(Debug, Subcommand)]
+pub enum Ask {
+    #[command(flatten)]
+    Look(Look),
     /// Looks for what is wrong on this node or in this cluster, and says what to do about it
     ///
     /// What each check of a cluster means is said in docs/checks.md.
@@ -78,14 +72,6 @@ pub enum Command {
         /// Whether Martlet can be installed in the cluster, as far as that can be known before
         #[arg(long)]
         pre: bool,
-        #[command(flatten)]
-        answer: Answer,
-    },
-    /// The records of the connections that ended last
-    Records {
-        /// Wait for those to come, until interrupted
-        #[arg(short, long)]
-        follow: bool,
         #[command(flatten)]
         answer: Answer,
     },
@@ -138,9 +124,6 @@ pub enum Command {
     /// Whom the nodes of a controller trust, how that changes, and who is cut off
     #[command(subcommand)]
     Trust(TrustCommand),
-    /// Certificate authorities for nodes without a cluster
-    #[command(subcommand)]
-    Authority(AuthorityCommand),
     /// Installs Martlet into a Kubernetes cluster, waits until it runs, and says what to type next
     ///
     /// To do it again changes nothing. docs/install.md tells what the values are.
@@ -151,23 +134,6 @@ pub enum Command {
     ///
     /// What is enrolled talks in plaintext from then on.
     Uninstall(install::Uninstall),
-    /// Prints what completes this command line in a shell
-    Completion {
-        #[arg(value_enum, value_name = "SHELL")]
-        shell: Shell,
-    },
-    /// Writes a manual page for each command
-    Man {
-        /// Where they go, such as /usr/local/share/man/man1
-        #[arg(value_name = "DIR")]
-        directory: PathBuf,
-    },
-    /// Makes standard input and output a connection to a socket here, for a martlet elsewhere
-    #[command(hide = true)]
-    Relay {
-        #[arg(value_enum)]
-        to: RelayTo,
-    },
 }
 
 /// Whose socket a relay leads to.
@@ -405,38 +371,6 @@ pub enum LogCommand {
         #[arg(long, value_name = "NUMBER:HASH")]
         anchor: Option<Anchor>,
     },
-}
-
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct CoverageFilter {
-    /// Only pairs with this workload at one end
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    pub workload: Option<String>,
-    /// Only pairs with a workload of this namespace at one end
-    #[arg(long, value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
-    /// Only pairs with anything of this kind; may be given several times
-    #[arg(long, value_enum, value_name = "KIND")]
-    pub only: Vec<Kind>,
-}
-
-/// The columns of the coverage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// TCP through the agents
-    Mtls,
-    /// TCP in plaintext that was let through
-    Plaintext,
-    /// TCP that got around steering, and was refused by the guard
-    Unseen,
-    /// TCP that was refused
-    Refused,
-    /// UDP and other protocols that were let through
-    Other,
-    /// UDP and other protocols that were refused
-    OtherRefused,
-    /// What a strict workload would refuse of what was let through
-    Strict,
 }
 
 #[derive(Debug, Clone, Copy, clap::Args)]

@@ -9,29 +9,34 @@ pub use removal::uninstall;
 
 use std::{fs, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail};
-use martlet_kubernetes::installation::{
-    Change, Found, InstallError, Installer, Manner, Named, VALUES_ANNOTATION,
+use anyhow::{Context as _, Result, bail, ensure};
+use martlet_kubernetes::{
+    installation::{Change, Found, InstallError, Installer, Manner, Named, VALUES_ANNOTATION},
+    remote::{self, Remote},
 };
-use martlet_manifests::{DEFINITIONS, MANAGED_BY, Overrides, VERSION, Values, manifests, objects};
+use martlet_manifests::{
+    BUDGET, DEFINITIONS, MANAGED_BY, Overrides, POD_MONITOR, VERSION, Values, manifests, objects,
+};
 use martlet_model::Label;
 use serde_json::{Value, json};
 
-use crate::write;
+use crate::{args::Reach, write};
 use goal::is_newer;
 use options::{Choice, Form, Kept};
 
-pub async fn install(options: Install) -> Result<ExitCode> {
-    let namespace = options.place.namespace();
+pub async fn install(reach: &Reach, options: Install) -> Result<ExitCode> {
+    let namespace = reach.system();
     let given = given(&options.choice)?;
     if options.output == Some(Form::Yaml) {
         let values = Values::with(&given)?;
-        write(&format!("{DEFINITIONS}---\n{}", manifests(&values, &namespace)))?;
+        let all = manifests(&values, &namespace, &[BUDGET]);
+        write(&format!("{DEFINITIONS}---\n{all}"))?;
         return Ok(ExitCode::SUCCESS);
     }
     Values::with(&given)?;
-    let installer = options.place.installer().await?;
-    demand_rights(&installer, &namespace).await?;
+    let installer = installer(reach).await?;
+    let served = installer.served(&[BUDGET, POD_MONITOR]).await?;
+    demand_rights(&installer, &namespace, &served).await?;
     let found = installer.found().await?;
     if let Some(found) = &found {
         refuse_helm(found)?;
@@ -42,7 +47,7 @@ pub async fn install(options: Install) -> Result<ExitCode> {
             ),
         }
     }
-    let plan = plan(found.as_ref(), given, &namespace, options.choice.reset_values)?;
+    let plan = plan(found.as_ref(), given, &namespace, &served, options.choice.reset_values)?;
     apply(&installer, &plan, &options.kept).await?;
     if !options.kept.is_dry() {
         say(&next_commands(&namespace));
@@ -50,12 +55,13 @@ pub async fn install(options: Install) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn upgrade(options: Upgrade) -> Result<ExitCode> {
-    let namespace = options.place.namespace();
+pub async fn upgrade(reach: &Reach, options: Upgrade) -> Result<ExitCode> {
+    let namespace = reach.system();
     let given = given(&options.choice)?;
     Values::with(&given)?;
-    let installer = options.place.installer().await?;
-    demand_rights(&installer, &namespace).await?;
+    let installer = installer(reach).await?;
+    let served = installer.served(&[BUDGET, POD_MONITOR]).await?;
+    demand_rights(&installer, &namespace, &served).await?;
     let Some(found) = installer.found().await? else {
         bail!("Martlet is not installed in {namespace}; `martlet install` installs it");
     };
@@ -72,7 +78,7 @@ pub async fn upgrade(options: Upgrade) -> Result<ExitCode> {
             );
         }
     }
-    let plan = plan(Some(&found), given, &namespace, options.choice.reset_values)?;
+    let plan = plan(Some(&found), given, &namespace, &served, options.choice.reset_values)?;
     apply(&installer, &plan, &options.kept).await?;
     for stale in installer.stale(&plan.objects).await? {
         if options.kept.is_dry() {
@@ -87,6 +93,20 @@ pub async fn upgrade(options: Upgrade) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Of the cluster as a whole. Asks nobody yet.
+async fn installer(reach: &Reach) -> Result<Installer> {
+    ensure!(
+        reach.nodes.is_empty(),
+        "--node: Martlet is installed into a cluster, upgraded in it and removed from it, not from \
+         single nodes; the value agent.nodeSelector says which nodes have agents"
+    );
+    let Reach { context, kubeconfig, .. } = reach.clone();
+    let opened =
+        Remote::open(&remote::Choice { kubeconfig, context, system: reach.system() }).await;
+    let remote = opened.context("name a cluster by --kubeconfig or --context")?;
+    Ok(Installer::new(remote.client, remote.system.as_str()))
+}
+
 /// What is to be there.
 struct Plan {
     definitions: Vec<Value>,
@@ -98,6 +118,7 @@ fn plan(
     found: Option<&Found>,
     given: Overrides,
     namespace: &Label,
+    served: &[&str],
     is_reset: bool,
 ) -> Result<Plan> {
     let before = found.and_then(|found| found.values.as_deref()).filter(|_| !is_reset);
@@ -118,7 +139,14 @@ fn plan(
             domain(&before)?
         );
     }
-    let mut objects = objects(&manifests(&values, namespace)).context("reading our manifests")?;
+    if values.metrics.pod_monitor && !served.contains(&POD_MONITOR) {
+        bail!(
+            "metrics.podMonitor: this cluster has no such kind; install the Prometheus operator \
+             first, or say --set metrics.podMonitor=false"
+        );
+    }
+    let all_of_it = manifests(&values, namespace, served);
+    let mut objects = objects(&all_of_it).context("reading our manifests")?;
     if !all.is_empty() {
         let settings = objects.iter_mut().find(|one| one["kind"] == "ConfigMap");
         let settings = settings.context("our manifests have a ConfigMap")?;
@@ -153,8 +181,8 @@ async fn apply(installer: &Installer, plan: &Plan, kept: &Kept) -> Result<()> {
 }
 
 /// Before anything else is asked: then all that is lacking can be said at once.
-async fn demand_rights(installer: &Installer, namespace: &Label) -> Result<()> {
-    let plan = plan(None, Overrides::default(), namespace, false)?;
+async fn demand_rights(installer: &Installer, namespace: &Label, served: &[&str]) -> Result<()> {
+    let plan = plan(None, Overrides::default(), namespace, served, false)?;
     let all: Vec<_> = plan.definitions.iter().chain(&plan.objects).cloned().collect();
     let missing = installer.missing_rights(&all).await?;
     if !missing.is_empty() {

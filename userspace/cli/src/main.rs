@@ -35,7 +35,7 @@ use anyhow::{Context, Result};
 use clap::FromArgMatches as _;
 
 use agent::{Agent, AgentError};
-use args::{Args, Command, Reach, RelayTo};
+use args::{Args, Ask, Command, Reach, RelayTo};
 use cluster::Cluster;
 use controller::{Controller, ControllerError};
 use paint::{Tone, paint};
@@ -55,69 +55,70 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<ExitCode> {
-    if let Command::Authority(command) = &args.command {
-        let (said, code) = authority::run(command)?;
-        write(&said)?;
-        return Ok(code);
-    }
-    if let Command::Completion { shell } = &args.command {
-        write(&pages::completion(*shell)?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if let Command::Man { directory } = &args.command {
-        let count = pages::manual(directory)?;
-        write(&format!("{count} pages are in {}\n", directory.display()))?;
-        return Ok(ExitCode::SUCCESS);
-    }
     let Args { reach, command } = args;
-    if let Command::Relay { to } = command {
-        return relay::run(match to {
+    match command {
+        Command::Authority(command) => {
+            let (said, code) = authority::run(&command)?;
+            write(&said)?;
+            Ok(code)
+        }
+        Command::Completion { shell } => {
+            write(&pages::completion(shell)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { directory } => {
+            let count = pages::manual(&directory)?;
+            write(&format!("{count} pages are in {}\n", directory.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Relay { to } => relay::run(match to {
             RelayTo::Agent => reach.agent(),
             RelayTo::Controller => reach.controller(),
-        });
+        }),
+        Command::Ask(asked) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the runtime")?
+            .block_on(ask(&reach, asked)),
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
-    runtime.block_on(async {
-        match command {
-            Command::Install(options) => install::install(options).await,
-            Command::Upgrade(options) => install::upgrade(options).await,
-            Command::Uninstall(options) => install::uninstall(options).await,
-            Command::Nodes { answer } => {
-                trust::nodes(&controller(&reach).await?, answer.output).await
-            }
-            Command::Node(command) => trust::node(&controller(&reach).await?, command).await,
-            Command::Trust(command) => trust::trust(&controller(&reach).await?, command).await,
-            Command::Check { pre, answer } if pre || reach.is_far() => {
-                cluster::check(&reach, pre, answer.output).await
-            }
-            Command::Policy { namespace, answer } => {
-                let cluster = Cluster::open(&reach).await?;
-                cluster::policy(&cluster, namespace.as_ref(), answer.output).await
-            }
-            Command::Top { once, answer } if reach.is_far() => {
-                let cluster = Cluster::open(&reach).await?;
-                cluster::top(cluster::Looked::Cluster(&cluster), once, answer.output).await
-            }
-            Command::Top { once, answer } => {
-                let agent = Agent::at(reach.agent().to_owned());
-                cluster::top(cluster::Looked::Here(&agent), once, answer.output).await
-            }
-            Command::Bugreport { file } => {
-                cluster::bugreport(&Cluster::open(&reach).await?, file.as_deref()).await
-            }
-            Command::Explain { from, to, answer } => {
-                let cluster = Cluster::open(&reach).await?;
-                cluster::explain(&cluster, &from, &to, answer.output).await
-            }
-            command if reach.is_far() => {
-                cluster::show(&Cluster::open(&reach).await?, command).await
-            }
-            command => show::show(&Agent::at(reach.agent().to_owned()), command).await,
+}
+
+async fn ask(reach: &Reach, asked: Ask) -> Result<ExitCode> {
+    let here = || Agent::at(reach.agent().to_owned());
+    match asked {
+        Ask::Look(look) if reach.is_far() => {
+            cluster::show(&Cluster::open(reach).await?, look).await
         }
-    })
+        Ask::Look(look) => show::show(&here(), look).await,
+        Ask::Check { pre, answer } if pre || reach.is_far() => {
+            cluster::check(reach, pre, answer.output).await
+        }
+        Ask::Check { pre: _, answer } => show::look_for_trouble(&here(), answer.output).await,
+        Ask::Install(options) => install::install(reach, options).await,
+        Ask::Upgrade(options) => install::upgrade(reach, options).await,
+        Ask::Uninstall(options) => install::uninstall(reach, options).await,
+        Ask::Nodes { answer } => trust::nodes(&controller(reach).await?, answer.output).await,
+        Ask::Node(command) => trust::node(&controller(reach).await?, command).await,
+        Ask::Trust(command) => trust::trust(&controller(reach).await?, command).await,
+        Ask::Policy { namespace, answer } => {
+            let cluster = Cluster::open(reach).await?;
+            cluster::policy(&cluster, namespace.as_ref(), answer.output).await
+        }
+        Ask::Top { once, answer } if reach.is_far() => {
+            let cluster = Cluster::open(reach).await?;
+            cluster::top(cluster::Looked::Cluster(&cluster), once, answer.output).await
+        }
+        Ask::Top { once, answer } => {
+            cluster::top(cluster::Looked::Here(&here()), once, answer.output).await
+        }
+        Ask::Bugreport { file } => {
+            cluster::bugreport(&Cluster::open(reach).await?, file.as_deref()).await
+        }
+        Ask::Explain { from, to, answer } => {
+            let cluster = Cluster::open(reach).await?;
+            cluster::explain(&cluster, &from, &to, answer.output).await
+        }
+    }
 }
 
 async fn controller(reach: &Reach) -> Result<Controller> {

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     agent::Agent,
-    args::{Command, CoverageFilter, Kind, Output},
+    args::{CoverageFilter, Kind, Look, Output},
     json, limits, write,
 };
 
@@ -40,42 +40,26 @@ impl<'a, T> Of<'a, T> {
     }
 }
 
-pub async fn show(agent: &Agent, command: Command) -> Result<ExitCode> {
-    match command {
-        Command::Status { answer } => page(agent, "/status", answer.output, status::page).await?,
-        Command::Workloads { answer } => {
+pub async fn show(agent: &Agent, look: Look) -> Result<ExitCode> {
+    match look {
+        Look::Status { answer } => page(agent, "/status", answer.output, status::page).await?,
+        Look::Workloads { answer } => {
             page(agent, "/workloads", answer.output, workloads::page).await?
         }
-        Command::Connections { watch: false, answer } => {
+        Look::Connections { watch: false, answer } => {
             page(agent, "/connections", answer.output, connections::page).await?;
         }
-        Command::Connections { watch: true, answer } => watch(agent, answer.output).await?,
-        Command::Certificates { workload, answer } => {
+        Look::Connections { watch: true, answer } => watch(agent, answer.output).await?,
+        Look::Certificates { workload, answer } => {
             return certificates(agent, workload.as_deref(), answer.output).await;
         }
-        Command::Coverage { filter, fail_on, answer } => {
+        Look::Coverage { filter, fail_on, answer } => {
             return coverage(agent, &filter, &fail_on, answer.output).await;
         }
-        Command::Check { answer, .. } => return check(agent, answer.output).await,
-        Command::Records { follow: false, answer } => {
+        Look::Records { follow: false, answer } => {
             page(agent, "/records", answer.output, records::page).await?;
         }
-        Command::Records { follow: true, answer } => follow(agent, answer.output).await?,
-        // Are asked elsewhere, and were done before.
-        Command::Authority(_)
-        | Command::Policy { .. }
-        | Command::Top { .. }
-        | Command::Bugreport { .. }
-        | Command::Explain { .. }
-        | Command::Nodes { .. }
-        | Command::Node(_)
-        | Command::Trust(_)
-        | Command::Relay { .. }
-        | Command::Install(_)
-        | Command::Upgrade(_)
-        | Command::Uninstall(_)
-        | Command::Completion { .. }
-        | Command::Man { .. } => {}
+        Look::Records { follow: true, answer } => follow(agent, answer.output).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -160,7 +144,7 @@ async fn coverage(
 }
 
 /// An agent that cannot be asked is what the check found.
-async fn check(agent: &Agent, output: Output) -> Result<ExitCode> {
+pub async fn look_for_trouble(agent: &Agent, output: Output) -> Result<ExitCode> {
     let (answer, report) = match agent.ask("/check").await {
         Ok(answer) => {
             let report: CheckReport = agent.read(&answer).await?;

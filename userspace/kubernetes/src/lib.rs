@@ -40,40 +40,7 @@ pub mod vault;
 pub mod watch;
 pub mod world;
 
-use std::path::Path;
-
-use kube::config::{Kubeconfig, KubeconfigError};
 pub use kube::{Client, Config, api::ObjectMeta, config::KubeConfigOptions};
-use thiserror::Error;
-
-/// Why there is no client of a cluster.
-#[derive(Debug, Error)]
-pub enum ClientError {
-    #[error("no kubeconfig could be read")]
-    Kubeconfig(#[source] Box<KubeconfigError>),
-    #[error("a client could not be made of the kubeconfig")]
-    Client(#[source] Box<kube::Error>),
-}
-
-/// As a user of kubectl reaches a cluster. Asks nobody yet.
-///
-/// # Errors
-///
-/// There is no kubeconfig, or nothing can be made of it.
-pub async fn client(file: Option<&Path>, context: Option<&str>) -> Result<Client, ClientError> {
-    let options =
-        KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    let unread = |error| ClientError::Kubeconfig(Box::new(error));
-    let config = match file {
-        None => Config::from_kubeconfig(&options).await,
-        Some(path) => {
-            let read = Kubeconfig::read_from(path).map_err(unread)?;
-            Config::from_custom_kubeconfig(read, &options).await
-        }
-    };
-    let config = config.map_err(unread)?;
-    Client::try_from(config).map_err(|error| ClientError::Client(Box::new(error)))
-}
 
 /// The label of namespaces and pods that says whether and how they are enrolled.
 pub const MODE_LABEL: &str = "martlet.dev/mode";

@@ -5,6 +5,7 @@
 //! | `{{ Values.a.b }}` | `{{ .Values.a.b }}` |
 //! | `{{ Values.a or Chart.b }}` | `{{ or .Values.a .Chart.b }}` |
 //! | `{{ Values.a \| yaml(8) }}` | `{{- toYaml .Values.a \| nindent 8 }}` |
+//! | `{% if "a/b/C" in Capabilities.APIVersions %}` | `{{ if .Capabilities.APIVersions.Has "a/b/C" }}` |
 //! | `{% if Values.a %}`, `{% else %}`, `{% endif %}` | `{{ if .Values.a }}`, `{{ else }}`, `{{ end }}`; with `{{-` if alone on a line |
 
 use crate::render::REST;
@@ -42,7 +43,10 @@ fn statement(inner: &str, open: &str) -> String {
         "endif" => format!("{open} end }}}}"),
         condition => {
             let value = condition.strip_prefix("if ").expect("there are if, else and endif");
-            format!("{open} if .{value} }}}}")
+            match value.split_once(" in ") {
+                Some((kind, list)) => format!("{open} if .{list}.Has {kind} }}}}"),
+                None => format!("{open} if .{value} }}}}"),
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ pub fn is_text(path: &str) -> bool {
 
 /// Whether it makes sense, and can be written into a manifest.
 pub fn meaning(values: &Values) -> Result<(), ValuesError> {
-    let Values { trust_domain, image, log, controller, agent } = values;
+    let Values { trust_domain, image, log, metrics: _, controller, agent } = values;
     let mut problems = Vec::new();
     if let Err(error) = trust_domain.parse::<TrustDomain>() {
         problems.push(format!("trustDomain: {trust_domain:?} is not one: {error}"));

@@ -19,7 +19,7 @@ mod values;
 
 pub use overrides::Overrides;
 pub use render::{NAMESPACE, manifests, objects};
-pub use values::{Agent, Controller, Image, Log, LogFormat, PullPolicy, Values};
+pub use values::{Agent, Controller, Image, Log, LogFormat, Metrics, PullPolicy, Values};
 
 use thiserror::Error;
 
@@ -28,6 +28,11 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The kinds of martlet.dev, as YAML.
 pub const DEFINITIONS: &str = include_str!("../../../deploy/kubernetes/crds.yaml");
+
+/// Of ours, but not known to every API server: from Kubernetes 1.21, and where the Prometheus operator
+/// is.
+pub const BUDGET: &str = "policy/v1/PodDisruptionBudget";
+pub const POD_MONITOR: &str = "monitoring.coreos.com/v1/PodMonitor";
 
 /// Whose every object of ours says to be.
 pub const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "martlet");

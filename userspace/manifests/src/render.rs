@@ -15,8 +15,9 @@ pub const NAMESPACE: &str = "martlet-system";
 pub(crate) const OWN_NAMESPACE: &str = include_str!("template/namespace.yaml");
 pub(crate) const REST: &str = include_str!("template/martlet.yaml");
 
-/// All objects but the kinds themselves, with comments for whoever reads them.
-pub fn manifests(values: &Values, namespace: &Label) -> String {
+/// All objects but the kinds themselves, with comments for whoever reads them. Of kinds that not every
+/// server knows, those in `served`.
+pub fn manifests(values: &Values, namespace: &Label, served: &[&str]) -> String {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     let mut syntax = SyntaxConfig::builder();
@@ -27,6 +28,7 @@ pub fn manifests(values: &Values, namespace: &Label) -> String {
         Values => Serde(values),
         Release => context! { Namespace => namespace.as_str(), Service => MANAGED_BY.1 },
         Chart => context! { AppVersion => VERSION },
+        Capabilities => context! { APIVersions => Serde(served) },
     };
     let text = format!("{OWN_NAMESPACE}---\n{REST}");
     let rendered = environment.render_str(&text, context);

@@ -17,6 +17,7 @@ pub struct Values {
     pub trust_domain: String,
     pub image: Image,
     pub log: Log,
+    pub metrics: Metrics,
     pub controller: Controller,
     pub agent: Agent,
 }
@@ -61,6 +62,16 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// How Prometheus finds what controller and agents count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metrics {
+    /// prometheus.io annotations on the pods
+    pub annotations: bool,
+    /// A PodMonitor, where the Prometheus operator is
+    pub pod_monitor: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -12,71 +12,55 @@ use serde::de::DeserializeOwned;
 use super::{Cluster, Heard, ask_all, one, pages, remarks, watch};
 use crate::{
     agent::{AgentError, Told},
-    args::{Command, CoverageFilter, Kind, Output},
+    args::{CoverageFilter, Kind, Look, Output},
     json,
     show::{Of, as_json, certificates, connections, coverage, records, show as show_one},
     write,
 };
 
-pub async fn show(cluster: &Cluster, command: Command) -> Result<ExitCode> {
-    if cluster.is_of_one() && is_table(&command) {
-        return show_one(&one(cluster).await?, command).await;
+pub async fn show(cluster: &Cluster, look: Look) -> Result<ExitCode> {
+    if cluster.is_of_one() && is_table(&look) {
+        return show_one(&one(cluster).await?, look).await;
     }
-    match command {
-        Command::Status { answer } => page(cluster, "/status", answer.output, pages::status).await,
-        Command::Workloads { answer } => {
+    match look {
+        Look::Status { answer } => page(cluster, "/status", answer.output, pages::status).await,
+        Look::Workloads { answer } => {
             page(cluster, "/workloads", answer.output, pages::workloads).await
         }
-        Command::Connections { watch: false, answer } => {
+        Look::Connections { watch: false, answer } => {
             page(cluster, "/connections", answer.output, connections::pages).await
         }
-        Command::Connections { watch: true, answer } => {
+        Look::Connections { watch: true, answer } => {
             watch::connections(cluster, answer.output).await
         }
-        Command::Certificates { workload: None, answer } => {
+        Look::Certificates { workload: None, answer } => {
             let now = std::time::SystemTime::now();
             let page_of = |all: &[Of<'_, Certificates>]| certificates::pages(all, now);
             page(cluster, "/certificates", answer.output, page_of).await
         }
-        Command::Certificates { workload: Some(workload), answer } => {
+        Look::Certificates { workload: Some(workload), answer } => {
             chain_of(cluster, &workload, answer.output).await
         }
-        Command::Coverage { filter, fail_on, answer } => {
+        Look::Coverage { filter, fail_on, answer } => {
             coverage_of(cluster, &filter, &fail_on, answer.output).await
         }
-        Command::Records { follow: false, answer } => {
+        Look::Records { follow: false, answer } => {
             page(cluster, "/records", answer.output, records::pages).await
         }
-        Command::Records { follow: true, answer } => watch::records(cluster, answer.output).await,
-        // Are asked elsewhere, and were done before.
-        Command::Check { .. }
-        | Command::Authority(_)
-        | Command::Policy { .. }
-        | Command::Top { .. }
-        | Command::Bugreport { .. }
-        | Command::Explain { .. }
-        | Command::Nodes { .. }
-        | Command::Node(_)
-        | Command::Trust(_)
-        | Command::Relay { .. }
-        | Command::Install(_)
-        | Command::Upgrade(_)
-        | Command::Uninstall(_)
-        | Command::Completion { .. }
-        | Command::Man { .. } => Ok(ExitCode::SUCCESS),
+        Look::Records { follow: true, answer } => watch::records(cluster, answer.output).await,
     }
 }
 
-fn is_table(command: &Command) -> bool {
-    match command {
-        Command::Status { answer }
-        | Command::Workloads { answer }
-        | Command::Connections { answer, .. }
-        | Command::Certificates { answer, .. }
-        | Command::Coverage { answer, .. }
-        | Command::Records { answer, .. } => answer.output == Output::Table,
-        _ => false,
-    }
+fn is_table(look: &Look) -> bool {
+    let answer = match look {
+        Look::Status { answer }
+        | Look::Workloads { answer }
+        | Look::Connections { answer, .. }
+        | Look::Certificates { answer, .. }
+        | Look::Coverage { answer, .. }
+        | Look::Records { answer, .. } => answer,
+    };
+    answer.output == Output::Table
 }
 
 async fn page<T: DeserializeOwned>(

@@ -2,11 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use martlet_kubernetes::installation::Installer;
-use martlet_manifests::NAMESPACE;
-use martlet_model::Label;
 
 #[derive(Debug, clap::Args)]
 pub struct Install {
@@ -17,8 +13,6 @@ pub struct Install {
     pub output: Option<Form>,
     #[command(flatten)]
     pub kept: Kept,
-    #[command(flatten)]
-    pub place: Place,
 }
 
 #[derive(Debug, clap::Args)]
@@ -27,8 +21,6 @@ pub struct Upgrade {
     pub choice: Choice,
     #[command(flatten)]
     pub kept: Kept,
-    #[command(flatten)]
-    pub place: Place,
 }
 
 #[derive(Debug, clap::Args)]
@@ -43,8 +35,6 @@ pub struct Uninstall {
     /// How long each wait may take
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = crate::trust::duration)]
     pub timeout: Duration,
-    #[command(flatten)]
-    pub place: Place,
 }
 
 /// How it is to be.
@@ -81,34 +71,6 @@ pub struct Kept {
 impl Kept {
     pub fn is_dry(&self) -> bool {
         self.dry_run.is_some()
-    }
-}
-
-/// Which cluster, and where in it.
-#[derive(Debug, clap::Args)]
-pub struct Place {
-    /// The context of the kubeconfig, instead of its current one
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
-    /// The kubeconfig, instead of those in KUBECONFIG or ~/.kube/config
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// The namespace in which Martlet itself runs
-    #[arg(long, value_name = "NAMESPACE", default_value = NAMESPACE)]
-    pub system_namespace: Label,
-}
-
-impl Place {
-    pub fn namespace(&self) -> Label {
-        self.system_namespace.clone()
-    }
-
-    /// Asks nobody yet.
-    pub async fn installer(&self) -> Result<Installer> {
-        let opened =
-            martlet_kubernetes::client(self.kubeconfig.as_deref(), self.context.as_deref()).await;
-        let client = opened.context("name a cluster by --kubeconfig or --context")?;
-        Ok(Installer::new(client, self.system_namespace.as_str()))
     }
 }
 

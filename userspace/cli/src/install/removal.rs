@@ -7,11 +7,12 @@ use martlet_kubernetes::installation::Installer;
 use martlet_manifests::{Overrides, Values, manifests, objects};
 use serde_json::Value;
 
-use super::{Uninstall, say};
+use super::{Uninstall, installer, say};
+use crate::args::Reach;
 
-pub async fn uninstall(options: Uninstall) -> Result<ExitCode> {
-    let namespace = options.place.namespace();
-    let installer = options.place.installer().await?;
+pub async fn uninstall(reach: &Reach, options: Uninstall) -> Result<ExitCode> {
+    let namespace = reach.system();
+    let installer = installer(reach).await?;
     let found = installer.found().await?;
     match &found {
         None => say(&format!("Martlet is not installed in {namespace}")),
@@ -21,7 +22,8 @@ pub async fn uninstall(options: Uninstall) -> Result<ExitCode> {
             let before =
                 Overrides::read("the annotation martlet.dev/values", before.unwrap_or(""))?;
             let values = Values::with(&before)?;
-            let all = objects(&manifests(&values, &namespace)).context("reading our manifests")?;
+            let all =
+                objects(&manifests(&values, &namespace, &[])).context("reading our manifests")?;
             let set = all.into_iter().find(|one| one["kind"] == "DaemonSet");
             leave(&installer, &options, &set.context("our manifests have a DaemonSet")?).await?;
         }
@@ -77,7 +79,10 @@ async fn leave(installer: &Installer, options: &Uninstall, set: &Value) -> Resul
         say(&format!("{node}: left as it was, {count} things removed"));
     }
     for node in left.skipped {
-        say(&format!("{node}: not ready; run `martlet-agent uninstall` there, or restart it"));
+        say(&format!(
+            "{node}: not ready, and what is on it stays there; when it is back, install and uninstall \
+             once more, or restart it"
+        ));
     }
     Ok(())
 }

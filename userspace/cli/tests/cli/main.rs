@@ -8,6 +8,7 @@ mod cluster;
 mod failures;
 mod fake;
 mod fixtures;
+mod install;
 mod mesh;
 mod pages;
 mod sessions;

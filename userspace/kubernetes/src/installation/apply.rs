@@ -17,10 +17,12 @@ const MANAGER: &str = "martlet";
 
 /// Of what Martlet consists, in the order in which it is taken away: what runs first, and last what
 /// it runs as.
-const KINDS: [(&str, &str, bool); 9] = [
+const KINDS: [(&str, &str, bool); 11] = [
     ("apps/v1", "DaemonSet", true),
     ("apps/v1", "Deployment", true),
     ("v1", "Service", true),
+    ("policy/v1", "PodDisruptionBudget", true),
+    ("monitoring.coreos.com/v1", "PodMonitor", true),
     ("v1", "ConfigMap", true),
     ("rbac.authorization.k8s.io/v1", "RoleBinding", true),
     ("rbac.authorization.k8s.io/v1", "Role", true),
@@ -160,8 +162,10 @@ impl Installer {
                 name: String::new(),
             };
             let chosen = ListParams::default().labels(labels);
-            let listed = asked(&kind, self.api(&any).list_metadata(&chosen)).await?;
-            let names = listed.items.into_iter().filter_map(|object| object.metadata.name);
+            // A server that does not know the kind has none of it.
+            let listed = if_there(&kind, self.api(&any).list_metadata(&chosen)).await?;
+            let items = listed.map(|listed| listed.items).unwrap_or_default();
+            let names = items.into_iter().filter_map(|object| object.metadata.name);
             found.extend(names.map(|name| Named { name, ..any.clone() }));
         }
         Ok(found)

@@ -66,6 +66,24 @@ impl Installer {
         }))
     }
 
+    /// Which of these kinds the server has, each of which is given as `group/version/Kind`.
+    ///
+    /// # Errors
+    ///
+    /// The server did not say.
+    pub async fn served<'a>(&self, kinds: &[&'a str]) -> Result<Vec<&'a str>, InstallError> {
+        let mut served = Vec::new();
+        for whole in kinds {
+            let (version, kind) = whole.rsplit_once('/').unwrap_or(("v1", whole));
+            let listed = if_there(whole, self.client.list_api_group_resources(version)).await?;
+            let resources = listed.map(|listed| listed.resources).unwrap_or_default();
+            if resources.iter().any(|resource| resource.kind == kind) {
+                served.push(*whole);
+            }
+        }
+        Ok(served)
+    }
+
     /// The kinds of martlet.dev that there are, with their versions if they say them.
     ///
     /// # Errors

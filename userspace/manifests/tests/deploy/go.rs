@@ -1,5 +1,5 @@
-//! As much of Go's templates as the chart uses: `.path`, `or`, `toYaml … | nindent`, `if`, `else`,
-//! `end`, comments, and `{{-`. Written from its documentation, not from how the chart is made:
+//! As much of Go's templates as the chart uses: `.path`, `or`, `toYaml … | nindent`, `if`, `if .list.Has`,
+//! `else`, `end`, comments, and `{{-`. Written from its documentation, not from how the chart is made:
 //! <https://pkg.go.dev/text/template>.
 
 use serde_json::Value;
@@ -21,6 +21,12 @@ pub fn render(template: &str, data: &Value) -> String {
         match words[..] {
             ["/*", .., "*/."] | ["/*", .., "*/"] => {}
             ["if", path] => open.push((is_true(at(data, path)), is_said)),
+            ["if", has, kind] => {
+                let list = at(data, has.strip_suffix(".Has").expect("a list is asked"));
+                let is_there =
+                    list.as_array().unwrap().iter().any(|one| one == &kind.trim_matches('"'));
+                open.push((is_there, is_said));
+            }
             ["else"] => open.last_mut().map(|(inner, _)| *inner = !*inner).expect("there is an if"),
             ["end"] => open.pop().map(drop).expect("there is an if"),
             _ if !is_said => {}

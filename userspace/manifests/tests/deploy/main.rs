@@ -7,7 +7,7 @@ mod go;
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use martlet_manifests::{
-    DEFINITIONS, NAMESPACE, Overrides, VERSION, Values, chart, manifests, objects,
+    BUDGET, DEFINITIONS, NAMESPACE, Overrides, VERSION, Values, chart, manifests, objects,
 };
 use serde_json::{Value, json};
 
@@ -32,14 +32,18 @@ fn values(yaml: &str) -> Values {
 }
 
 fn installed(yaml: &str, namespace: &str) -> Vec<Value> {
-    objects(&manifests(&values(yaml), &namespace.parse().unwrap())).unwrap()
+    installed_at(&[BUDGET], yaml, namespace)
+}
+
+fn installed_at(served: &[&str], yaml: &str, namespace: &str) -> Vec<Value> {
+    objects(&manifests(&values(yaml), &namespace.parse().unwrap(), served)).unwrap()
 }
 
 #[test]
 fn the_plain_manifests_are_the_template_with_the_defaults() {
     let head = "# Martlet in a cluster: kubectl apply -k deploy/kubernetes (docs/install.md). Made from\n\
                 # userspace/manifests/src/template by `MARTLET_BLESS=1 cargo test -p martlet-manifests`.\n";
-    let text = manifests(&values(""), &NAMESPACE.parse().unwrap());
+    let text = manifests(&values(""), &NAMESPACE.parse().unwrap(), &[BUDGET]);
     same("kubernetes/martlet.yaml", &format!("{head}{text}"));
 }
 
@@ -49,6 +53,23 @@ fn the_chart_is_the_template_in_helms_language() {
     same("helm/martlet/crds/crds.yaml", DEFINITIONS);
     let schema = serde_json::to_string_pretty(&Values::schema()).unwrap();
     same("helm/martlet/values.schema.json", &format!("{schema}\n"));
+}
+
+#[test]
+fn the_alerts_as_an_object_are_the_alerts() {
+    let rules = read("prometheus-rules.yaml");
+    let (head, groups) = rules.split_once("groups:\n").unwrap();
+    assert!(head.lines().all(|line| line.starts_with('#')));
+    let object = "# The alerts of deploy/prometheus-rules.yaml, for the Prometheus operator. Made from there by\n\
+                  # `MARTLET_BLESS=1 cargo test -p martlet-manifests`.\n\
+                  apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  \
+                  name: martlet\n  namespace: martlet-system\n  labels:\n    \
+                  app.kubernetes.io/part-of: martlet\nspec:\n  groups:\n";
+    let groups: String = groups.lines().map(|line| format!("  {line}\n")).collect();
+    same("kubernetes/prometheus-rule.yaml", &format!("{object}{groups}"));
+    let made: Value = serde_saphyr::from_str(&read("kubernetes/prometheus-rule.yaml")).unwrap();
+    let rules: Value = serde_saphyr::from_str(&rules).unwrap();
+    assert_eq!(made["spec"], rules);
 }
 
 #[test]
@@ -72,6 +93,7 @@ const FULL: &str = "
 trustDomain: prod.example.org
 image: {repository: registry.example.org/martlet, digest: 'sha256:00', pullPolicy: Always, pullSecrets: [{name: r}]}
 log: {level: 'info,martlet_dataplane=debug', format: text}
+metrics: {annotations: false, podMonitor: true}
 controller:
   metricsPort: 9001
   resources: {limits: {memory: 1Gi}}
@@ -92,15 +114,22 @@ agent:
 fn the_chart_makes_the_objects_that_martlet_applies() {
     let defaults = Overrides::read("values.yaml", &read("helm/martlet/values.yaml")).unwrap();
     let tagged = "image: {tag: '1.0'}\nagent: {podAnnotations: {a: b}}";
-    for (yaml, namespace) in [("", NAMESPACE), (FULL, "mesh"), (tagged, "mesh")] {
+    let cases: [(&[&str], &str, &str); 4] = [
+        (&[BUDGET], "", NAMESPACE),
+        (&[], "", NAMESPACE),
+        (&[BUDGET], FULL, "mesh"),
+        (&[], tagged, "mesh"),
+    ];
+    for (served, yaml, namespace) in cases {
         let given = defaults.clone().and(Overrides::read("test", yaml).unwrap()).value();
         let data = json!({
             "Values": given,
             "Release": { "Namespace": namespace, "Service": "martlet" },
             "Chart": { "AppVersion": VERSION },
+            "Capabilities": { "APIVersions": served },
         });
         let theirs = objects(&go::render(&chart::template(), &data)).unwrap();
-        let ours = installed(yaml, namespace);
+        let ours = installed_at(served, yaml, namespace);
         assert_eq!(ours[0]["kind"], "Namespace");
         assert_eq!(ours[1..].len(), theirs.len());
         for (ours, theirs) in ours[1..].iter().zip(&theirs) {
@@ -109,6 +138,51 @@ fn the_chart_makes_the_objects_that_martlet_applies() {
         let notes = go::render(&read("helm/martlet/templates/NOTES.txt"), &data);
         assert!(notes.contains(namespace) && !notes.contains("{{"), "{notes}");
     }
+}
+
+#[test]
+fn a_kind_that_the_server_does_not_know_is_left_out_and_nothing_else() {
+    let kinds = |served: &[&str]| {
+        let all = installed_at(served, "", NAMESPACE);
+        all.iter().map(|one| one["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (mut with, without) = (kinds(&[BUDGET]), kinds(&[]));
+    assert!(!without.contains(&"PodDisruptionBudget".to_owned()));
+    with.retain(|kind| kind != "PodDisruptionBudget");
+    assert_eq!(with, without);
+}
+
+#[test]
+fn what_is_scraped_is_said_by_annotations_by_a_monitor_or_not_at_all() {
+    let with = |annotations: bool, monitor: bool| {
+        let yaml = format!("metrics: {{annotations: {annotations}, podMonitor: {monitor}}}");
+        let all = installed(&yaml, NAMESPACE);
+        let annotation = "/spec/template/metadata/annotations/prometheus.io~1scrape";
+        let annotated = all.iter().filter(|one| one.pointer(annotation).is_some()).count();
+        let monitors: Vec<_> = all.into_iter().filter(|one| one["kind"] == "PodMonitor").collect();
+        (annotated, monitors)
+    };
+    assert_eq!(with(true, false), (2, vec![]));
+    assert_eq!(with(false, false), (0, vec![]));
+    let (annotated, monitors) = with(false, true);
+    assert_eq!((annotated, monitors.len()), (0, 1));
+    // Both kinds of pods have the label and the port that it asks for.
+    let spec = &monitors[0]["spec"];
+    let wanted = spec["selector"]["matchExpressions"][0]["values"].as_array().unwrap();
+    let port = &spec["podMetricsEndpoints"][0]["port"];
+    let all = installed("", NAMESPACE);
+    let found: Vec<_> = all
+        .iter()
+        .map(|one| &one["spec"]["template"])
+        .filter(|template| {
+            wanted.contains(&template["metadata"]["labels"]["app.kubernetes.io/name"])
+        })
+        .filter(|template| {
+            let ports = template["spec"]["containers"][0]["ports"].as_array().unwrap();
+            ports.iter().any(|one| one["name"] == *port)
+        })
+        .collect();
+    assert_eq!(found.len(), wanted.len());
 }
 
 #[test]
@@ -160,7 +234,10 @@ fn every_value_is_in_the_schema_and_has_a_comment_or_a_speaking_name() {
 #[test]
 fn what_makes_no_sense_is_refused_with_its_place() {
     for (yaml, wanted) in [
-        ("imgae: {}", "imgae: no such value; there are agent, controller, image, log, trustDomain"),
+        (
+            "imgae: {}",
+            "imgae: no such value; there are agent, controller, image, log, metrics, trustDomain",
+        ),
         ("image: {tags: a}", "image.tags: no such value; there are digest, pullPolicy,"),
         ("image: {tag: 1.2}", "image.tag: a text (put it in quotes"),
         ("image: {tag: 'a b'}", "image.tag: \"a b\" is not a tag"),
