@@ -85,9 +85,9 @@ pub(super) fn page(scraped: &str) -> String {
     page
 }
 
-/// Names as they are queried.
-pub(super) fn names(scraped: &str) -> Vec<String> {
-    described(scraped).into_iter().map(|metric| metric.name).collect()
+/// Names as they are queried, and the labels of each.
+pub(super) fn labels_of_all(scraped: &str) -> Vec<(String, BTreeSet<String>)> {
+    described(scraped).into_iter().map(|metric| (metric.name, metric.labels)).collect()
 }
 
 fn described(scraped: &str) -> Vec<Described> {
