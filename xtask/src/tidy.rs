@@ -1,10 +1,11 @@
 //! What the compiler does not check: which crate may import which, who alone may name a library,
-//! how long a file may be, and what must not be in the tree.
+//! how long a file may be, what must not be in the tree, and where documents lead.
 
 mod code;
 mod edges;
 mod names;
 mod packages;
+mod pages;
 mod sources;
 
 use std::{
@@ -25,6 +26,9 @@ pub fn run() -> Result<()> {
         let Ok(text) = String::from_utf8(bytes) else { continue };
         let shown = path.strip_prefix(".").unwrap_or(&path).display().to_string();
         findings.extend(sources::foreign_paths(&shown, &text));
+        if shown.ends_with(".md") {
+            findings.extend(pages::check(&shown, &text));
+        }
         if shown.ends_with(".rs") {
             let code = code::only(&text);
             findings.extend(sources::check(&shown, &text, &code));
