@@ -24,7 +24,7 @@ pub fn render(template: &str, data: &Value) -> String {
             ["if", has, kind] => {
                 let list = at(data, has.strip_suffix(".Has").expect("a list is asked"));
                 let is_there =
-                    list.as_array().unwrap().iter().any(|one| one == &kind.trim_matches('"'));
+                    list.as_array().unwrap().iter().any(|one| one == kind.trim_matches('"'));
                 open.push((is_there, is_said));
             }
             ["else"] => open.last_mut().map(|(inner, _)| *inner = !*inner).expect("there is an if"),
