@@ -87,7 +87,8 @@ impl Kubectl {
         })
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// For what is watched while it runs.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         if let Some(namespace) = &self.namespace {

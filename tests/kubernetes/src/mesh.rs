@@ -49,7 +49,11 @@ impl Mesh {
     }
 
     pub fn install(&self) -> Result<()> {
-        let output = self.own.martlet(&["install"])?;
+        self.install_with(&[])
+    }
+
+    pub fn install_with(&self, options: &[&str]) -> Result<()> {
+        let output = self.own.martlet(&[&["install"], options].concat())?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "martlet install:\n{said}");
         Ok(())

@@ -25,6 +25,32 @@ pub fn web(name: &str, node: &str, text: &str) -> String {
     pod(name, node, &serve, more)
 }
 
+/// A pod that does something once, as a service account.
+pub fn brief(name: &str, node: &str, account: &str, script: &str) -> String {
+    let (image, script) = (image(), script.replace('\n', "\n      "));
+    format!(
+        "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{brief: \"true\"}}}}
+spec:
+  nodeName: {node}
+  serviceAccountName: {account}
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: {image}
+    imagePullPolicy: IfNotPresent
+    command:
+    - /bin/sh
+    - -c
+    - |
+      {script}
+"
+    )
+}
+
 fn pod(name: &str, node: &str, command: &str, more: &str) -> String {
     let image = image();
     format!(

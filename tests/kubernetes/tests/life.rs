@@ -16,7 +16,10 @@ use martlet_tests_kubernetes::{
 
 const TEST: &str =
     "while_parts_of_the_cluster_come_and_go_nothing_is_plain_and_all_else_is_carried";
-/// Both agents wait for what is open, and a kubelet may take most of a minute to forget a pod.
+const NODES: [&str; 2] = ["node1", "node2"];
+/// As whoever adds a node gives it.
+const TAINT: &str = "martlet.dev/not-ready=:NoSchedule";
+/// Both agents wait for what is open, and kubelets take their time to forget a pod.
 const ROLLOUT: Duration = Duration::from_secs(300);
 /// An agent that is told to stop waits this long for what is open, less what it takes to tell it.
 const SERVED_FOR: f64 = 15.0;
@@ -27,17 +30,24 @@ fn while_parts_of_the_cluster_come_and_go_nothing_is_plain_and_all_else_is_carri
     let mesh = Mesh::up()?;
     let is_seen = mesh.is_seen(|| mesh.until_answered("client"))?;
     assert!(is_seen, "without Martlet the secret is on the wire");
-    mesh.install()?;
+    for node in NODES {
+        mesh.kubectl.run(&["taint", "node", node, TAINT])?;
+    }
+    mesh.install_with(&["--set", "agent.startupTaint=true"])?;
     mesh.label("=strict")?;
     mesh.until_steered()?;
     let life = Life { shop: mesh.kubectl.within("shop"), mesh };
     load::echo(&life.shop, "server")?;
     life.until_served()?;
+    for node in NODES {
+        life.until_untainted(node)?;
+    }
 
     agents_that_are_replaced_serve_until_what_is_open_has_ended(&life)?;
     agents_that_are_deleted_by_force_leave_nothing_plain(&life)?;
     without_the_api_server_all_goes_on(&life)?;
     without_a_controller_all_goes_on_and_new_pods_are_refused(&life)?;
+    an_agent_that_begins_before_the_roots_has_them_when_they_are_there(&life)?;
     a_node_that_begins_anew_with_its_pods_first_sends_nothing_plain(&life)
 }
 
@@ -79,6 +89,17 @@ impl Life {
     fn restarts(&self, pod: &str) -> Result<i64> {
         let pod = self.shop.get(&["pod", pod])?;
         Ok(pod["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or_default())
+    }
+
+    fn is_tainted(&self, node: &str) -> Result<bool> {
+        let node = self.mesh.kubectl.get(&["node", node])?;
+        let taints = node["spec"]["taints"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(taints.iter().any(|taint| taint["key"] == "martlet.dev/not-ready"))
+    }
+
+    fn until_untainted(&self, node: &str) -> Result<()> {
+        let what = format!("{node} to lose its taint");
+        wait_for(&what, PATIENCE, || Ok((!self.is_tainted(node)?).then_some(())))
     }
 
     fn scale(&self, replicas: usize) -> Result<()> {
@@ -193,6 +214,33 @@ fn without_a_controller_all_goes_on_and_new_pods_are_refused(life: &Life) -> Res
     life.mesh.wait_for_rollout("deployment/martlet-controller")
 }
 
+fn an_agent_that_begins_before_the_roots_has_them_when_they_are_there(life: &Life) -> Result<()> {
+    let system = life.system();
+    life.scale(0)?;
+    wait_for("the controller to be gone", PATIENCE, || {
+        Ok((life.count("app.kubernetes.io/name=martlet-controller")? == 0).then_some(()))
+    })?;
+    system.run(&["delete", "configmap", "martlet-roots"])?;
+    let before = life.mesh.agents()?;
+    let gone = before.first().context("there are agents")?;
+    system.run(&["delete", "pod", gone, "--force", "--grace-period=0"])?;
+    let anew = wait_for("another agent's pod", PATIENCE, || {
+        let now = life.mesh.agents()?;
+        Ok(now.into_iter().find(|pod| !before.contains(pod)))
+    })?;
+    life.scale(2)?;
+    wait_for("the roots to be there", PATIENCE, || {
+        Ok(system.get(&["configmap", "martlet-roots"]).ok())
+    })?;
+    let began = Instant::now();
+    system.ready_pod(&anew)?;
+    let waited = format!("{:.1} s", began.elapsed().as_secs_f64());
+    println!("roots: an agent that waited for them was ready after {waited}");
+    evidence(TEST, &[("an agent that waited for its roots was ready after", &waited)])?;
+    life.mesh.wait_for_rollout("deployment/martlet-controller")?;
+    life.until_served()
+}
+
 /// A node's agent is kept away, all that it left in the kernel is removed, and the pods begin anew,
 /// as they do when the machine has.
 fn a_node_that_begins_anew_with_its_pods_first_sends_nothing_plain(life: &Life) -> Result<()> {
@@ -209,6 +257,7 @@ fn a_node_that_begins_anew_with_its_pods_first_sends_nothing_plain(life: &Life) 
     wait_for("node1 to be without an agent", ROLLOUT, || {
         Ok((life.mesh.agents()?.len() == 1).then_some(()))
     })?;
+    life.mesh.kubectl.run(&["taint", "node", "node1", TAINT])?;
     let before = (life.address("client")?, life.address("near")?);
     let anew = "rm -rf /sys/fs/bpf/martlet; for task in $(ctr -n k8s.io tasks ls -q 2> /dev/null); do \
                 ctr -n k8s.io tasks kill --all --signal SIGKILL $task 2> /dev/null; done; \
@@ -230,12 +279,14 @@ fn a_node_that_begins_anew_with_its_pods_first_sends_nothing_plain(life: &Life) 
             let asked = ["timeout", "3", "wget", "-q", "-O", "-", &url];
             assert!(life.shop.exec("server", &asked).is_err(), "nobody there can prove who it is");
         }
+        assert!(life.is_tainted("node1")?, "its agent is not ready");
         only("RollingUpdate", "null")?;
         wait_for("both agents", PATIENCE, || Ok((life.mesh.agents()?.len() == 2).then_some(())))?;
         life.mesh.wait_for_rollout("daemonset/martlet-agent")?;
         life.until_served()
     })?;
     assert!(!is_seen, "the secret was on the wire");
+    life.until_untainted("node1")?;
     let begun = life.restarts("client")?;
     evidence(TEST, &[("node begun anew, pods that began before its agent", &begun)])
 }

@@ -130,6 +130,9 @@ pub struct AgentState {
     /// What it was told last.
     pub told: u64,
     pub acknowledged: Acknowledgement,
+    /// Since when the process that is connected has what it was told in effect; `None`: it has not
+    /// said so, or could not do it.
+    pub ready_since: Option<SystemTime>,
     /// `None`: it has not said yet.
     pub usage: Option<Usage>,
 }

@@ -20,7 +20,7 @@ use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc, watch},
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
@@ -38,6 +38,7 @@ use crate::{
     places::Places,
     scribe::{Scribe, Told},
     standby::{Signals, lead_here, stand_by},
+    taints,
 };
 
 /// Runs until SIGTERM or SIGINT.
@@ -161,7 +162,7 @@ impl Stage {
             file,
             digest,
             cluster: cluster.clone(),
-            published: vec![],
+            published: None,
             declared,
             told: watch::Sender::new(None),
         };
@@ -170,6 +171,10 @@ impl Stage {
             let (server, told) = (keeper.server.clone(), keeper.told.subscribe());
             let scribe = Scribe::new(cluster.clone(), server, told, refusals);
             tasks.spawn(shutdown.clone().run_until_cancelled_owned(scribe.run()));
+            if matches!(&keeper.file.knows, Knows::Cluster(of) if of.startup_taint) {
+                let taints = taints::run(cluster.client.clone(), keeper.server.clone());
+                tasks.spawn(shutdown.clone().run_until_cancelled_owned(taints));
+            }
             if let Some(port) = keeper.file.listen.first().map(SocketAddr::port) {
                 leading_here = Some(lead_here(cluster, port));
             }
@@ -254,8 +259,8 @@ struct Keeper {
     /// Of the directory file that was looked at last.
     digest: String,
     cluster: Option<Cluster>,
-    /// The roots that were published last.
-    published: Vec<Vec<u8>>,
+    /// The roots that were published last, and when.
+    published: Option<(Vec<Vec<u8>>, Instant)>,
     /// What was declared last: telling the same costs as much as finding that it is.
     declared: Option<(Arc<Known>, Arc<Trust>)>,
     /// The same, for whoever says what has become of it.
@@ -329,12 +334,15 @@ impl Keeper {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let trust = self.book.trust();
         let roots = trust.roots.get(&self.book.trust_domain).cloned().unwrap_or_default();
-        if roots == self.published {
+        let is_done = |(before, at): &(Vec<Vec<u8>>, Instant)| {
+            *before == roots && at.elapsed() < limits::PUBLISH_AGAIN
+        };
+        if self.published.as_ref().is_some_and(is_done) {
             return Ok(());
         }
         let pem: String = roots.iter().map(|der| martlet_authority::pem(der)).collect();
         cluster.publish(&pem).await.context("publishing the roots in the cluster")?;
-        self.published = roots;
+        self.published = Some((roots, Instant::now()));
         Ok(())
     }
 

@@ -41,6 +41,15 @@ pub const REFUSAL_LASTS: Duration = Duration::from_secs(600);
 /// That are remembered.
 pub const REFUSALS: usize = 1_000;
 
+/// Nodes whose taints are looked at in one round.
+pub const TAINTS: usize = 20;
+/// How often those of a node are looked at again whose agent stays ready. Its rounds are enough for
+/// 6,000 nodes.
+pub const TAINT_AGAIN: Duration = Duration::from_secs(300);
+
+/// How often the roots are published again: somebody may have removed them.
+pub const PUBLISH_AGAIN: Duration = Duration::from_secs(10);
+
 /// How often the Service's endpoint is written again: somebody may have changed it.
 pub const LEAD_AGAIN: Duration = Duration::from_secs(10);
 

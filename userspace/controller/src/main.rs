@@ -26,6 +26,7 @@ mod programming;
 mod scribe;
 mod standby;
 mod standings;
+mod taints;
 mod web;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -15,6 +15,7 @@
 //! | [`attest`] | what only the API server itself may answer |
 //! | [`publish`] | what everybody may read |
 //! | [`standing`] | whether a pod is enrolled, said in its status |
+//! | [`taint`] | what keeps pods off a node until its agent is ready |
 //! | [`events`] | what is wrong with objects, said beside them |
 //! | [`address`] | where agents find the controller |
 //! | [`election`], [`lease`] | who of several is the controller |
@@ -36,6 +37,7 @@ pub mod publish;
 pub mod remote;
 pub mod seen;
 pub mod standing;
+pub mod taint;
 pub mod vault;
 pub mod watch;
 pub mod world;

@@ -104,6 +104,8 @@ pub struct Agent {
     pub tolerations: Vec<BTreeMap<String, Value>>,
     /// Besides those that are there anyway
     pub pod_annotations: BTreeMap<String, String>,
+    /// Nodes come with the taint martlet.dev/not-ready, and lose it when their agents are ready
+    pub startup_taint: bool,
     /// All of a privileged container's rights instead of three capabilities
     pub privileged: bool,
     /// The name of the process that may probe strict pods in plaintext

@@ -112,6 +112,10 @@ pub(crate) struct Kubernetes {
     /// What becomes of UDP between workloads and the mesh.
     #[serde(default)]
     pub(crate) udp: Given<file::Udp>,
+    /// The taint `martlet.dev/not-ready` is taken off nodes whose agents are ready.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(crate) startup_taint: Given<At<bool>>,
 }
 
 pub(crate) const SYSTEM_NAMESPACE: &str = "martlet-system";
@@ -158,6 +162,8 @@ pub struct InCluster {
     pub agent_service_account: Label,
     pub audience: String,
     pub udp: Udp,
+    /// Whether it is taken off nodes whose agents are ready.
+    pub startup_taint: bool,
 }
 
 /// For all addresses of this machine; the port is that at which meshes listen for such things.

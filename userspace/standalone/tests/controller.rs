@@ -157,11 +157,13 @@ fn a_controller_of_a_cluster_has_defaults_for_all_of_it() {
     assert_eq!(cluster.namespace.as_str(), "martlet-system");
     assert_eq!(cluster.agent_service_account.as_str(), "martlet-agent");
     assert_eq!((cluster.audience.as_str(), cluster.udp), ("martlet-controller", Udp::Pass));
-    let all =
-        "kubernetes: { namespace: mesh, agentServiceAccount: node, audience: us, udp: refuse }";
+    assert!(!cluster.startup_taint);
+    let all = "kubernetes: { namespace: mesh, agentServiceAccount: node, audience: us, udp: refuse, \
+               startupTaint: true }";
     let Knows::Cluster(cluster) = parse(all).unwrap().knows else { panic!("a cluster is named") };
     assert_eq!((cluster.namespace.as_str(), cluster.udp), ("mesh", Udp::Refuse));
     assert_eq!((cluster.agent_service_account.as_str(), cluster.audience.as_str()), ("node", "us"));
+    assert!(cluster.startup_taint);
     let refused = |text: &str| parse(text).unwrap_err().to_string();
     assert!(refused("kubernetes: {}\ndirectory: /d").contains("give one of them"));
     assert!(refused("kubernetes: { namespace: A }").contains("is not a name"));

@@ -64,6 +64,8 @@ impl Roster {
         entry.agent.agent_version = agent_version;
         (entry.agent.is_connected, entry.agent.last_seen) = (true, now);
         entry.unconfirmed = Some(entry.standings.keys().cloned().collect());
+        // What an earlier process had in effect says nothing about this one.
+        entry.agent.ready_since = None;
         Seat { roster: self, node: node.clone(), taken: entry.seat.clone() }
     }
 
@@ -101,6 +103,7 @@ impl Entry {
             last_seen: now,
             told: 0,
             acknowledged: Acknowledgement::default(),
+            ready_since: None,
             usage: None,
         };
         let closed = CancellationToken::new();
@@ -161,7 +164,13 @@ impl Seat<'_> {
     }
 
     pub fn acknowledged(&self, said: Acknowledgement, now: SystemTime) {
-        self.note(|agent| (agent.acknowledged, agent.last_seen) = (said, now));
+        self.note(|agent| {
+            agent.ready_since = match said.error {
+                None => agent.ready_since.or(Some(now)),
+                Some(_) => None,
+            };
+            (agent.acknowledged, agent.last_seen) = (said, now);
+        });
     }
 
     /// What was known before stays if more is said than a node can have.
@@ -184,7 +193,7 @@ impl Seat<'_> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.note(|agent| agent.is_connected = false);
+        self.note(|agent| (agent.is_connected, agent.ready_since) = (false, None));
     }
 }
 
@@ -206,6 +215,31 @@ mod tests {
         assert!(agent.is_connected && agent.usage.is_none() && agent.agent_version == "2");
         drop(second);
         assert!(!roster.agents()[0].is_connected);
+    }
+
+    #[test]
+    fn an_agent_is_ready_from_when_its_own_process_says_so() {
+        let (roster, node) = (Roster::default(), "one".parse().unwrap());
+        let at = |second| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
+        let ready = || roster.agents()[0].ready_since;
+        let said = |error: Option<&str>| Acknowledgement {
+            error: error.map(str::to_owned),
+            ..Acknowledgement::default()
+        };
+        let first = roster.sit(&node, String::new(), at(1));
+        assert_eq!(ready(), None);
+        first.acknowledged(said(None), at(2));
+        first.acknowledged(said(None), at(3));
+        assert_eq!(ready(), Some(at(2)));
+        first.acknowledged(said(Some("the kernel is full")), at(4));
+        assert_eq!(ready(), None);
+        first.acknowledged(said(None), at(5));
+        let second = roster.sit(&node, String::new(), at(6));
+        assert_eq!(ready(), None, "another process has said it");
+        second.acknowledged(said(None), at(7));
+        assert_eq!(ready(), Some(at(7)));
+        drop(second);
+        assert_eq!(ready(), None);
     }
 
     #[test]

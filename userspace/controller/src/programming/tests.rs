@@ -46,6 +46,7 @@ fn agents(said: &[(&str, u64, Option<&str>)]) -> HashMap<Label, AgentState> {
             last_seen: SystemTime::UNIX_EPOCH,
             told: version,
             acknowledged: Acknowledgement { version, error, ..Acknowledgement::default() },
+            ready_since: None,
             usage: None,
         };
         (label(node), state)

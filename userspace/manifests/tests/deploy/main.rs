@@ -106,6 +106,7 @@ agent:
   nodeSelector: {mesh: 'true'}
   tolerations: []
   podAnnotations: {note: x}
+  startupTaint: true
   privileged: true
   prober: k3s-server
 ";
@@ -183,6 +184,29 @@ fn what_is_scraped_is_said_by_annotations_by_a_monitor_or_not_at_all() {
         })
         .collect();
     assert_eq!(found.len(), wanted.len());
+}
+
+#[test]
+fn nodes_are_written_only_where_they_have_the_startup_taint() {
+    let may = |yaml: &str| {
+        let all = installed(yaml, NAMESPACE);
+        let rights = all.iter().filter(|object| object["rules"].is_array());
+        let rules = rights.flat_map(|object| object["rules"].as_array().unwrap());
+        rules.filter(|rule| rule["resources"] == json!(["nodes"])).cloned().collect::<Vec<_>>()
+    };
+    assert!(may("").is_empty());
+    let only = json!({ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"] });
+    assert_eq!(may("agent: {startupTaint: true}"), [only]);
+}
+
+/// What kubelet mounts without it is looked at again after more than a minute.
+#[test]
+fn no_agent_begins_before_the_roots_are_there() {
+    let all = installed("", NAMESPACE);
+    let agents = all.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
+    let volumes = agents["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+    let roots = volumes.iter().find(|volume| volume["name"] == "roots").unwrap();
+    assert_eq!(roots["configMap"], json!({ "name": "martlet-roots" }));
 }
 
 #[test]

@@ -146,6 +146,7 @@ fn cluster(file: &controller_file::Kubernetes, found: &mut Findings) -> Option<I
         agent_service_account: agent_service_account?,
         audience: audience?,
         udp: workloads::udp(file.udp.as_ref()),
+        startup_taint: file.startup_taint.as_ref().is_some_and(|given| given.value),
     })
 }
 
