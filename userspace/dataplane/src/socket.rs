@@ -40,11 +40,11 @@ impl Socket {
     }
 
     /// From an application on this node. The same holds, by what the socket has inherited from its
-    /// listener, so that there is no moment without it.
+    /// listener, so that there is no moment without it; nor does that delay what it sends.
     pub fn from_application(stream: TcpStream) -> Self {
-        let socket = Self(Arc::new(undelayed(stream)));
-        debug_assert_eq!(SockRef::from(&*socket.0).linger().ok().flatten(), Some(Duration::ZERO));
-        socket
+        debug_assert_eq!(SockRef::from(&stream).linger().ok().flatten(), Some(Duration::ZERO));
+        debug_assert!(stream.nodelay().unwrap_or(true));
+        Self(Arc::new(stream))
     }
 
     /// Over the network, where a peer can vanish without a word. No TCP_USER_TIMEOUT: it would also
@@ -207,6 +207,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         // As the kernel crate does with listeners for applications.
         SockRef::from(&listener).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(&listener).set_tcp_nodelay(true).unwrap();
         let connecting = TcpStream::connect(listener.local_addr().unwrap());
         let (dialed, accepted) = tokio::join!(connecting, listener.accept());
         (dialed.unwrap(), accepted.unwrap().0)

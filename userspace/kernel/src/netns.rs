@@ -1,6 +1,7 @@
 //! Network namespaces: open one, do something in it, come back.
 
 use std::{
+    cell::Cell,
     collections::HashSet,
     fs::{self, File},
     io,
@@ -22,6 +23,11 @@ pub struct Netns {
     file: Arc<File>,
     path: Arc<Path>,
     cookie: u64,
+}
+
+thread_local! {
+    /// The namespace that this thread is at home in, while it is there.
+    static HOME: Cell<Option<File>> = const { Cell::new(None) };
 }
 
 impl Netns {
@@ -141,19 +147,23 @@ impl Netns {
     ///
     /// `inside` must not block: the thread may be a worker of the runtime. That it can't be async
     /// is what makes this safe. A thread that cannot come back ends the process: in another
-    /// namespace it would dial from the wrong pod.
+    /// namespace it would dial from the wrong pod. Where it comes back to is found out once: nothing
+    /// else moves threads.
     pub fn run<T>(&self, inside: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        struct Home(File);
+        struct Home(Option<File>);
         impl Drop for Home {
             fn drop(&mut self) {
-                if setns(&self.0, CloneFlags::CLONE_NEWNET).is_err() {
-                    std::process::abort();
+                if let Some(home) = self.0.take() {
+                    if setns(&home, CloneFlags::CLONE_NEWNET).is_err() {
+                        std::process::abort();
+                    }
+                    HOME.set(Some(home));
                 }
             }
         }
-        let home = File::open("/proc/thread-self/ns/net")?;
+        let home = HOME.take().map_or_else(|| File::open("/proc/thread-self/ns/net"), Ok)?;
         setns(&*self.file, CloneFlags::CLONE_NEWNET)?;
-        let home = Home(home);
+        let home = Home(Some(home));
         let result = inside();
         drop(home);
         result

@@ -324,9 +324,7 @@ impl Dialer {
         let socket = self.netns.run(|| tcp_socket(to.ip()))?;
         self.node.maps.set_dial(&socket, shown_as).map_err(io::Error::other)?;
         let socket = TcpSocket::from_std_stream(socket.into());
-        let stream = socket.connect(to).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+        socket.connect(to).await
     }
 }
 
@@ -439,9 +437,10 @@ fn listener(ip: IpAddr, role: Role) -> io::Result<Socket> {
     if ip.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // What it accepts inherits its options.
+    socket.set_tcp_nodelay(true)?;
     if role == Role::Outbound {
-        // Inherited by what it accepts: an application sees an orderly end only if there was one,
-        // also when this process is killed.
+        // An application sees an orderly end only if there was one, also when this process is killed.
         socket.set_linger(Some(Duration::ZERO))?;
     }
     socket.bind(&SocketAddr::new(loopback, 0).into())?;
@@ -464,6 +463,7 @@ mod tests {
             listener.set_nonblocking(false).expect("a socket that waits");
             let (accepted, _) = listener.accept().expect("a connection");
             assert_eq!(accepted.linger().expect("its option"), linger, "{role:?}");
+            assert!(accepted.tcp_nodelay().expect("its option"), "{role:?}");
         }
     }
 }

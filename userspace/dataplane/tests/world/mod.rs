@@ -173,7 +173,9 @@ pub async fn world_of(setup: Setup) -> World {
     let (application, application_at) = listener().await;
     let (gate_listener, gate) = listener().await;
     let (entrance_listener, entrance) = listener().await;
-    socket2::SockRef::from(&entrance_listener).set_linger(Some(Duration::ZERO)).unwrap();
+    let options = socket2::SockRef::from(&entrance_listener);
+    options.set_linger(Some(Duration::ZERO)).unwrap();
+    options.set_tcp_nodelay(true).unwrap();
     let (roads_here, roads_there) = (Roads::new(gate), Roads::new(application_at));
     let keys = (credentials(&authority, &cart), credentials(&authority, &acting));
     let cart = Arc::new(Local::new(cart, keys.0, roads_here.clone()));
