@@ -3,6 +3,7 @@
 //! Everything of a cluster is in its namespaces, its control groups and its directory, so that
 //! `down` finds all of it, whoever has made it and whenever.
 
+mod bookshop;
 mod cache;
 mod certificates;
 mod control;
@@ -59,6 +60,8 @@ enum Task {
     },
     /// Put an image, as a tar archive of OCI's or docker's, into every node.
     Load { archive: PathBuf },
+    /// Put the image of the demo application into every node; it is made once, from Debian's packages.
+    LoadBookshop,
     /// Run a program in a node, such as `exec node1 bash`.
     Exec {
         node: String,
@@ -115,6 +118,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Task::Up(wanted) => up(&place, wanted)?,
         Task::Down { purge } => down(&place, *purge)?,
         Task::Load { archive } => load(&place, archive)?,
+        Task::LoadBookshop => {
+            running(&place)?;
+            load(&place, &bookshop::archive()?)?;
+        }
         Task::Exec { node, command } => return Err(exec(&place, node, command)?.exec().into()),
         Task::Kubectl { arguments } => {
             existing(&place)?;
