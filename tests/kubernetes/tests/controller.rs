@@ -23,6 +23,7 @@ fn the_controller_says_what_it_does_and_does_it_while_one_replica_lives() -> Res
 
     a_pods_status_says_whether_it_is_enrolled(&mesh)?;
     a_policy_says_where_it_is_in_effect(&mesh)?;
+    a_trust_bundle_is_taken_and_a_bad_one_changes_nothing(&mesh)?;
     what_is_wrong_is_said_once_beside_its_object(&mesh)?;
     one_replica_is_the_controller_and_the_other_says_so(&mesh)?;
     a_holder_that_is_killed_is_followed(&mesh)?;
@@ -138,6 +139,62 @@ fn one_replica_is_the_controller_and_the_other_says_so(mesh: &Mesh) -> Result<()
     assert!(format!("{refused:#}").contains(&holder), "{refused:#}");
     nodes(&holder)?;
     leads_to(mesh, &holder)
+}
+
+fn a_trust_bundle_is_taken_and_a_bad_one_changes_nothing(mesh: &Mesh) -> Result<()> {
+    let (kubectl, place) = (&mesh.kubectl, mesh.own.directory().join("partner"));
+    let to = place.to_str().context("the path is text")?;
+    let made = mesh.own.martlet(&["authority", "init", "--trust-domain", "partner.example", to])?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let root = std::fs::read_to_string(place.join("root.crt")).context("reading the root")?;
+    let bundle = |pem: &str, more: &str| {
+        json!({
+            "apiVersion": "martlet.dev/v1alpha1", "kind": "TrustBundle",
+            "metadata": {"name": "partner"},
+            "spec": {"trustDomain": "partner.example", "pem": pem, "quarantined": more == "cut off"},
+        })
+        .to_string()
+    };
+    let until = |kind: &str, status: &str, generation: i64| -> Result<Value> {
+        wait_for(&format!("the bundle's {kind} to be {status}"), PATIENCE, || {
+            let object = kubectl.get(&["trustbundle", "partner"])?;
+            let said = condition(&object, kind);
+            let is_of = said["observedGeneration"] == generation;
+            Ok((is_of && said["status"] == status).then_some(object))
+        })
+    };
+    let trusted = || -> Result<String> {
+        mesh.system().exec(&holder(mesh)?, &["/usr/bin/martlet", "trust", "list", "-o", "json"])
+    };
+    kubectl.apply(&bundle(&root, ""))?;
+    let object = until("Programmed", "True", 1)?;
+    assert_eq!(object["status"]["agents"], "2/2", "{object:#}");
+    assert_eq!(object["status"]["roots"], 1, "{object:#}");
+    let before = trusted()?;
+    assert!(before.contains("partner.example"), "{before}");
+    kubectl.apply(&bundle("no certificate", ""))?;
+    let refused = until("Accepted", "False", 2)?;
+    assert_eq!(condition(&refused, "Accepted")["reason"], "Invalid");
+    assert_eq!(condition(&refused, "Programmed")["reason"], "NotAccepted");
+    assert_eq!(refused["status"]["roots"], 1, "the roots of before stay");
+    assert_eq!(trusted()?, before);
+    until_said(kubectl, "partner", "Invalid")?;
+    kubectl.apply(&bundle(&root, "cut off"))?;
+    until("Programmed", "True", 3)?;
+    let cut_off = || -> Result<String> {
+        mesh.system().exec(&holder(mesh)?, &["/usr/bin/martlet", "trust", "status", "-o", "json"])
+    };
+    assert!(cut_off()?.contains("cluster/partner.example"));
+    kubectl.apply(&bundle(&root, ""))?;
+    until("Programmed", "True", 4)?;
+    assert!(!cut_off()?.contains("cluster/partner.example"));
+    let shown = kubectl.run(&["get", "trustbundles"])?;
+    assert!(shown.contains("partner.example") && shown.contains("2/2"), "{shown}");
+    kubectl.run(&["delete", "trustbundle", "partner"])?;
+    wait_for("the domain to be trusted no more", PATIENCE, || {
+        Ok((!trusted()?.contains("partner.example")).then_some(()))
+    })?;
+    mesh.until_answered("client")
 }
 
 /// Nothing that it could still do is needed: its process dies, and its pod is deleted.

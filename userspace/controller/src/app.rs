@@ -28,6 +28,7 @@ use tracing::{error, info};
 use crate::{
     admin::Desk,
     book::{Book, Known},
+    bundles::Bundles,
     cluster::Cluster,
     cut_off::Guarded,
     federate::Plan,
@@ -195,6 +196,12 @@ impl Stage {
         let federation = federation
             .start(&keeper.book, &keeper.credentials, changed.clone(), (&tasks, &shutdown))
             .await?;
+        let federation = Arc::new(federation);
+        if let Some(cluster) = keeper.cluster.clone() {
+            let (book, server) = (keeper.book.clone(), keeper.server.clone());
+            let bundles = Bundles::new(cluster, book, server, federation.clone(), changed.clone());
+            tasks.spawn(shutdown.clone().run_until_cancelled_owned(bundles.run()));
+        }
 
         // Saying: the admin socket and metrics.
         let desk = Desk::new(
@@ -203,7 +210,7 @@ impl Stage {
             keeper.counts.clone(),
             keeper.file.clone(),
             keeper.cluster.clone(),
-            Arc::new(federation),
+            federation,
             changed.clone(),
         );
         let socket = bind_socket(&keeper.file.socket)?;

@@ -149,6 +149,12 @@ impl Cluster {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Says how well a kind of objects is followed.
+    pub fn note_health(&self, kind: &'static str, now: &Health) {
+        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(kind, now.clone());
+    }
+
     /// The pods of which something else is known since this was asked last.
     pub fn touched(&self) -> HashMap<WorkloadName, Option<Arc<Facts>>> {
         std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner))
@@ -221,17 +227,14 @@ impl Cluster {
     async fn watch_all(self, to: mpsc::UnboundedSender<Seen>) {
         let version = self.slice_version().await;
         let send = |kind: &'static str| {
-            let (to, health) = (to.clone(), self.health.clone());
+            let (to, cluster) = (to.clone(), self.clone());
             let tell = move |seen: Option<Seen>| {
                 if let Some(seen) = seen {
                     // Nobody listens any more at the end only.
                     let _ = to.send(seen);
                 }
             };
-            let report = move |now: &Health| {
-                let mut all = health.lock().unwrap_or_else(PoisonError::into_inner);
-                all.insert(kind, now.clone());
-            };
+            let report = move |now: &Health| cluster.note_health(kind, now);
             (tell, report)
         };
         let client = &self.client;

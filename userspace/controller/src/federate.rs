@@ -208,6 +208,11 @@ pub fn published(
 }
 
 impl Federation {
+    /// Whether its endpoint is followed.
+    pub fn follows(&self, domain: &TrustDomain) -> bool {
+        self.0.contains_key(domain)
+    }
+
     /// Looks at a domain's endpoint now.
     pub async fn look(&self, domain: &TrustDomain) -> Result<(), String> {
         let Some(Followed { following, .. }) = self.0.get(domain) else {

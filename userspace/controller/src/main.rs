@@ -12,6 +12,7 @@
 mod admin;
 mod app;
 mod book;
+mod bundles;
 mod cluster;
 mod cut_off;
 mod federate;

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use martlet_model::TrustDomain;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -58,6 +59,10 @@ pub enum DocumentError {
     OtherDomain(usize, String, TrustDomain),
     #[error("the bundle document has no root for X.509 (a key whose use is x509-svid)")]
     NoRoot,
+    #[error("certificate {0} of the PEM text is no authority's that can be used: {1}")]
+    Pem(usize, String),
+    #[error("there is no certificate in PEM")]
+    NoPem,
     #[error("a root has a key that a bundle document cannot say")]
     UnknownKey,
 }
@@ -120,6 +125,34 @@ impl BundleDocument {
         }
         let refresh_hint = set.spiffe_refresh_hint.map(Duration::from_secs);
         Ok(Self { roots, sequence: set.spiffe_sequence, refresh_hint })
+    }
+
+    /// Of certificates in PEM, and a number that somebody has given them.
+    pub fn of_pem(
+        text: &[u8],
+        sequence: Option<u64>,
+        domain: &TrustDomain,
+    ) -> Result<Self, DocumentError> {
+        if text.len() > MAX_DOCUMENT_BYTES {
+            return Err(DocumentError::TooLong);
+        }
+        let (mut roots, mut seen) = (Vec::new(), BTreeSet::new());
+        for (at, der) in CertificateDer::pem_slice_iter(text).enumerate() {
+            let bad = |why: String| DocumentError::Pem(at + 1, why);
+            let der = der.map_err(|why| bad(why.to_string()))?.to_vec();
+            bundle::read(&der).map_err(bad)?;
+            let certificate = leaf::parse(&der).map_err(|why| bad(why.to_string()))?;
+            if let Some(name) = foreign(&certificate, domain) {
+                return Err(bad(format!("it is a root of {name}, not of {domain}")));
+            }
+            if seen.insert(der.clone()) {
+                roots.push(der);
+            }
+        }
+        match roots.is_empty() {
+            true => Err(DocumentError::NoPem),
+            false => Ok(Self { roots, sequence, refresh_hint: None }),
+        }
     }
 
     /// How often to look for a newer one, if its publisher hints at this.

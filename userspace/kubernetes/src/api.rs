@@ -4,19 +4,23 @@
 //! not know would be dropped by the API server without a word, and a rule with one condition less
 //! allows more. So the server is told to keep them, and whoever reads a policy refuses it.
 
+mod bundle;
 mod policy;
+mod status;
 
+pub use bundle::{Bundle, BundleObject, BundleStatus, BundleText, TrustBundle, TrustBundleSpec};
 pub use policy::{
-    Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, From, PolicyObject,
-    PolicyStatus, Read, Rule, Selected, Selector, To, Verdict,
+    Action, AuthorizationPolicy, AuthorizationPolicySpec, From, PolicyObject, Read, Rule, Selected,
+    Selector, To,
 };
+pub use status::{Condition, PolicyStatus, Verdict};
 
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
 /// The definitions of all of them, for the API server.
 pub fn definitions() -> Vec<Value> {
-    let definitions = [AuthorizationPolicy::crd()];
+    let definitions = [AuthorizationPolicy::crd(), TrustBundle::crd()];
     let definitions = definitions.iter().map(serde_json::to_value);
     let mut definitions: Vec<_> =
         definitions.map(|one| one.expect("a definition is JSON")).collect();

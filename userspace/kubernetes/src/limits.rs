@@ -69,6 +69,9 @@ pub const RULES: usize = 500;
 /// Of a policy's text as JSON.
 pub const POLICY_BYTES: usize = 128 * 1024;
 
+/// Of a trust bundle's spec as JSON: some hundred roots, which is more than are taken.
+pub const BUNDLE_BYTES: usize = 512 * 1024;
+
 /// A rule's name goes into every refusal.
 pub const RULE_NAME_BYTES: usize = 64;
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
-    api::{AuthorizationPolicy, PolicyStatus},
+    api::{AuthorizationPolicy, BundleStatus, PolicyStatus, TrustBundle},
     limits,
 };
 
@@ -62,6 +62,22 @@ pub async fn status(
     status: &PolicyStatus,
 ) -> Result<(), String> {
     let api: Api<AuthorizationPolicy> = Api::namespaced(client.clone(), namespace);
+    let patch = Patch::Merge(json!({ "status": status }));
+    let writing = async { api.patch_status(name, &PatchParams::default(), &patch).await.map(drop) };
+    answered(writing).await
+}
+
+/// The same of a trust bundle.
+///
+/// # Errors
+///
+/// As above.
+pub async fn bundle_status(
+    client: &Client,
+    name: &str,
+    status: &BundleStatus,
+) -> Result<(), String> {
+    let api: Api<TrustBundle> = Api::all(client.clone());
     let patch = Patch::Merge(json!({ "status": status }));
     let writing = async { api.patch_status(name, &PatchParams::default(), &patch).await.map(drop) };
     answered(writing).await

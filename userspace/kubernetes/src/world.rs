@@ -52,7 +52,7 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Object {
     pub kind: Kind,
-    /// Empty for namespaces.
+    /// Empty for what is in none.
     pub namespace: String,
     pub name: String,
 }
@@ -64,6 +64,7 @@ pub enum Kind {
     Service,
     EndpointSlice,
     AuthorizationPolicy,
+    TrustBundle,
 }
 
 /// What is wrong with an object, and which life of its name has that.
@@ -261,7 +262,7 @@ impl Kind {
         match self {
             Self::Namespace | Self::Pod | Self::Service => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::AuthorizationPolicy => "martlet.dev/v1alpha1",
+            Self::AuthorizationPolicy | Self::TrustBundle => "martlet.dev/v1alpha1",
         }
     }
 
@@ -273,6 +274,7 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::TrustBundle => "TrustBundle",
         }
     }
 }

@@ -131,6 +131,11 @@ impl Store {
         })
     }
 
+    /// Why somebody is cut off, if so.
+    pub fn reason(&self, whom: &Quarantine) -> Option<&str> {
+        self.document.quarantines.get(whom).map(|note| note.reason.as_str())
+    }
+
     pub fn release(&mut self, whom: &Quarantine, now: SystemTime) -> Result<(), TrustError> {
         self.change(now, |document| match document.quarantines.remove(whom) {
             Some(_) => Ok(()),

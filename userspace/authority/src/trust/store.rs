@@ -97,6 +97,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whose authority it is.
+    pub fn domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
     /// What nodes are told. Later versions are greater, also over restarts.
     pub fn trust(&self) -> Arc<Trust> {
         self.trust.clone()

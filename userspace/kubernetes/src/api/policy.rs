@@ -1,7 +1,5 @@
 //! `AuthorizationPolicy`: who may connect to the selected workloads of its namespace.
 
-mod status;
-
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
@@ -13,11 +11,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
+    api::status::{Condition, PolicyStatus},
     limits,
     seen::{Pod, Problem},
 };
-
-pub use status::{Condition, PolicyStatus, Verdict};
 
 /// Who may connect to the selected workloads of the policy's namespace.
 ///
@@ -223,7 +220,7 @@ impl PolicyObject {
 }
 
 /// Says where in the object it goes wrong.
-fn strict<T: DeserializeOwned>(value: &Value, at: &str) -> Result<T, String> {
+pub(super) fn strict<T: DeserializeOwned>(value: &Value, at: &str) -> Result<T, String> {
     serde_json::from_value(value.clone()).map_err(|error| format!("{at}: {error}"))
 }
 
@@ -261,22 +258,22 @@ fn rules(rules: Vec<Rule>) -> Result<Vec<policy::Rule>, String> {
         }
         let name = Some(name);
         let ports = to.map(|to| ports(&at, to)).transpose()?;
-        let Some(from) = from else {
-            read.push(policy::Rule { name, from: None, ports });
-            continue;
-        };
-        if from.is_empty() {
-            return Err(format!("{at}.from is empty, which matches nothing; leave it out for any"));
-        }
-        for (number, one) in from.into_iter().enumerate() {
-            let from = Some(source(&format!("{at}.from[{number}]"), one)?);
-            read.push(policy::Rule { name: name.clone(), from, ports: ports.clone() });
+        match from {
+            None => read.push(policy::Rule { name, from: None, ports }),
+            Some(from) if from.is_empty() => {
+                let why = "is empty, which matches nothing; leave it out for any";
+                return Err(format!("{at}.from {why}"));
+            }
+            Some(from) => {
+                for (number, one) in from.into_iter().enumerate() {
+                    let from = Some(source(&format!("{at}.from[{number}]"), one)?);
+                    read.push(policy::Rule { name: name.clone(), from, ports: ports.clone() });
+                }
+            }
         }
         if read.len() > limits::RULES {
-            return Err(format!(
-                "there are more than {} rules and sources; split it",
-                limits::RULES
-            ));
+            let most = limits::RULES;
+            return Err(format!("there are more than {most} rules and sources; split it"));
         }
     }
     Ok(read)

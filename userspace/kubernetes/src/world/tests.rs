@@ -3,6 +3,7 @@
 mod any;
 mod choice;
 mod facts;
+mod hostile;
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What is said about a policy in its status.
+//! What is said about our objects in their statuses.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,17 @@ pub struct Verdict<'a> {
     pub failure: Option<&'a str>,
 }
 
+impl Condition {
+    /// What is as it was has been so since then.
+    #[must_use]
+    pub fn after(self, said: &[Self]) -> Self {
+        match said.iter().find(|one| one.kind == self.kind && one.status == self.status) {
+            Some(said) => Self { last_transition_time: said.last_transition_time.clone(), ..self },
+            None => self,
+        }
+    }
+}
+
 impl PolicyStatus {
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.kind == kind)
@@ -65,13 +76,7 @@ impl PolicyStatus {
     #[must_use]
     pub fn after(&self, verdict: &Verdict<'_>, now: &str) -> Self {
         let conditions = [verdict.accepted(now), verdict.programmed(now)];
-        let conditions = conditions.map(|wanted| match self.condition(&wanted.kind) {
-            Some(said) if said.status == wanted.status => {
-                let last_transition_time = said.last_transition_time.clone();
-                Condition { last_transition_time, ..wanted }
-            }
-            _ => wanted,
-        });
+        let conditions = conditions.map(|wanted| wanted.after(&self.conditions));
         let agents = format!("{}/{}", verdict.enforcing, verdict.concerned);
         Self { conditions: conditions.into(), agents }
     }
