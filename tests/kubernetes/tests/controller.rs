@@ -178,7 +178,7 @@ fn a_trust_bundle_is_taken_and_a_bad_one_changes_nothing(mesh: &Mesh) -> Result<
     assert_eq!(condition(&refused, "Programmed")["reason"], "NotAccepted");
     assert_eq!(refused["status"]["roots"], 1, "the roots of before stay");
     assert_eq!(trusted()?, before);
-    until_said(kubectl, "partner", "Invalid")?;
+    until_said(&kubectl.within("kube-system"), "partner", "Invalid")?;
     kubectl.apply(&bundle(&root, "cut off"))?;
     until("Programmed", "True", 3)?;
     let cut_off = || -> Result<String> {

@@ -62,11 +62,7 @@ impl Recorder {
     ) -> Result<(), String> {
         self.said.retain(|_, last| last.at.elapsed() < limits::EVENT_SERIES);
         let said = Said { object: object.clone(), uid: uid.clone(), problem: problem.clone() };
-        // Events of what has no namespace are in this one.
-        let namespace = match object.namespace.as_str() {
-            "" => "default",
-            namespace => namespace,
-        };
+        let namespace = namespace(object);
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let now = Timestamp::now();
         let (event, count) = match self.said.get(&said) {
@@ -124,6 +120,15 @@ impl Recorder {
             reporting_instance: Some(self.instance.clone()),
             ..Event::default()
         }
+    }
+}
+
+/// In which namespace the Events of an object are. Of what has none, some servers (1.20 is one)
+/// take those with a time in microseconds here only, and others here, too.
+fn namespace(object: &Object) -> &str {
+    match object.namespace.as_str() {
+        "" => "kube-system",
+        namespace => namespace,
     }
 }
 
@@ -225,6 +230,12 @@ mod tests {
         assert_eq!(names(&due.take(9, later)), "web", "it is another pod");
         due.become_like([], later);
         assert_eq!(due.next(), None);
+    }
+
+    #[test]
+    fn events_of_what_has_no_namespace_are_where_every_server_takes_them() {
+        assert_eq!(namespace(&object("web")), "shop");
+        assert_eq!(namespace(&Object::new(Kind::Namespace, "", "shop")), "kube-system");
     }
 
     #[test]
