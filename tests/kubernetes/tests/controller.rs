@@ -23,8 +23,8 @@ fn the_controller_says_what_it_does_and_does_it_while_one_replica_lives() -> Res
 
     a_pods_status_says_whether_it_is_enrolled(&mesh)?;
     a_policy_says_where_it_is_in_effect(&mesh)?;
-    a_trust_bundle_is_taken_and_a_bad_one_changes_nothing(&mesh)?;
     what_is_wrong_is_said_once_beside_its_object(&mesh)?;
+    a_trust_bundle_is_taken_and_a_bad_one_changes_nothing(&mesh)?;
     one_replica_is_the_controller_and_the_other_says_so(&mesh)?;
     a_holder_that_is_killed_is_followed(&mesh)?;
     a_rolling_restart_loses_no_connection(&mesh)
@@ -130,17 +130,6 @@ fn what_is_wrong_is_said_once_beside_its_object(mesh: &Mesh) -> Result<()> {
     mesh.until_answered("client")
 }
 
-fn one_replica_is_the_controller_and_the_other_says_so(mesh: &Mesh) -> Result<()> {
-    let (holder, all) = (holder(mesh)?, controllers(mesh)?);
-    assert!(all.len() == 2 && all.contains(&holder), "{holder} of {all:?}");
-    let standby = all.iter().find(|pod| **pod != holder).context("there are two")?;
-    let nodes = |pod: &str| mesh.system().exec(pod, &["/usr/bin/martlet", "nodes"]);
-    let refused = nodes(standby).err().context("both answer as the controller")?;
-    assert!(format!("{refused:#}").contains(&holder), "{refused:#}");
-    nodes(&holder)?;
-    leads_to(mesh, &holder)
-}
-
 fn a_trust_bundle_is_taken_and_a_bad_one_changes_nothing(mesh: &Mesh) -> Result<()> {
     let (kubectl, place) = (&mesh.kubectl, mesh.own.directory().join("partner"));
     let to = place.to_str().context("the path is text")?;
@@ -195,6 +184,17 @@ fn a_trust_bundle_is_taken_and_a_bad_one_changes_nothing(mesh: &Mesh) -> Result<
         Ok((!trusted()?.contains("partner.example")).then_some(()))
     })?;
     mesh.until_answered("client")
+}
+
+fn one_replica_is_the_controller_and_the_other_says_so(mesh: &Mesh) -> Result<()> {
+    let (holder, all) = (holder(mesh)?, controllers(mesh)?);
+    assert!(all.len() == 2 && all.contains(&holder), "{holder} of {all:?}");
+    let standby = all.iter().find(|pod| **pod != holder).context("there are two")?;
+    let nodes = |pod: &str| mesh.system().exec(pod, &["/usr/bin/martlet", "nodes"]);
+    let refused = nodes(standby).err().context("both answer as the controller")?;
+    assert!(format!("{refused:#}").contains(&holder), "{refused:#}");
+    nodes(&holder)?;
+    leads_to(mesh, &holder)
 }
 
 /// Nothing that it could still do is needed: its process dies, and its pod is deleted.
