@@ -247,14 +247,7 @@ impl Bundles {
     }
 
     async fn say(&mut self) -> Result<(), String> {
-        for (object, uid, problem) in self.due.take(limits::SAID_EVENTS, Instant::now()) {
-            if let Err(why) = self.recorder.say(&object, &uid, &problem).await {
-                let why = format!("an Event of {object}: {why}");
-                self.due.failed(object, problem, Instant::now());
-                return Err(why);
-            }
-        }
-        Ok(())
+        self.recorder.say_due(&mut self.due, limits::SAID_EVENTS).await
     }
 
     /// Said on change only.
@@ -331,10 +324,12 @@ impl Verdict<'_> {
     fn accepted(&self, now: &str) -> Condition {
         match &self.outcome.refused {
             None => {
-                self.condition(now, "Accepted", "True", "Accepted", "it is used as it is written")
+                let why = "it is used as it is written".to_owned();
+                Condition::new("Accepted", ("True", "Accepted", why), self.generation, now)
             }
             Some(Problem { reason, message }) => {
-                self.condition(now, "Accepted", "False", reason, message)
+                let why = ("False", *reason, message.clone());
+                Condition::new("Accepted", why, self.generation, now)
             }
         }
     }
@@ -356,25 +351,7 @@ impl Verdict<'_> {
         } else {
             ("True", "Programmed", format!("{concerned} of {concerned} agents go by it"))
         };
-        self.condition(now, "Programmed", status, reason, &message)
-    }
-
-    fn condition(
-        &self,
-        now: &str,
-        kind: &str,
-        status: &str,
-        reason: &str,
-        message: &str,
-    ) -> Condition {
-        Condition {
-            kind: kind.to_owned(),
-            status: status.to_owned(),
-            observed_generation: self.generation,
-            last_transition_time: now.to_owned(),
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        }
+        Condition::new("Programmed", (status, reason, message), self.generation, now)
     }
 }
 

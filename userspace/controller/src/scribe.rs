@@ -173,18 +173,7 @@ impl Scribe {
     }
 
     async fn say_events(&mut self) -> Result<(), String> {
-        let now = Instant::now();
-        if self.due.next().is_none_or(|next| next > now) {
-            return Ok(());
-        }
-        for (object, uid, problem) in self.due.take(limits::SAID_EVENTS, now) {
-            if let Err(why) = self.recorder.say(&object, &uid, &problem).await {
-                let why = format!("an Event of {object}: {why}");
-                self.due.failed(object, problem, Instant::now());
-                return Err(why);
-            }
-        }
-        Ok(())
+        self.recorder.say_due(&mut self.due, limits::SAID_EVENTS).await
     }
 
     /// Said on change only.

@@ -47,6 +47,22 @@ struct Last {
 }
 
 impl Recorder {
+    /// Says what is due, at most so much.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recorder::say`]; what was not said is due again later.
+    pub async fn say_due(&mut self, due: &mut Due, most: usize) -> Result<(), String> {
+        for (object, uid, problem) in due.take(most, Instant::now()) {
+            if let Err(why) = self.say(&object, &uid, &problem).await {
+                let why = format!("an Event of {object}: {why}");
+                due.failed(object, problem, Instant::now());
+                return Err(why);
+            }
+        }
+        Ok(())
+    }
+
     pub fn new(client: &Client, instance: &str) -> Self {
         Self { client: client.clone(), instance: instance.to_owned(), said: HashMap::new() }
     }

@@ -51,6 +51,23 @@ pub struct Verdict<'a> {
 }
 
 impl Condition {
+    /// With its status, one word why, and more about it.
+    pub fn new(
+        kind: &str,
+        (status, reason, message): (&str, &str, String),
+        generation: i64,
+        now: &str,
+    ) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            observed_generation: generation,
+            last_transition_time: now.to_owned(),
+            reason: reason.to_owned(),
+            message,
+        }
+    }
+
     /// What is as it was has been so since then.
     #[must_use]
     pub fn after(self, said: &[Self]) -> Self {
@@ -88,10 +105,11 @@ impl Verdict<'_> {
             None => {
                 // Some servers take an empty text for none.
                 let why = "it can be enforced as it is written".to_owned();
-                self.condition(now, "Accepted", "True", "Accepted", why)
+                Condition::new("Accepted", ("True", "Accepted", why), self.generation, now)
             }
             Some(Problem { reason, message }) => {
-                self.condition(now, "Accepted", "False", reason, message.clone())
+                let why = ("False", *reason, message.clone());
+                Condition::new("Accepted", why, self.generation, now)
             }
         }
     }
@@ -113,25 +131,7 @@ impl Verdict<'_> {
         } else {
             ("True", "Programmed", format!("{concerned} of {concerned} agents enforce it"))
         };
-        self.condition(now, "Programmed", status, reason, message)
-    }
-
-    fn condition(
-        &self,
-        now: &str,
-        kind: &str,
-        status: &str,
-        reason: &str,
-        message: String,
-    ) -> Condition {
-        Condition {
-            kind: kind.to_owned(),
-            status: status.to_owned(),
-            observed_generation: self.generation,
-            last_transition_time: now.to_owned(),
-            reason: reason.to_owned(),
-            message,
-        }
+        Condition::new("Programmed", (status, reason, message), self.generation, now)
     }
 }
 
