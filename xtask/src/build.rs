@@ -10,7 +10,7 @@ use crate::command::{cargo, find, output, run};
 pub const ALL_BUT_EBPF: &[&str] = &["--workspace", "--exclude", "martlet-ebpf"];
 
 /// What runs on a node, and what stands in for applications.
-pub const NODE: &[&str] = &["martlet-agent", "martlet-cli", "martlet-lab"];
+pub const NODE: &[&str] = &["martlet-agent", "martlet", "lab-probe"];
 
 /// How the kernel programs can be compiled. `userspace/kernel/build.rs` chooses in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +31,14 @@ pub fn all(release: bool) -> Result<()> {
     run(&mut command)
 }
 
-/// Release builds of the binaries of these packages.
-pub fn release(packages: &[&str]) -> Result<()> {
+/// Release builds of some binaries. Chosen from the whole workspace, since another choice of packages
+/// would select other features of the same libraries, and build these once more.
+pub fn release(binaries: &[&str]) -> Result<()> {
     println!("{}", describe()?);
     let mut command = cargo("build");
-    command.args(["--release", "--bins"]);
-    for package in packages {
-        command.args(["--package", package]);
+    command.args(ALL_BUT_EBPF).arg("--release");
+    for binary in binaries {
+        command.args(["--bin", binary]);
     }
     run(&mut command)
 }

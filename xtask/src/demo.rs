@@ -29,7 +29,7 @@ pub struct Args {
 
 pub fn demo(args: &Args) -> Result<ExitCode> {
     doctor::run(&[Group::Build, Group::Demo], !args.no_install)?;
-    build::release(&with_node("martlet-demo"))?;
+    build::release(&with_node(&["martlet-demo"]))?;
     let mut command = Command::new("target/release/martlet-demo");
     command.args(args.keep.then_some("--keep")).args(args.json.then_some("--json"));
     Err(become_it(command))
@@ -37,14 +37,14 @@ pub fn demo(args: &Args) -> Result<ExitCode> {
 
 pub fn bench(install: bool, arguments: &[String]) -> Result<ExitCode> {
     doctor::run(&[Group::Build, Group::Bench], install)?;
-    build::release(&with_node("martlet-bench"))?;
+    build::release(&with_node(&["martlet-bench", "martlet-load"]))?;
     let mut command = Command::new("target/release/martlet-bench");
     command.args(arguments);
     Err(become_it(command))
 }
 
-fn with_node(package: &'static str) -> Vec<&'static str> {
-    NODE.iter().copied().chain([package]).collect()
+fn with_node<'a>(binaries: &[&'a str]) -> Vec<&'a str> {
+    [NODE, binaries].concat()
 }
 
 /// Takes this process over, so that signals and the exit status are the program's own.
