@@ -47,12 +47,13 @@ const TYPE: usize = offset_of!(bpf_sock_addr, type_);
 const PROTOCOL: usize = offset_of!(bpf_sock_addr, protocol);
 
 /// A connection of an enrolled workload, or of a pod about which nothing is decided yet.
-struct Attempt {
+struct Attempt<'a> {
     socket: Socket,
     sock: *mut bpf_sock,
     /// The cookie of its network namespace.
     netns: u64,
-    workload: Enrollment,
+    /// Where it stands: most connections go elsewhere than to the mesh, and need nothing of it.
+    workload: &'a Enrollment,
 }
 
 #[cgroup_sock_addr(connect4)]
@@ -96,7 +97,7 @@ pub fn martlet_connect6(context: SockAddrContext) -> i32 {
 
 /// The answer to give at once to what is not ours to decide about.
 #[inline(always)]
-fn attempt(context: &SockAddrContext) -> Result<Attempt, i32> {
+fn attempt(context: &SockAddrContext) -> Result<Attempt<'_>, i32> {
     let raw = context.sock_addr;
     // Also called for UDP, and for raw sockets.
     if load!(raw, TYPE) != SOCK_STREAM || load!(raw, PROTOCOL) != IPPROTO_TCP {
@@ -106,7 +107,7 @@ fn attempt(context: &SockAddrContext) -> Result<Attempt, i32> {
     let netns = unsafe { bpf_get_netns_cookie(raw.cast()) };
     let workload = WORKLOADS.get_ptr(&netns);
     // SAFETY: entries are replaced as a whole and freed after a grace period.
-    let workload = workload.map_or(Enrollment::UNDECIDED, |workload| unsafe { *workload });
+    let workload = workload.map_or(&Enrollment::UNDECIDED, |workload| unsafe { &*workload });
     // Also while it is being enrolled: a pod that was outside until then runs on undisturbed.
     if workload.steered == 0 && is_outside(netns) {
         return Err(PASS);
@@ -142,7 +143,7 @@ fn is_outside(netns: u64) -> bool {
 /// Where to connect to instead, or the answer to give at once.
 #[inline(always)]
 fn verdict(
-    attempt: &Attempt,
+    attempt: &Attempt<'_>,
     bound: &Address,
     destination: &Address,
     raw: *mut bpf_sock_addr,
@@ -156,7 +157,7 @@ fn verdict(
         receiver.is_some_and(|receiver| unsafe { (*receiver).netns } == attempt.netns)
     };
     let opens = |own: &Address| failure::fails_open(own, destination);
-    match decide::connect(&attempt.workload, bound, destination, member.member(), owned, opens) {
+    match decide::connect(attempt.workload, bound, destination, member.member(), owned, opens) {
         Connect::Pass(event) => {
             // The socket may have been steered before and is now connected to somewhere else.
             attempt.socket.forget(&PEERS);
@@ -185,7 +186,7 @@ fn verdict(
 /// Keeps the origin; the port to connect to instead.
 #[inline(always)]
 fn steer(
-    attempt: &Attempt,
+    attempt: &Attempt<'_>,
     destination: &Address,
     port: u16,
     raw: *mut bpf_sock_addr,
