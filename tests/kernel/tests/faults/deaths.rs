@@ -74,7 +74,8 @@ pub fn ask_to_end(agent: &mut Agent) -> Result<()> {
     agent.signal(Signal::SIGTERM)?;
     // Two signals of a kind at once are one (signal(7)).
     wait_for("the agent to begin to stop", PATIENCE, || {
-        Ok((!agent.is_running() || agent.log().contains("stopping when what is open has ended")).then_some(()))
+        Ok((!agent.is_running() || agent.log().contains("stopping when what is open has ended"))
+            .then_some(()))
     })
 }
 
