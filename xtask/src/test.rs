@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     env,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     command::cargo,
     doctor::{self, Group, machine},
     image,
-    programs::{self, KERNEL, KUBERNETES},
+    programs::{self, KERNEL, KUBERNETES, Tests},
     promises,
 };
 
@@ -60,11 +60,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             course.watch(command)?;
         }
     }
-    for complaint in promises::absent(|file| is_meant(args, file), &course.ran) {
-        course.failures.push(complaint);
-        course.totals.failed += 1;
-    }
-    Ok(course.close())
+    Ok(course.close(args))
 }
 
 /// They bring up clusters, and make the product's image, by the task that runs them.
@@ -82,13 +78,18 @@ fn kubernetes(args: &Args) -> Result<ExitCode> {
         command.args(&args.filter).args(["--test-threads=1", "--show-output"]);
         course.watch(command)?;
     }
-    Ok(course.close())
+    Ok(course.close(args))
 }
 
 /// Whether these arguments ask for all tests of a file.
 fn is_meant(args: &Args, file: &str) -> bool {
-    let is_kernel = file.starts_with("tests/kernel/");
-    args.filter.is_none() && if is_kernel { !args.unit } else { !args.kernel }
+    let is_of = |tests: &Tests| Path::new(file).starts_with(tests.directory);
+    let is_asked_for = match file {
+        _ if is_of(&KUBERNETES) => args.kubernetes,
+        _ if is_of(&KERNEL) => !args.unit && !args.kubernetes,
+        _ => !args.kernel && !args.kubernetes,
+    };
+    args.filter.is_none() && is_asked_for
 }
 
 fn unit_tests(args: &Args) -> Command {
@@ -146,8 +147,12 @@ impl Course {
         Ok(())
     }
 
-    /// Says once more what failed, which is far above by now. The totals are the last line.
-    fn close(self) -> ExitCode {
+    /// Says once more what failed, which is far above by now, and which promises were not shown. The
+    /// totals are the last line.
+    fn close(mut self, args: &Args) -> ExitCode {
+        let absent = promises::absent(|file| is_meant(args, file), &self.ran);
+        self.totals.failed += absent.len() as u64;
+        self.failures.extend(absent);
         if !self.failures.is_empty() {
             println!("\nWhat failed:");
             self.failures.iter().for_each(|line| println!("{line}"));

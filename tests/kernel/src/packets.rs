@@ -1,6 +1,6 @@
 //! Packets made by hand, as who wants to get around the stack makes them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
@@ -75,6 +75,17 @@ pub fn tcp_between(source: u16, destination: u16, flags: u8, payload: &[u8]) -> 
     bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
     bytes.extend(payload);
     bytes
+}
+
+/// The first packet of a connection, as the stack itself would take it: its checksum is right
+/// (RFC 9293, section 3.1).
+pub fn opening(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+    let mut segment = tcp_between(from.port(), to.port(), SYN, &[]);
+    let length = segment.len() as u16;
+    let pseudo = [&from.ip().octets()[..], &to.ip().octets(), &[0, TCP], &length.to_be_bytes()];
+    let sum = checksum(&[&pseudo.concat()[..], &segment].concat());
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    Ip::new((*from.ip()).into(), (*to.ip()).into(), TCP, &segment).bytes()
 }
 
 pub fn udp(port: u16, payload: &[u8]) -> Vec<u8> {

@@ -22,11 +22,35 @@ fn socket(domain: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
 
 /// A whole IP packet, from this thread's network namespace.
 pub fn send_packet(destination: IpAddr, packet: &[u8]) -> io::Result<()> {
-    let domain = if destination.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let socket = socket(domain, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
-    // A port means nothing here, and must be 0 for IPv6.
-    let to = socket2::SockAddr::from(SocketAddr::new(destination, 0));
-    send_to(&socket, packet, to.as_ptr().cast(), to.len())
+    Packets::open(destination)?.send(packet)
+}
+
+/// Sends whole IP packets: many.
+pub struct Packets {
+    socket: OwnedFd,
+    to: socket2::SockAddr,
+}
+
+impl Packets {
+    /// From this thread's network namespace.
+    pub fn open(destination: IpAddr) -> io::Result<Self> {
+        let domain = if destination.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let socket = socket(domain, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
+        // A port means nothing here, and must be 0 for IPv6.
+        let to = socket2::SockAddr::from(SocketAddr::new(destination, 0));
+        Ok(Self { socket, to })
+    }
+
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        send_to(&self.socket, packet, self.to.as_ptr().cast(), self.to.len())
+    }
+}
+
+/// Lets whatever else wants to run before this thread.
+#[allow(unsafe_code)]
+pub fn be_last() -> io::Result<()> {
+    // SAFETY: no pointers. 0 is this thread (setpriority(2), section C library/kernel differences).
+    checked(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) }).map(drop)
 }
 
 /// A whole Ethernet frame, from an interface of this thread's network namespace.

@@ -10,12 +10,19 @@
 //! limit of their pods' would make them: what is left is what is done for them elsewhere.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use martlet_lab::{Pod, Running, Server, Stage, evidence, is_long, wait_for};
+use martlet_tests_kernel::{packets, raw};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +30,9 @@ const PORT: u16 = 8080;
 const ROUNDS: usize = 3;
 /// More than one caller may begin to shake hands at a time.
 const SILENT: usize = 4096;
+/// Connections that are begun and never answered: from so many ports, and no fewer before the
+/// neighbor is looked at.
+const HALF_OPEN: std::ops::Range<u16> = 10_000..65_000;
 
 struct Street {
     bad: Pod,
@@ -185,4 +195,68 @@ fn silent_callers_leave_other_callers_of_the_same_server_alone() -> Result<()> {
     let again = street.bad.probe(&["row", "--to", &to, "--connections", "5"])?.run()?.json()?;
     assert_eq!(again["done"], 5, "{again}");
     Ok(())
+}
+
+/// Packets that begin connections, from an address of the mesh that never answers, past every guard:
+/// whoever has a place between the nodes can send them. Ends when it is dropped.
+struct Torrent {
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Torrent {
+    /// More than 50,000 have been sent.
+    fn begin(from: &Pod, as_of: Ipv4Addr, to: SocketAddrV4) -> Result<Torrent> {
+        let (ends, sent) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (netns, asked, counted) = (from.netns().clone(), ends.clone(), sent.clone());
+        let pour = move || {
+            raw::be_last()?;
+            let packets = raw::Packets::open(IpAddr::V4(*to.ip()))?;
+            for port in HALF_OPEN.cycle().take_while(|_| !asked.load(Relaxed)) {
+                packets.send(&packets::opening(SocketAddrV4::new(as_of, port), to))?;
+                counted.fetch_add(1, Relaxed);
+            }
+            Ok(())
+        };
+        let work = move || netns.run(pour).map_err(io::Error::other)?;
+        let thread = Some(std::thread::spawn(work));
+        let torrent = Torrent { ends, thread };
+        wait_for("the first connections to be begun", PATIENCE, || {
+            Ok((sent.load(Relaxed) > HALF_OPEN.len()).then_some(()))
+        })?;
+        Ok(torrent)
+    }
+}
+
+impl Drop for Torrent {
+    fn drop(&mut self) {
+        self.ends.store(true, Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(matches!(ended, Some(Ok(Ok(())))), "the torrent: {ended:?}");
+    }
+}
+
+/// At the neighbor's own server, in the name of a workload that may call it.
+#[test]
+fn half_open_connections_leave_other_callers_of_the_same_server_alone() -> Result<()> {
+    let street = Street::new()?;
+    let (near, far) = (&street.stage.near, &street.stage.far);
+    let (IpAddr::V4(near_v4), IpAddr::V4(far_v4)) = (near.v4(), far.v4()) else {
+        bail!("addresses of version 4");
+    };
+    // It would reset what it has not begun.
+    near.ip(&format!("route add blackhole {far_v4}/32\n"))?;
+    let to = SocketAddrV4::new(far_v4, PORT);
+    let before = arrived(&street)?;
+    let torrent = || Torrent::begin(&street.stage.stranger, near_v4, to);
+    street
+        .compare("half_open_connections_leave_other_callers_of_the_same_server_alone", torrent)?;
+    assert!(arrived(&street)? - before > HALF_OPEN.len() as f64, "they arrive at the agent");
+    Ok(())
+}
+
+/// SYNs that the callee's kernel has handed to the agent.
+fn arrived(street: &Street) -> Result<f64> {
+    let labels = ["hook=\"lookup\"", "verdict=\"to_inbound\""];
+    street.stage.two.metric("martlet_hook_verdicts_total", &labels)
 }

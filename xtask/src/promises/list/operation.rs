@@ -1,8 +1,8 @@
 //! What becomes of it when something happens: promises 15 to 23.
 
 use super::{
-    ADOPTION, BOUNDS, FAULTS, GUARD, LIFE, QUOTAS, REFUSALS, STANDALONE, STRICT, TAMPERING,
-    UNINSTALL,
+    ADOPTION, BOUNDS, FAULTS, GUARD, KUBERNETES_INSTALL, LIFE, QUOTAS, REFUSALS, STANDALONE,
+    STRICT, TAMPERING, UNINSTALL,
 };
 use crate::promises::{Promise, Test};
 
@@ -46,6 +46,7 @@ pub const PROMISES: &[Promise] = &[
             Test(BOUNDS, "a_storm_of_handshakes_leaves_its_neighbor_alone"),
             Test(BOUNDS, "bulk_over_many_connections_leaves_its_neighbor_alone"),
             Test(BOUNDS, "connections_in_a_hurry_leave_their_neighbor_alone"),
+            Test(BOUNDS, "half_open_connections_leave_other_callers_of_the_same_server_alone"),
             Test(BOUNDS, "silent_callers_leave_other_callers_of_the_same_server_alone"),
             Test(BOUNDS, "tiny_frames_leave_their_neighbor_alone"),
             Test(
@@ -59,7 +60,8 @@ pub const PROMISES: &[Promise] = &[
             Test(QUOTAS, "ports_over_the_quota_are_not_reached_and_a_neighbors_are"),
             Test(QUOTAS, "a_flood_of_syns_makes_the_guard_forget_nothing_about_a_neighbor"),
         ],
-        missing: "that p99 is at most doubled; 50,000 half-open connections",
+        missing: "that p99 is at most doubled beside who keeps the agent busy: it is beside callers \
+                  that say nothing, and beside 55,000 half-open connections",
     },
     Promise {
         number: 18,
@@ -128,7 +130,8 @@ pub const PROMISES: &[Promise] = &[
         promise: "What the cluster's NetworkPolicies allow is not widened.",
         bar: "identical",
         tests: &[],
-        missing: "the wire shows the applications' own addresses and ports; no cluster has been asked yet",
+        missing: "the wire shows the applications' own addresses and ports; no engine for \
+                  NetworkPolicies has been asked yet",
     },
     Promise {
         number: 22,
@@ -140,6 +143,7 @@ pub const PROMISES: &[Promise] = &[
             Test(UNINSTALL, "a_qdisc_that_was_there_before_stays"),
             Test(UNINSTALL, "uninstall_works_when_half_is_gone_and_when_a_pod_is"),
             Test(UNINSTALL, "uninstall_can_stop_the_agent_first"),
+            Test(KUBERNETES_INSTALL, "two_commands_install_and_one_leaves_the_nodes_as_they_were"),
         ],
         missing: "",
     },

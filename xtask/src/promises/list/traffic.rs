@@ -2,7 +2,8 @@
 
 use super::{
     ADOPTION, CONNECTIONS, DETOURS, ENTRANCES, ESCAPE, FAILING_OPEN, FAULT_CLAIMS, FAULTS, FIRST,
-    GUARD, LIFE, PROBES, REDECLARED, REFUSALS, REWRITTEN, STEERING, UNDECIDED, WIRE,
+    GUARD, KUBERNETES_MESH, LIFE, PROBES, REDECLARED, REFUSALS, REWRITTEN, STEERING, UNDECIDED,
+    WIRE,
 };
 use crate::promises::{Promise, Test};
 
@@ -128,8 +129,9 @@ pub const PROMISES: &[Promise] = &[
             Test(PROBES, "probes_pass_without_an_agent_and_after_a_restart_and_look_alikes_do_not"),
             Test(PROBES, "nobody_adds_to_the_probers_connection_or_opens_one_with_its_address"),
             Test(PROBES, "a_mark_and_the_probers_old_port_make_nobody_the_prober"),
+            Test(KUBERNETES_MESH, "a_labelled_namespace_speaks_mtls_and_nobody_gets_around_it"),
         ],
-        missing: "a real kubelet",
+        missing: "",
     },
     Promise {
         number: 5,

@@ -2,8 +2,9 @@
 
 use super::{
     ATTEST, AUTHORITY, AUTHORITY_KEYS, CERTIFICATES, CHURN, CLUSTER, CORPUS, FAULT_CLAIMS, FAULTS,
-    GUARD, HANDSHAKES, JUDGED_ELSEWHERE, KEPT_KEYS, KEYS, LAPSES, LIFE, MUTATIONS, OUTAGE, PLACES,
-    PRIVILEGES, REFUSALS, REGISTRAR, ROTATION, SPIFFE, STEERING, UNITS, WORKLOAD_API,
+    GUARD, HANDSHAKES, JUDGED_ELSEWHERE, KEPT_KEYS, KEYS, KUBERNETES_CHURN, KUBERNETES_LIFE,
+    KUBERNETES_POLICY, KUBERNETES_WORLD, LAPSES, LIFE, MUTATIONS, OUTAGE, PLACES, PRIVILEGES,
+    REFUSALS, REGISTRAR, ROTATION, SPIFFE, STEERING, UNITS, WORKLOAD_API,
 };
 use crate::promises::{Promise, Test};
 
@@ -78,6 +79,10 @@ pub const PROMISES: &[Promise] = &[
             Test(GUARD, "a_connection_with_the_same_addresses_and_ports_inherits_nothing"),
             Test(STEERING, "what_a_dead_agent_left_for_other_pods_is_forgotten"),
             Test(LAPSES, "a_workload_that_becomes_somebody_else_loses_its_open_connections"),
+            Test(
+                KUBERNETES_CHURN,
+                "pods_that_come_and_go_are_who_they_are_and_leave_nothing_behind",
+            ),
         ],
         missing: "the full number of reuses, which only `cargo xtask test --long` makes, and \
                   which has not been run to its end yet: 70 otherwise",
@@ -141,8 +146,16 @@ pub const PROMISES: &[Promise] = &[
         tests: &[
             Test("userspace/policy/src/evaluate/tests.rs", "what_would_mean_nothing_is_refused"),
             Test(LIFE, "a_broken_node_file_changes_nothing_and_the_status_says_why"),
+            Test(KUBERNETES_POLICY, "what_is_not_known_is_refused_and_never_dropped"),
+            Test(KUBERNETES_POLICY, "a_refused_policy_is_still_about_whom_it_selects"),
+            Test(KUBERNETES_WORLD, "a_policy_that_cannot_be_enforced_refuses_what_it_selects"),
+            Test(CLUSTER, "without_the_controller_all_goes_on_also_after_an_agent_was_killed"),
+            Test(
+                KUBERNETES_LIFE,
+                "while_parts_of_the_cluster_come_and_go_nothing_is_plain_and_all_else_is_carried",
+            ),
         ],
-        missing: "there is no control plane yet",
+        missing: "",
     },
     Promise {
         number: 13,
