@@ -60,8 +60,8 @@ pub const PROMISES: &[Promise] = &[
             Test(QUOTAS, "ports_over_the_quota_are_not_reached_and_a_neighbors_are"),
             Test(QUOTAS, "a_flood_of_syns_makes_the_guard_forget_nothing_about_a_neighbor"),
         ],
-        missing: "that p99 is at most doubled beside who keeps the agent busy: it is beside callers \
-                  that say nothing, and beside 55,000 half-open connections",
+        missing: "that p99 is at most doubled beside who keeps the agent busy; beside callers that \
+                  say nothing it is, and beside 55,000 half-open connections that of round trips",
     },
     Promise {
         number: 18,
