@@ -92,9 +92,13 @@ impl Socket {
         Ok(())
     }
 
+    /// Looks first: to delete, the kernel takes a reference of the socket, also where there is nothing.
     #[inline(always)]
     pub fn forget<T>(self, storage: &'static impl Storage<T>) {
-        // SAFETY: as in `read`; that there is nothing to delete is no error here.
+        if self.find(storage).is_null() {
+            return;
+        }
+        // SAFETY: as in `read`; that somebody else has deleted it meanwhile is no error here.
         let _ = unsafe { bpf_sk_storage_delete(map(storage), self.0) };
     }
 }
