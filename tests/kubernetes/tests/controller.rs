@@ -25,6 +25,7 @@ fn the_controller_says_what_it_does_and_does_it_while_one_replica_lives() -> Res
     a_policy_says_where_it_is_in_effect(&mesh)?;
     what_is_wrong_is_said_once_beside_its_object(&mesh)?;
     a_trust_bundle_is_taken_and_a_bad_one_changes_nothing(&mesh)?;
+    what_is_set_for_the_mesh_is_in_effect_until_it_is_set_otherwise(&mesh)?;
     one_replica_is_the_controller_and_the_other_says_so(&mesh)?;
     a_holder_that_is_killed_is_followed(&mesh)?;
     a_rolling_restart_loses_no_connection(&mesh)
@@ -183,6 +184,92 @@ fn a_trust_bundle_is_taken_and_a_bad_one_changes_nothing(mesh: &Mesh) -> Result<
     wait_for("the domain to be trusted no more", PATIENCE, || {
         Ok((!trusted()?.contains("partner.example")).then_some(()))
     })?;
+    mesh.until_answered("client")
+}
+
+/// No label is about the shop; that of the outsider's namespace keeps it outside.
+fn what_is_set_for_the_mesh_is_in_effect_until_it_is_set_otherwise(mesh: &Mesh) -> Result<()> {
+    let (kubectl, shop) = (&mesh.kubectl, mesh.kubectl.within("shop"));
+    let set = |spec: Value| {
+        let object = json!({
+            "apiVersion": "martlet.dev/v1alpha1", "kind": "MeshConfig",
+            "metadata": {"name": "default"}, "spec": spec,
+        });
+        kubectl.apply(&object.to_string())
+    };
+    let until = |kind: &str, status: &str, generation: i64| -> Result<Value> {
+        wait_for(&format!("the mesh config's {kind} to be {status}"), PATIENCE, || {
+            let object = kubectl.get(&["meshconfig", "default"])?;
+            let said = condition(&object, kind);
+            let is_of = said["observedGeneration"] == generation;
+            Ok((is_of && said["status"] == status).then_some(object))
+        })
+    };
+    let until_enrolled = |pod: &str, reason: &str| {
+        wait_for(&format!("{pod} to be {reason:?}"), PATIENCE, || {
+            let said = enrolled(&shop.get(&["pod", pod])?);
+            Ok((said["reason"].as_str().unwrap_or_default() == reason).then_some(()))
+        })
+    };
+    let fails_open =
+        || Ok::<_, anyhow::Error>(mesh.agents_say(&["status"])?.contains("failure: open"));
+    kubectl.run(&["label", "namespace", "default", "martlet.dev/mode=off"])?;
+    mesh.label("-")?;
+    until_enrolled("client", "")?;
+    mesh.until_answered("outsider")?;
+    assert!(!fails_open()?);
+
+    set(json!({"defaultMode": "strict", "failure": "open"}))?;
+    let object = until("Programmed", "True", 1)?;
+    assert_eq!(object["status"]["agents"], "2/2", "{object:#}");
+    assert_eq!(object["status"]["inEffect"]["defaultMode"], "strict", "{object:#}");
+    until_enrolled("client", "Strict")?;
+    until_enrolled("server", "Strict")?;
+    mesh.until_answered("client")?;
+    mesh.until_refused("outsider")?;
+    assert!(fails_open()?);
+    let exempt = mesh.system().get(&["pod", &mesh.agents()?[0]])?;
+    assert!(enrolled(&exempt).is_null(), "Martlet's own namespace is enrolled");
+    let shown = kubectl.run(&["get", "meshconfigs"])?;
+    assert!(shown.contains("strict") && shown.contains("2/2"), "{shown}");
+
+    // It cannot be used, and closes nothing and opens nothing, whoever is the controller.
+    set(json!({"failure": "closed", "trustDomain": "other.example"}))?;
+    let refused = until("Accepted", "False", 2)?;
+    assert_eq!(condition(&refused, "Accepted")["reason"], "Immutable");
+    assert_eq!(condition(&refused, "Programmed")["reason"], "NotAccepted");
+    until_said(&kubectl.within("kube-system"), "default", "Immutable")?;
+    let before = controllers(mesh)?;
+    mesh.system().run(&["rollout", "restart", "deployment/martlet-controller"])?;
+    mesh.wait_for_rollout("deployment/martlet-controller")?;
+    wait_for("a new pod to be the controller", PATIENCE, || {
+        let now = holder(mesh)?;
+        Ok((!now.is_empty() && !before.contains(&now)).then_some(()))
+    })?;
+    shop.apply(&pods::idle("newcomer", "node1"))?;
+    shop.ready_pod("newcomer")?;
+    until_enrolled("newcomer", "Strict")?;
+    mesh.until_answered("newcomer")?;
+    mesh.until_refused("outsider")?;
+    assert!(fails_open()?);
+    let object = kubectl.get(&["meshconfig", "default"])?;
+    assert_eq!(object["status"]["inEffect"]["failure"], "open", "{object:#}");
+
+    set(json!({"defaultMode": "permissive", "failure": "closed", "trustDomain": null}))?;
+    until("Programmed", "True", 3)?;
+    until_enrolled("client", "Permissive")?;
+    mesh.until_answered("outsider")?;
+    assert!(!fails_open()?);
+
+    kubectl.run(&["delete", "meshconfig", "default"])?;
+    until_enrolled("client", "")?;
+    until_said(&kubectl.within("kube-system"), "default", "Defaults")?;
+    let kept = mesh.system().get(&["configmap", "martlet-settings"])?;
+    assert!(!kept["data"]["settings.json"].as_str().unwrap_or("uid").contains("uid"), "{kept:#}");
+    shop.run(&["delete", "pod", "newcomer", "--grace-period=0", "--force"])?;
+    kubectl.run(&["label", "namespace", "default", "martlet.dev/mode-"])?;
+    mesh.label("=strict")?;
+    mesh.until_steered()?;
     mesh.until_answered("client")
 }
 

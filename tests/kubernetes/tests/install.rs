@@ -159,8 +159,10 @@ fn two_commands_install_and_one_leaves_the_nodes_as_they_were() -> Result<()> {
     assert_eq!(shop.restarts()?, 0);
     shop.kubectl.within("martlet-system").run(&["get", "secret", "martlet-authority"])?;
     let left: Vec<_> = shop.versions()?.into_iter().map(|(name, _)| name).collect();
-    let definition = "CustomResourceDefinition authorizationpolicies.martlet.dev";
-    assert_eq!(left, [definition, "Namespace martlet-system"]);
+    let kinds = ["authorizationpolicies", "meshconfigs", "trustbundles"];
+    let kinds = kinds.map(|kind| format!("CustomResourceDefinition {kind}.martlet.dev"));
+    assert_eq!(left[..3], kinds);
+    assert_eq!(left[3..], ["Namespace martlet-system"]);
     let said = shop.says(&["uninstall"])?;
     assert!(said.contains("is not installed") && said.contains("are kept"), "{said}");
     let said = shop.says(&["uninstall", "--purge"])?;

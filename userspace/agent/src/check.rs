@@ -3,11 +3,13 @@
 use std::time::SystemTime;
 
 use martlet_kernel::Feature;
-use martlet_model::report::{
-    CertificateReport, Check, CheckCategory, CheckReport, CheckResult, ControllerReport, LeafReport,
+use martlet_model::{
+    Failure,
+    report::{
+        CertificateReport, Check, CheckCategory, CheckReport, CheckResult, ControllerReport,
+        LeafReport,
+    },
 };
-
-use martlet_standalone::Failure;
 
 use crate::{renewal::unix_seconds, reports::Shared};
 
@@ -99,9 +101,9 @@ fn fails_closed(shared: &Shared) -> Check {
     match shared.configuration().file.settings.failure {
         Failure::Closed => check(description, None, ""),
         Failure::Open => {
-            let why =
-                "permissive workloads do, past every policy: the node file says `failure: open`";
-            let hint = "write `failure: closed` when the first days are over; see docs/failure.md";
+            let why = "permissive workloads do, past every policy: `failure: open` is in effect";
+            let hint = "write `failure: closed` into the node file, or into the MeshConfig, when the \
+                        first days are over; see docs/failure.md";
             let made = check(description, Some(why.to_owned()), hint);
             Check { result: CheckResult::Warning, ..made }
         }

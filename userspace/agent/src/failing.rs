@@ -2,7 +2,7 @@
 //! Said to the kernel while one does, and said aloud.
 
 use martlet_kernel::{FailedOpen, KernelError, Node};
-use martlet_standalone::Failure;
+use martlet_model::Failure;
 use tracing::{info, warn};
 
 use crate::workloads::chain;
@@ -14,7 +14,7 @@ pub struct Failing {
 }
 
 impl Failing {
-    /// Takes over what a node file says.
+    /// Takes over what the node file says, or the controller over it.
     pub fn declare(&mut self, failure: Failure, node: &Node) -> Result<(), KernelError> {
         if self.told.is_none() {
             report_the_past(node);

@@ -14,14 +14,14 @@ use martlet_dataplane::{Bound, Dataplane, View};
 use martlet_identity::{Credentials, describe};
 use martlet_kernel::{Confinement, Finding, Missing, Node};
 use martlet_model::{
-    Label, Workload, WorkloadName,
+    Failure, Label, Workload, WorkloadName,
     coverage::{Coverage, CoverageTotals},
     report::{
         CertificateReport, Certificates, CheckReport, Connections, ControllerReport, Counter,
         LeafReport, Repair, Status, WorkloadReport, Workloads,
     },
 };
-use martlet_standalone::{Failure, NodeFile};
+use martlet_standalone::NodeFile;
 use martlet_telemetry::{Metrics, Reports, Totals};
 use martlet_workload_api::Counts;
 

@@ -62,6 +62,9 @@ impl Told {
             file.directory = declared.directory.clone();
             file.policies = declared.policies.clone();
             file.local = declared.local.clone();
+            if let Some(failure) = declared.failure {
+                file.settings.failure = failure;
+            }
             // Beside what the node file says of this node itself, as that its host is outside.
             if let Outside::These(sources) = &mut file.outside {
                 sources.extend(declared.outside.iter().cloned());

@@ -8,7 +8,7 @@ use std::{
 
 use martlet_identity::Svid;
 use martlet_model::{
-    Directory, LocalWorkload, Mode, NetnsSource, Outsider, Service, Skew, Trust, Workload,
+    Directory, Failure, LocalWorkload, Mode, NetnsSource, Outsider, Service, Skew, Trust, Workload,
 };
 use martlet_policy::{Policy, PolicySet};
 
@@ -24,6 +24,8 @@ pub struct Declared {
     /// What of this node is outside the mesh by decision.
     pub outside: Vec<NetnsSource>,
     pub trust: Arc<Trust>,
+    /// Of this node, whatever it says itself; `None`: as it says.
+    pub failure: Option<Failure>,
 }
 
 /// All that a controller declares, for all nodes.
@@ -37,6 +39,8 @@ pub struct Declaration {
     /// What is outside the mesh by decision; each is told to its node's agent only.
     pub outside: Vec<Outsider>,
     pub trust: Arc<Trust>,
+    /// Of all nodes, whatever they say themselves; `None`: as each says.
+    pub failure: Option<Failure>,
 }
 
 /// What an agent has in use now.

@@ -2,6 +2,7 @@
 //! is bounded, every text is read, and of a message in which anything is wrong nothing is taken.
 
 mod policy;
+mod settings;
 mod standing;
 mod trust;
 mod usage;
@@ -16,6 +17,7 @@ use thiserror::Error;
 use crate::{limits, proto};
 
 pub use policy::{PolicyName, policy_from, policy_name_from, policy_name_to, policy_to};
+pub use settings::{settings_from, settings_to};
 pub use standing::{Standings, standings_from, standings_to};
 pub use trust::{bundle_digest, trust_from, trust_to};
 pub use usage::{acknowledgement_from, acknowledgement_to, usage_from, usage_to};

@@ -12,8 +12,8 @@ use std::{
 };
 
 use martlet_model::{
-    Directory, DirectoryError, Label, LocalWorkload, Outsider, Part, Service, Trust, Workload,
-    WorkloadName,
+    Directory, DirectoryError, Failure, Label, LocalWorkload, Outsider, Part, Service, Trust,
+    Workload, WorkloadName,
 };
 use martlet_policy::{Policy, PolicyError, PolicySet};
 use thiserror::Error;
@@ -39,6 +39,7 @@ pub struct Table {
     locals: BTreeMap<WorkloadName, Arc<Local>>,
     outside: BTreeMap<WorkloadName, Arc<Outsider>>,
     trust: Option<Arc<Trust>>,
+    failure: Option<Failure>,
 }
 
 /// The parts of what every agent works with.
@@ -58,6 +59,7 @@ pub struct Changed {
     locals: BTreeSet<(Label, WorkloadName)>,
     outside: BTreeSet<(Label, WorkloadName)>,
     trust: bool,
+    settings: bool,
 }
 
 /// Why a table is not what a node can work with.
@@ -95,8 +97,9 @@ impl Table {
     /// All nodes', where `before` was declared last: what is the same value as before is shared with
     /// it and not looked at again.
     pub fn after(before: &Self, declaration: Declaration) -> Result<Self, Inconsistent> {
-        let Declaration { workloads, services, policies, local, outside, trust } = declaration;
-        let mut table = Self { trust: Some(trust), ..Self::default() };
+        let Declaration { workloads, services, policies, local, outside, trust, failure } =
+            declaration;
+        let mut table = Self { trust: Some(trust), failure, ..Self::default() };
         // What is there twice is found here, since a table has room for one.
         Directory::new(workloads.iter().cloned(), services.iter().cloned())?;
         table.workloads = workloads.into_iter().map(|one| (one.name.clone(), one)).collect();
@@ -182,7 +185,8 @@ impl Table {
         });
         let local = local.collect::<Result<_, _>>()?;
         let outside = self.outside.values().map(|one| one.netns.clone()).collect();
-        Ok(Declared { version, directory, policies, local, outside, trust })
+        let failure = self.failure;
+        Ok(Declared { version, directory, policies, local, outside, trust, failure })
     }
 
     pub fn trust(&self) -> Option<&Arc<Trust>> {
@@ -198,6 +202,7 @@ impl Table {
             locals: self.changed_locals(new),
             outside: self.changed_outside(new),
             trust: self.trust != new.trust,
+            settings: self.failure != new.failure,
         }
     }
 
@@ -251,6 +256,7 @@ impl Changed {
         self.locals.extend(later.locals.iter().cloned());
         self.outside.extend(later.outside.iter().cloned());
         self.trust |= later.trust;
+        self.settings |= later.settings;
     }
 }
 

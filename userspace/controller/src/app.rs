@@ -33,6 +33,7 @@ use crate::{
     cut_off::Guarded,
     federate::Plan,
     files, limits,
+    mesh_config::{Agents, MeshConfig},
     metrics::Counts,
     mirror::Mirror,
     office::Clerk,
@@ -60,6 +61,7 @@ pub async fn run(
         digest,
         directory: Arc::new(ArcSwap::from_pointee(known)),
         cluster: None,
+        mesh: None,
         changed: Arc::default(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -77,10 +79,10 @@ pub async fn run(
     let holding = lead.holding.clone();
     let leading = async {
         info!("waiting for the cluster to say what there is");
-        tokio::select! {
-            _ = complete.wait_for(|complete| *complete) => {}
+        stage.mesh = tokio::select! {
+            mesh = stage.know(cluster, &mut complete) => Some(mesh),
             () = signals.stop() => return Ok(()),
-        }
+        };
         stage.serve(federation, &mut signals, Some(holding)).await
     };
     let led = tokio::select! {
@@ -99,12 +101,27 @@ struct Stage {
     digest: String,
     directory: Arc<ArcSwap<Known>>,
     cluster: Option<Cluster>,
+    /// Of a cluster: what is set for the whole mesh.
+    mesh: Option<MeshConfig>,
     changed: Arc<Notify>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Stage {
+    /// Waits until all that there is in a cluster is known, with what is set for the whole mesh.
+    async fn know(&self, cluster: Cluster, complete: &mut watch::Receiver<bool>) -> MeshConfig {
+        let mut config = MeshConfig::open(cluster).await;
+        let following = config.follow();
+        self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(following));
+        let mesh = config.begin().await;
+        let is_known =
+            |complete: &bool| *complete && Arc::ptr_eq(&self.directory.load().mesh, &mesh);
+        // Who tells it ends with this process.
+        let _ = complete.wait_for(is_known).await;
+        config
+    }
+
     /// Is the controller until it is told to stop. `holding`: of one of several replicas.
     async fn serve(
         self,
@@ -112,7 +129,7 @@ impl Stage {
         signals: &mut Signals,
         holding: Option<Holding>,
     ) -> Result<()> {
-        let Self { file, digest, directory, cluster, changed, shutdown, tasks } = self;
+        let Self { file, digest, directory, cluster, mesh, changed, shutdown, tasks } = self;
 
         // Knowing: the authority, the nodes, the directory.
         let now = SystemTime::now();
@@ -172,6 +189,11 @@ impl Stage {
             let (server, told) = (keeper.server.clone(), keeper.told.subscribe());
             let scribe = Scribe::new(cluster.clone(), server, told, refusals);
             tasks.spawn(shutdown.clone().run_until_cancelled_owned(scribe.run()));
+            if let Some(mesh) = mesh {
+                let (book, server) = (keeper.book.clone(), keeper.server.clone());
+                let agents = Agents { book, server, told: keeper.told.subscribe() };
+                tasks.spawn(shutdown.clone().run_until_cancelled_owned(mesh.run(agents)));
+            }
             if matches!(&keeper.file.knows, Knows::Cluster(of) if of.startup_taint) {
                 let taints = taints::run(cluster.client.clone(), keeper.server.clone());
                 tasks.spawn(shutdown.clone().run_until_cancelled_owned(taints));

@@ -16,7 +16,10 @@ use martlet_authority::{
 };
 use martlet_control::{AgentState, Declaration};
 use martlet_identity::{Chain, Credentials, KeyDigest, SigningKey, Svid, TrustBundle, fingerprint};
-use martlet_kubernetes::world::{Concern, Noted, Object, Picture, World};
+use martlet_kubernetes::{
+    kept::Mesh,
+    world::{Concern, Noted, Object, Picture, World},
+};
 use martlet_model::{
     Label, LocalWorkload, Outsider, Part, Service, Trust, TrustDomain, Workload, WorkloadName,
 };
@@ -51,6 +54,8 @@ pub struct Known {
     /// Of a cluster: how each policy stands, and what is wrong with which objects.
     pub concerns: Vec<Arc<Concern>>,
     pub problems: Arc<HashMap<Object, Noted>>,
+    /// Of a cluster: what is set for the whole mesh.
+    pub mesh: Arc<Mesh>,
     /// Where each workload is in `local`.
     by_name: HashMap<WorkloadName, usize>,
 }
@@ -71,9 +76,10 @@ impl Known {
 
     pub fn of_cluster(world: &mut World) -> Self {
         let (concerns, problems) = (world.concerns(), world.problems().clone());
-        let Picture { workloads, services, policies, local, outside, agents } = world.picture();
+        let Picture { workloads, services, policies, local, outside, agents, mesh } =
+            world.picture();
         let known = Self { workloads, services, policies, local, outside, ..Self::default() };
-        Self { agents, concerns, problems, ..known }.indexed()
+        Self { agents, concerns, problems, mesh, ..known }.indexed()
     }
 
     fn indexed(mut self) -> Self {
@@ -198,6 +204,7 @@ impl Book {
             local: directory.local.clone(),
             outside: directory.outside.clone(),
             trust: self.trust(),
+            failure: directory.mesh.settings.failure,
         }
     }
 

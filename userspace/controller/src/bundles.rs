@@ -29,7 +29,14 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{book::Book, cluster::Cluster, federate::Federation, limits, office::Clerk};
+use crate::{
+    book::Book,
+    cluster::Cluster,
+    federate::Federation,
+    limits,
+    office::Clerk,
+    statuses::{Status, Writing, Writings, is_true},
+};
 use reconcile::{Declared, Outcome};
 
 /// The kind, as it is named where it is said how well kinds are followed.
@@ -48,8 +55,7 @@ pub struct Bundles {
     outcomes: BTreeMap<String, Outcome>,
     /// Of which generation each object was accepted here.
     accepted: HashMap<(String, i64), u64>,
-    written: HashMap<String, (BundleStatus, Instant)>,
-    began: Instant,
+    writings: Writings<BundleStatus>,
     recorder: Recorder,
     due: Due,
     failure: Option<String>,
@@ -83,8 +89,7 @@ impl Bundles {
             looked_at: None,
             outcomes: BTreeMap::new(),
             accepted: HashMap::new(),
-            written: HashMap::new(),
-            began: Instant::now(),
+            writings: Writings::new(Instant::now()),
             recorder,
             due: Due::default(),
             failure: None,
@@ -196,7 +201,7 @@ impl Bundles {
 
     async fn write(&mut self) -> Result<(), String> {
         let objects = lock(&self.heard).objects.clone();
-        self.written.retain(|name, _| objects.contains_key(name));
+        self.writings.forget_all_but(|name| objects.contains_key(name));
         let agents = self.server.agents();
         let nodes = self.book.nodes();
         for (name, object) in objects {
@@ -215,35 +220,21 @@ impl Bundles {
                 concerned: nodes.len(),
             };
             let wanted = verdict.status(&said, &publish::now());
-            if wanted == said || !self.is_time(&name, &said, &wanted, &verdict) {
+            let writing = Writing {
+                name: &name,
+                generation: verdict.generation,
+                said: &said,
+                wanted: &wanted,
+                is_whole: verdict.enforcing == verdict.concerned,
+            };
+            if !self.writings.is_due(&writing, Instant::now()) {
                 continue;
             }
             let written = publish::bundle_status(&self.cluster.client, &name, &wanted).await;
-            self.written.insert(name.clone(), (wanted, Instant::now()));
+            self.writings.tried(&name, wanted, Instant::now());
             written.map_err(|why| format!("the status of trust bundle {name}: {why}"))?;
         }
         Ok(())
-    }
-
-    /// Counts on their way are not written each time, nor what a new controller does not know yet.
-    fn is_time(
-        &self,
-        name: &str,
-        said: &BundleStatus,
-        wanted: &BundleStatus,
-        verdict: &Verdict<'_>,
-    ) -> bool {
-        let is_whole = verdict.enforcing == verdict.concerned;
-        if let Some((written, at)) = self.written.get(name) {
-            let is_again =
-                written == wanted || (!is_whole && accepted(written) == accepted(wanted));
-            if is_again && at.elapsed() < limits::STATUS_AGAIN {
-                return false;
-            }
-        }
-        let was_whole = is_true(&said.conditions, "Programmed", verdict.generation);
-        let is_pending = was_whole && !is_whole && accepted(said) == accepted(wanted);
-        !is_pending || self.began.elapsed() > limits::AGENTS_COME_BACK
     }
 
     async fn say(&mut self) -> Result<(), String> {
@@ -291,15 +282,10 @@ fn was_accepted(object: &BundleObject, here: &HashMap<(String, i64), u64>) -> bo
         || is_true(&object.said().conditions, "Accepted", generation)
 }
 
-fn is_true(conditions: &[Condition], kind: &str, generation: i64) -> bool {
-    let mut of_kind = conditions.iter().filter(|one| one.kind == kind);
-    of_kind.any(|one| one.status == "True" && one.observed_generation == generation)
-}
-
-/// What is said of being accepted, and of which generation.
-fn accepted(status: &BundleStatus) -> Option<(i64, &str, &str)> {
-    let condition = status.conditions.iter().find(|one| one.kind == "Accepted")?;
-    Some((condition.observed_generation, &condition.status, &condition.message))
+impl Status for BundleStatus {
+    fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
 }
 
 /// What is known of an object.

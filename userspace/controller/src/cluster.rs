@@ -17,6 +17,7 @@ use martlet_kubernetes::{
     Client, Config, ObjectMeta, address,
     api::PolicyObject,
     attest::{self, Agents, TokenError},
+    kept::{self, KeptError, Mesh},
     lease::Lease,
     publish,
     seen::{
@@ -25,12 +26,12 @@ use martlet_kubernetes::{
     },
     vault::Vault,
     watch::{Change, Health, Key, Source, follow},
-    world::{Facts, Kind, Object, Settings, World},
+    world::{Facts, Kind, Object, Set, Settings, World},
 };
 use martlet_model::{Label, TrustDomain, WorkloadName};
 use martlet_standalone::InCluster;
 use tokio::{
-    sync::{OnceCell, mpsc},
+    sync::{OnceCell, mpsc, watch},
     time::{Instant, sleep_until},
 };
 use tracing::{info, warn};
@@ -54,6 +55,8 @@ pub struct Cluster {
     problems: Arc<AtomicUsize>,
     /// The pods of which something else is known since that was asked for.
     touched: Arc<Mutex<Touched>>,
+    /// What is set for the whole mesh.
+    set: Arc<watch::Sender<Set>>,
 }
 
 /// `None`: nothing is to be said of it any more.
@@ -113,6 +116,7 @@ impl Cluster {
             health: Arc::default(),
             problems: Arc::default(),
             touched: Arc::default(),
+            set: Arc::default(),
         })
     }
 
@@ -144,6 +148,29 @@ impl Cluster {
         written.map_err(anyhow::Error::msg)
     }
 
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.settings.trust_domain
+    }
+
+    /// What was set for the whole mesh last.
+    pub async fn kept_mesh(&self) -> Result<Mesh, KeptError> {
+        kept::read(&self.client, &self.settings.system_namespace).await
+    }
+
+    /// Keeps it for whoever is the controller next.
+    pub async fn keep_mesh(&self, mesh: &Mesh) -> Result<(), String> {
+        kept::write(&self.client, &self.settings.system_namespace, mesh).await
+    }
+
+    /// From now on this is set for the whole mesh.
+    pub fn set_mesh(&self, set: Set) {
+        self.set.send_if_modified(|before| {
+            let is_other = !Arc::ptr_eq(&before.mesh, &set.mesh) || before.refused != set.refused;
+            *before = set;
+            is_other
+        });
+    }
+
     /// How well each kind of objects is followed.
     pub fn health(&self) -> BTreeMap<&'static str, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -173,6 +200,9 @@ impl Cluster {
         let mut world = World::new(self.settings.clone());
         let mut missing: Vec<_> = KINDS.to_vec();
         let (mut due, mut is_other): (Option<Instant>, bool) = (None, false);
+        let mut set = self.set.subscribe();
+        // It may have been set before.
+        set.mark_changed();
         let deciding = async {
             loop {
                 let settled = async {
@@ -183,6 +213,12 @@ impl Cluster {
                 };
                 let seen = tokio::select! {
                     seen = from.recv() => seen,
+                    Ok(()) = set.changed() => {
+                        world.set_mesh(set.borrow_and_update().clone());
+                        is_other = true;
+                        due.get_or_insert_with(Instant::now);
+                        continue;
+                    }
                     () = settled => {
                         due = None;
                         self.note_touched(&mut world);

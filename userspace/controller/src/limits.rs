@@ -18,6 +18,10 @@ pub const CLUSTER_SETTLE: Duration = Duration::from_millis(50);
 /// After a question to the API server that was not answered.
 pub const CLUSTER_AGAIN: Duration = Duration::from_secs(2);
 
+/// How long is waited for what the API server says of the mesh config, before what was set last is in
+/// effect again.
+pub const FIRST_WORD: Duration = Duration::from_secs(5);
+
 /// How often it is looked at what is to be written into the cluster.
 pub const WRITING_ROUND: Duration = Duration::from_secs(1);
 /// Of one round: what is more waits for the next.
@@ -47,7 +51,8 @@ pub const TAINTS: usize = 20;
 /// 6,000 nodes.
 pub const TAINT_AGAIN: Duration = Duration::from_secs(300);
 
-/// How often the roots are published again: somebody may have removed them.
+/// How often the roots are published again, and what is set for the mesh is kept again: somebody may
+/// have removed them.
 pub const PUBLISH_AGAIN: Duration = Duration::from_secs(10);
 
 /// How often the Service's endpoint is written again: somebody may have changed it.

@@ -19,6 +19,7 @@ mod federate;
 mod files;
 mod limits;
 mod members;
+mod mesh_config;
 mod metrics;
 mod mirror;
 mod office;
@@ -27,6 +28,7 @@ mod programming;
 mod scribe;
 mod standby;
 mod standings;
+mod statuses;
 mod taints;
 mod web;
 

@@ -5,10 +5,15 @@
 //! allows more. So the server is told to keep them, and whoever reads a policy refuses it.
 
 mod bundle;
+mod config;
 mod policy;
 mod status;
 
 pub use bundle::{Bundle, BundleObject, BundleStatus, BundleText, TrustBundle, TrustBundleSpec};
+pub use config::{
+    ConfigObject, ConfigStatus, DEFAULT, DefaultMode, FailureChoice, MeshConfig, MeshConfigSpec,
+    MeshSettings, UdpChoice,
+};
 pub use policy::{
     Action, AuthorizationPolicy, AuthorizationPolicySpec, From, PolicyObject, Read, Rule, Selected,
     Selector, To,
@@ -20,7 +25,7 @@ use serde_json::{Value, json};
 
 /// The definitions of all of them, for the API server.
 pub fn definitions() -> Vec<Value> {
-    let definitions = [AuthorizationPolicy::crd(), TrustBundle::crd()];
+    let definitions = [AuthorizationPolicy::crd(), TrustBundle::crd(), MeshConfig::crd()];
     let definitions = definitions.iter().map(serde_json::to_value);
     let mut definitions: Vec<_> =
         definitions.map(|one| one.expect("a definition is JSON")).collect();

@@ -19,6 +19,7 @@
 //! | [`events`] | what is wrong with objects, said beside them |
 //! | [`address`] | where agents find the controller |
 //! | [`election`], [`lease`] | who of several is the controller |
+//! | [`kept`] | what was set for the whole mesh last |
 //! | [`vault`] | what has to outlive the controller |
 //! | [`installation`] | our own objects: applied, waited for, and taken away again |
 //! | [`remote`] | Martlet's own pods, from a user's machine |
@@ -31,6 +32,7 @@ pub mod attest;
 pub mod election;
 pub mod events;
 pub mod installation;
+pub mod kept;
 pub mod lease;
 mod limits;
 pub mod publish;

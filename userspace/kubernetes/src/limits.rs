@@ -72,6 +72,9 @@ pub const POLICY_BYTES: usize = 128 * 1024;
 /// Of a trust bundle's spec as JSON: some hundred roots, which is more than are taken.
 pub const BUNDLE_BYTES: usize = 512 * 1024;
 
+/// Of a mesh config's spec as JSON, with all that may be wrong with it.
+pub const CONFIG_BYTES: usize = 16 * 1024;
+
 /// A rule's name goes into every refusal.
 pub const RULE_NAME_BYTES: usize = 64;
 

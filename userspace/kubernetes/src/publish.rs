@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
-    api::{AuthorizationPolicy, BundleStatus, PolicyStatus, TrustBundle},
+    api::{AuthorizationPolicy, BundleStatus, ConfigStatus, MeshConfig, PolicyStatus, TrustBundle},
     limits,
 };
 
@@ -83,7 +83,34 @@ pub async fn bundle_status(
     answered(writing).await
 }
 
-async fn answered<T>(asking: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+/// The same of a mesh config.
+///
+/// # Errors
+///
+/// As above.
+pub async fn config_status(
+    client: &Client,
+    name: &str,
+    status: &ConfigStatus,
+) -> Result<(), String> {
+    let api: Api<MeshConfig> = Api::all(client.clone());
+    // A merge leaves what is not named: what is set no more is named as nothing.
+    let mut body = json!({ "status": status });
+    if let Some(in_effect) = body["status"].get_mut("inEffect") {
+        for key in ["failure", "udp"] {
+            if in_effect.get(key).is_none() {
+                in_effect[key] = serde_json::Value::Null;
+            }
+        }
+    }
+    let patch = Patch::Merge(body);
+    let writing = async { api.patch_status(name, &PatchParams::default(), &patch).await.map(drop) };
+    answered(writing).await
+}
+
+pub(crate) async fn answered<T>(
+    asking: impl Future<Output = kube::Result<T>>,
+) -> Result<T, String> {
     match timeout(limits::QUESTION, asking).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err("no answer in time".to_owned()),

@@ -127,9 +127,22 @@ pub async fn follow<K>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
+    resume(source, HashMap::new(), tell, report).await;
+}
+
+/// The same of a kind that was followed before. `known`: what there was then, and the UID of each; a
+/// list that lacks it is asked about as any other is.
+pub async fn resume<K>(
+    source: Source<K>,
+    known: HashMap<Key, String>,
+    tell: impl FnMut(Change<K>) + Send,
+    report: impl FnMut(&Health) + Send,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
     let config = watcher::Config::default().timeout(limits::WATCH_SECONDS);
     let events = watcher(source.all.clone(), config).default_backoff();
-    Following::new(source, tell, report).run(events).await;
+    Following::new(source, known, tell, report).run(events).await;
 }
 
 impl<K> Ask<K> for Source<K>
@@ -160,13 +173,13 @@ struct Following<A, T, H> {
 }
 
 impl<A, T, H> Following<A, T, H> {
-    fn new(server: A, tell: T, report: H) -> Self {
+    fn new(server: A, known: HashMap<Key, String>, tell: T, report: H) -> Self {
         Self {
             server,
             tell,
             report,
             health: Health::default(),
-            known: HashMap::new(),
+            known,
             doubtful: HashSet::new(),
             ask_again: Instant::now(),
             listed: None,

@@ -16,6 +16,7 @@
 
 mod concerns;
 mod facts;
+mod mesh;
 mod pods;
 mod policies;
 mod services;
@@ -32,10 +33,14 @@ use martlet_model::{
 };
 use martlet_policy::Policy;
 
-use crate::seen::{self, Problem, ServiceKey};
+use crate::{
+    kept::Mesh,
+    seen::{self, Problem, ServiceKey},
+};
 
 pub use concerns::Concern;
 pub use facts::{Facts, Wish};
+pub use mesh::Set;
 
 /// What a cluster's administrator has chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +70,7 @@ pub enum Kind {
     EndpointSlice,
     AuthorizationPolicy,
     TrustBundle,
+    MeshConfig,
 }
 
 /// What is wrong with an object, and which life of its name has that.
@@ -85,12 +91,17 @@ pub struct Picture {
     pub outside: Vec<Outsider>,
     /// The nodes that have an agent, and since when, in seconds since 1970.
     pub agents: BTreeMap<Label, u64>,
+    /// What is set for all of it.
+    pub mesh: Arc<Mesh>,
 }
 
 /// All objects, and what follows from them.
 #[derive(Debug)]
 pub struct World {
     settings: Settings,
+    mesh: Arc<Mesh>,
+    /// Of pods that no label is about.
+    default: Option<seen::Wanted>,
     namespaces: HashMap<Label, seen::Namespace>,
     pods: HashMap<WorkloadName, Arc<seen::Pod>>,
     pods_in: HashMap<Label, BTreeSet<WorkloadName>>,
@@ -123,6 +134,8 @@ impl World {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
+            mesh: Arc::default(),
+            default: None,
             namespaces: HashMap::new(),
             pods: HashMap::new(),
             pods_in: HashMap::new(),
@@ -152,6 +165,7 @@ impl World {
             local: self.enrolled.values().cloned().collect(),
             outside: self.outside.values().cloned().collect(),
             agents: self.agents(),
+            mesh: self.mesh.clone(),
         }
     }
 
@@ -189,8 +203,18 @@ impl World {
         self.wanted(pod).and_then(seen::Wanted::mode)
     }
 
-    /// Its own label wins over its namespace's.
+    /// Whether it is enrolled since no label says otherwise.
+    pub fn is_default(&self, pod: &seen::Pod) -> bool {
+        self.labelled(pod).is_none() && self.mode(pod).is_some()
+    }
+
+    /// Its own label wins over its namespace's, and that over what is set for the mesh.
     fn wanted<'a>(&'a self, pod: &'a seen::Pod) -> Option<&'a seen::Wanted> {
+        self.labelled(pod).or_else(|| self.by_default(&pod.name.namespace))
+    }
+
+    /// What labels say about it.
+    fn labelled<'a>(&'a self, pod: &'a seen::Pod) -> Option<&'a seen::Wanted> {
         let namespace = self.namespaces.get(&pod.name.namespace);
         pod.wanted.as_ref().or(namespace.and_then(|one| one.wanted.as_ref()))
     }
@@ -262,7 +286,9 @@ impl Kind {
         match self {
             Self::Namespace | Self::Pod | Self::Service => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::AuthorizationPolicy | Self::TrustBundle => "martlet.dev/v1alpha1",
+            Self::AuthorizationPolicy | Self::TrustBundle | Self::MeshConfig => {
+                "martlet.dev/v1alpha1"
+            }
         }
     }
 
@@ -275,6 +301,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::TrustBundle => "TrustBundle",
+            Self::MeshConfig => "MeshConfig",
         }
     }
 }

@@ -25,4 +25,4 @@ pub use record::{AccessRecord, ConnectionId, Party, Protection, Reporter, TlsFac
 pub use skew::Skew;
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 pub use trust::{Bearer, Quarantine, QuarantineError, Trust};
-pub use workload::{Label, LabelError, Mode, Udp, Workload, WorkloadName};
+pub use workload::{Failure, Label, LabelError, Mode, Udp, Workload, WorkloadName};

@@ -40,6 +40,16 @@ pub enum Udp {
     Refuse,
 }
 
+/// What becomes of connections between permissive workloads while no agent lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Failure {
+    /// They are refused, as those of strict ones are in any case.
+    #[default]
+    Closed,
+    /// They pass in plaintext, and are counted.
+    Open,
+}
+
 /// Namespace and pod name: unique among workloads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WorkloadName {

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use martlet_model::{Directory, Label, LocalWorkload, NetnsSource, TrustDomain, WorkloadName};
+use martlet_model::{
+    Directory, Failure, Label, LocalWorkload, NetnsSource, TrustDomain, WorkloadName,
+};
 use martlet_policy::PolicySet;
 use serde_json::Value;
 
@@ -89,16 +91,6 @@ pub enum ProberIs {
     Cgroup(PathBuf),
     /// The one that a process of this name is in.
     Process(String),
-}
-
-/// What becomes of connections between permissive workloads while no agent lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Failure {
-    /// They are refused, as those of strict ones are in any case.
-    #[default]
-    Closed,
-    /// They pass in plaintext, and are counted.
-    Open,
 }
 
 /// Where an agent keeps what outlives it.

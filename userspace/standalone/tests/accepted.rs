@@ -4,10 +4,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use martlet_model::{Mode, NetnsSource, Place, SpiffeId, Udp};
+use martlet_model::{Failure, Mode, NetnsSource, Place, SpiffeId, Udp};
 use martlet_policy::Request;
 use martlet_standalone::{
-    AccessLog, Controller, Failure, Joins, NodeFile, Outside, ProberIs, Source, parse, parse_of,
+    AccessLog, Controller, Joins, NodeFile, Outside, ProberIs, Source, parse, parse_of,
 };
 
 const HEAD: &str =

@@ -25,7 +25,7 @@ use crate::{
     show::{as_json, check as page},
     write,
 };
-use judge::{Facts, NodeSaid, Policy};
+use judge::{Facts, NodeSaid, Policy, Setting};
 
 /// What a user of this program needs.
 const ASKS: [Right; 4] = [
@@ -100,6 +100,7 @@ async fn gather(cluster: &Cluster) -> Facts {
         agents: told(remote.agents_rollout().await),
         controllers: told(remote.controller_rollout().await),
         unknown_modes: told(remote.unknown_modes().await),
+        settings: told(remote.configs().await.map(|all| all.iter().map(Setting::of).collect())),
         policies: told(remote.policies().await.map(|all| all.iter().map(Policy::of).collect())),
         members: members(cluster).await,
         control: nodes,

@@ -187,6 +187,7 @@ fn end(scene: &Scene, agents: &Agents, pod: &Pod) -> End {
         silent: silent.or_else(|| said(&node).is_none().then(|| "it has no agent".to_owned())),
         node,
         mode: scene.world.mode(pod),
+        is_default: scene.world.is_default(pod),
         is_workload: scene.world.workload(&pod.name).is_some(),
         is_on_host: pod.is_on_host,
         problems,

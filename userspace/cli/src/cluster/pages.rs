@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use martlet_kubernetes::api::ConfigObject;
 use martlet_model::{
     WorkloadName,
     report::{Status, WorkloadReport, Workloads},
@@ -54,6 +55,32 @@ pub fn status(all: &[Of<'_, Status>]) -> String {
     }
     let lines: String = all.iter().flat_map(troubles).collect();
     super::show::beside(&table.text(), &lines)
+}
+
+/// What a MeshConfig has set, and whether that is what it says now.
+pub fn set_for_all(object: &ConfigObject) -> String {
+    let said = object.said();
+    let Some(set) = &said.in_effect else { return String::new() };
+    let word = |value: serde_json::Result<serde_json::Value>| {
+        value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let mut all = vec![];
+    let mut add = |name: &str, value: String| {
+        if !value.is_empty() {
+            all.push(format!("{name} {value}"));
+        }
+    };
+    add("default mode", word(serde_json::to_value(set.default_mode)));
+    add("failure", word(serde_json::to_value(set.failure)));
+    add("udp", word(serde_json::to_value(set.udp)));
+    let mut lines = format!("set for the whole mesh: {}\n", all.join(", "));
+    let mut of_now =
+        said.conditions.iter().filter(|one| one.observed_generation == object.generation());
+    if let Some(why) = of_now.find(|one| one.kind == "Accepted" && one.status == "False") {
+        let line = format!("‼ the MeshConfig is not used as it is written: {}", why.message);
+        lines.push_str(&format!("{}\n", paint(&line, Tone::Bad)));
+    }
+    lines
 }
 
 fn troubles(of: &Of<'_, Status>) -> Vec<String> {
@@ -132,4 +159,29 @@ pub fn workloads(all: &[Of<'_, Workloads>]) -> String {
         Some(format!("{}\n", paint(&line, Tone::Warning)))
     });
     super::show::beside(&table.text(), &reasons.collect::<String>()) + &names.legend()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_set_for_the_mesh_is_shown_and_that_it_is_not_what_is_written() {
+        let object = |status: &str| {
+            let accepted = json!({"type": "Accepted", "status": status, "observedGeneration": 2,
+                "lastTransitionTime": "", "reason": "Why", "message": "spec: opne"});
+            let effect = json!({"defaultMode": "strict", "failure": "open"});
+            let status = json!({"conditions": [accepted], "agents": "", "inEffect": effect});
+            let metadata = json!({"name": "default", "generation": 2});
+            serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+        };
+        let set = "set for the whole mesh: default mode strict, failure open\n";
+        assert_eq!(set_for_all(&object("True")), set);
+        let refused = set_for_all(&object("False"));
+        assert!(refused.starts_with(set) && refused.contains("opne"), "{refused}");
+        let unsaid = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+        assert_eq!(set_for_all(&unsaid), "");
+    }
 }

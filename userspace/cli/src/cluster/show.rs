@@ -6,7 +6,11 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use martlet_model::{coverage::Coverage, report::Certificates};
+use martlet_kubernetes::api::DEFAULT;
+use martlet_model::{
+    coverage::Coverage,
+    report::{Certificates, Status},
+};
 use serde::de::DeserializeOwned;
 
 use super::{Cluster, Heard, ask_all, one, pages, remarks, watch};
@@ -23,7 +27,14 @@ pub async fn show(cluster: &Cluster, look: Look) -> Result<ExitCode> {
         return show_one(&one(cluster).await?, look).await;
     }
     match look {
-        Look::Status { answer } => page(cluster, "/status", answer.output, pages::status).await,
+        Look::Status { answer } => {
+            let set = match answer.output {
+                Output::Table => set_for_all(cluster).await,
+                Output::Json => String::new(),
+            };
+            let page_of = |all: &[Of<'_, Status>]| beside(&pages::status(all), &set);
+            page(cluster, "/status", answer.output, page_of).await
+        }
         Look::Workloads { answer } => {
             page(cluster, "/workloads", answer.output, pages::workloads).await
         }
@@ -49,6 +60,13 @@ pub async fn show(cluster: &Cluster, look: Look) -> Result<ExitCode> {
         }
         Look::Records { follow: true, answer } => watch::records(cluster, answer.output).await,
     }
+}
+
+/// What is set for the whole mesh, if anything is and this user may know it.
+async fn set_for_all(cluster: &Cluster) -> String {
+    let configs = cluster.remote.configs().await.unwrap_or_default();
+    let object = configs.iter().find(|object| object.name() == DEFAULT);
+    object.map(pages::set_for_all).unwrap_or_default()
 }
 
 fn is_table(look: &Look) -> bool {

@@ -17,7 +17,7 @@ use crate::{
     Declared, limits,
     message::{
         Malformed, PolicyName, local_from, name_from, outside_from, parsed, policy_from,
-        policy_name_from, service_from, trust_from, workload_from,
+        policy_name_from, service_from, settings_from, trust_from, workload_from,
     },
     proto,
 };
@@ -209,6 +209,9 @@ impl Table {
         }
         if let Some(trust) = message.trust {
             self.trust = Some(Arc::new(trust_from(trust)?));
+        }
+        if let Some(settings) = message.settings {
+            self.failure = settings_from(&settings)?;
         }
         fits("workloads", &self.workloads, limits::WORKLOADS)?;
         fits("services", &self.services, limits::SERVICES)?;

@@ -7,7 +7,7 @@ use crate::{
     limits,
     message::{
         Local, Malformed, local_to, name_to, outside_to, policy_name_to, policy_to, service_to,
-        trust_to, workload_to,
+        settings_to, trust_to, workload_to,
     },
     proto,
 };
@@ -61,7 +61,14 @@ fn say_all(table: &Table, node: &Label, chunks: &mut Chunks) -> Result<(), Malfo
     if let Some(trust) = &table.trust {
         chunks.with(trust_to(trust), |open, one| open.trust = Some(one));
     }
+    if table.failure.is_some() {
+        say_settings(table, chunks);
+    }
     Ok(())
+}
+
+fn say_settings(table: &Table, chunks: &mut Chunks) {
+    chunks.with(settings_to(table.failure), |open, one| open.settings = Some(one));
 }
 
 fn say(
@@ -106,6 +113,9 @@ fn say(
         && let Some(trust) = &table.trust
     {
         chunks.with(trust_to(trust), |open, one| open.trust = Some(one));
+    }
+    if changed.settings {
+        say_settings(table, chunks);
     }
     Ok(())
 }

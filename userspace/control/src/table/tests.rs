@@ -13,6 +13,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{limits, message, proto};
 
+mod settings;
+
 fn label(text: &str) -> Label {
     text.parse().unwrap()
 }
@@ -78,6 +80,7 @@ fn declaration() -> Declaration {
         policies: vec![policy("closed")],
         outside: vec![outsider("shop/off", "one"), outsider("shop/job", "two")],
         trust: trust(1),
+        failure: None,
     }
 }
 

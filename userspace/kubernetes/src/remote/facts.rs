@@ -20,7 +20,7 @@ use kube::{
 use super::{AGENT, CONTROLLER, Remote, RemoteError, answer};
 use crate::{
     MODE_LABEL,
-    api::PolicyObject,
+    api::{ConfigObject, PolicyObject},
     seen::{NamespaceObject, PodObject},
 };
 
@@ -194,6 +194,20 @@ impl Remote {
             format!("pod {namespace}/{} ({:?})", one.name_any(), value(one.labels()))
         });
         Ok(namespaces.chain(pods).collect())
+    }
+
+    /// All that is set for the whole mesh, as it is stored; nothing where the kind is not defined.
+    ///
+    /// # Errors
+    ///
+    /// The API server did not say.
+    pub async fn configs(&self) -> Result<Vec<ConfigObject>, RemoteError> {
+        let api: Api<ConfigObject> = Api::all(self.client.clone());
+        match answer("the mesh configs", api.list(&ListParams::default())).await {
+            Ok(list) => Ok(list.items),
+            Err(error) if error.is_not_found() => Ok(vec![]),
+            Err(error) => Err(error),
+        }
     }
 
     /// All policies, as they are stored.

@@ -12,7 +12,10 @@ use kube::{
 use serde_json::Value;
 
 use super::{Remote, RemoteError, answer};
-use crate::{MODE_LABEL, api::AuthorizationPolicy};
+use crate::{
+    MODE_LABEL,
+    api::{AuthorizationPolicy, MeshConfig},
+};
 
 /// Objects of one kind, or why they could not be had.
 pub type Objects = (&'static str, Result<Value, RemoteError>);
@@ -21,7 +24,7 @@ pub type Objects = (&'static str, Result<Value, RemoteError>);
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 impl Remote {
-    /// Martlet's own objects, the nodes, the policies, and the namespaces that are labelled.
+    /// Martlet's own objects, the nodes, the policies, what is set for the mesh, and the namespaces that are labelled.
     pub async fn objects(&self) -> Vec<Objects> {
         let all = ListParams::default();
         let labelled = ListParams::default().labels(MODE_LABEL);
@@ -35,6 +38,7 @@ impl Remote {
             ("nodes", self.all::<Node>("nodes", None, &all).await),
             ("namespaces", self.all::<Namespace>("namespaces", None, &labelled).await),
             ("policies", self.all::<AuthorizationPolicy>("policies", None, &all).await),
+            ("meshconfigs", self.all::<MeshConfig>("meshconfigs", None, &all).await),
         ]
     }
 

@@ -14,12 +14,13 @@ use serde::de::DeserializeOwned;
 
 use super::{AGENT, Remote, RemoteError, answer};
 use crate::{
-    api::PolicyObject,
+    api::{DEFAULT, MeshSettings, PolicyObject},
+    kept::Mesh,
     seen::{
         NamespaceObject, Pod, PodObject, Service, ServiceKey, ServiceObject, Slice, SliceObject,
         SliceVersion,
     },
-    world::{Settings, World},
+    world::{Set, Settings, World},
 };
 
 /// Some namespaces with all that is in them.
@@ -53,6 +54,13 @@ impl Remote {
             agent_service_account: AGENT.parse().expect("it is a name"),
             udp: Udp::Pass,
         });
+        let configs = self.configs().await?;
+        let set = configs.iter().find(|object| object.name() == DEFAULT);
+        if let Some(settings) = set.and_then(|object| object.said().in_effect) {
+            let settings = MeshSettings::from(&settings);
+            let mesh = Arc::new(Mesh { settings, by: None });
+            world.set_mesh(Set { mesh, refused: vec![] });
+        }
         let version = self.slice_version().await?;
         let all: Api<NamespaceObject> = Api::all(self.client.clone());
         for name in namespaces {

@@ -49,11 +49,19 @@ struct Told {
 struct Test {
     told: Arc<Mutex<Told>>,
     answers: Answers,
+    /// From before.
+    known: HashMap<Key, String>,
 }
 
 impl Test {
     fn new() -> Self {
-        Self { told: Arc::default(), answers: Answers::default() }
+        Self { told: Arc::default(), answers: Answers::default(), known: HashMap::new() }
+    }
+
+    fn knowing(name: &str) -> Self {
+        let test = Self::new();
+        test.told.lock().unwrap().there.insert(name.to_owned());
+        Self { known: [((String::new(), name.to_owned()), "1".to_owned())].into(), ..test }
     }
 
     /// Plays events, lets `seconds` go by, and says what is there then.
@@ -75,7 +83,7 @@ impl Test {
             }
         };
         let report = |health: &Health| self.told.lock().unwrap().health = health.clone();
-        let mut following = Following::new(self.answers.clone(), tell, report);
+        let mut following = Following::new(self.answers.clone(), self.known.clone(), tell, report);
         let events = stream::iter(events).chain(stream::pending());
         let run = following.run(events);
         let _ = timeout(std::time::Duration::from_secs(seconds), run).await;
@@ -100,6 +108,18 @@ async fn what_a_list_lacks_and_the_server_does_not_have_goes() {
     let test = Test::new();
     assert_eq!(test.play(events([list(&["a", "b", "c"]), list(&["b"])]), 1).await, "b");
     assert_eq!(test.told.lock().unwrap().complete, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_known_before_goes_by_no_list_either() {
+    let gone = Test::knowing("a");
+    assert_eq!(gone.play(list(&["b"]), 1).await, "b");
+    let there = Test::knowing("a");
+    there.answers.set("a", Ok(Some("1")));
+    assert_eq!(there.play(list(&["b"]), 1).await, "a b");
+    let unsaid = Test::knowing("a");
+    unsaid.answers.set("a", Err("away".to_owned()));
+    assert_eq!(unsaid.play(list(&["b"]), 1).await, "a b");
 }
 
 #[tokio::test(start_paused = true)]

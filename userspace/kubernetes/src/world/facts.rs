@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use martlet_model::{Label, WorkloadName};
 
-use super::World;
+use super::{World, pods::ON_HOST};
 use crate::{
     seen::{Pod, Problem, Wanted},
     standing::Said,
@@ -24,7 +24,7 @@ pub struct Facts {
 /// What the cluster's objects want of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
-    /// No label says anything about it.
+    /// Nothing says anything about it: no label, and no default.
     Nothing,
     /// It stays outside of the mesh, for this reason.
     Outside(String),
@@ -84,7 +84,7 @@ impl World {
             None => Wish::Nothing,
             Some(Wanted::Off) => Wish::Outside(format!("{} says so", crate::MODE_LABEL)),
             Some(_) if is_enrolled => Wish::Enrolled,
-            Some(_) if pod.is_on_host => Wish::Outside(why()),
+            Some(_) if pod.is_on_host => Wish::Outside(ON_HOST.to_owned()),
             Some(_) if pod.addresses.is_empty() => {
                 Wish::Waiting("it has no address yet".to_owned())
             }

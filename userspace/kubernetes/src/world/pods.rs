@@ -10,6 +10,9 @@ use crate::{
     seen::{Pod, Problem, ServiceKey},
 };
 
+pub(super) const ON_HOST: &str = "it shares the node's network (hostNetwork), so it has no address and no interface of its \
+     own; it stays outside of the mesh";
+
 impl World {
     /// Whether anything but what is said of it is other than before.
     pub fn set_pod(&mut self, pod: Pod) -> bool {
@@ -131,9 +134,10 @@ impl World {
         }
         let Some(mode) = self.mode(pod) else { return (None, problems) };
         if pod.is_on_host {
-            let why = "it shares the node's network (hostNetwork), so it has no address and no \
-                       interface of its own; it stays outside of the mesh";
-            problems.push(Problem::new("HostNetwork", why));
+            // Whoever enrolls everything does not mean each of these.
+            if self.labelled(pod).is_some() {
+                problems.push(Problem::new("HostNetwork", ON_HOST));
+            }
             return (None, problems);
         }
         if pod.is_over || pod.addresses.is_empty() {
@@ -195,7 +199,7 @@ impl World {
         let local = LocalWorkload {
             workload,
             netns: NetnsSource::Pod(pod.uid.clone()),
-            udp: self.settings.udp,
+            udp: self.udp(),
             probes,
             workload_api: false,
         };

@@ -4,6 +4,7 @@ mod any;
 mod choice;
 mod facts;
 mod hostile;
+mod mesh;
 
 use std::collections::BTreeMap;
 

@@ -5,13 +5,13 @@ use std::{
     path::PathBuf,
 };
 
-use martlet_model::Label;
+use martlet_model::{Failure, Label};
 
 use super::{Findings, text};
 use crate::{
     file::{self, Node},
     mark::{At, Given, Mark},
-    node_file::{AccessLog, Failure, Places, ProberIs, Settings},
+    node_file::{AccessLog, Places, ProberIs, Settings},
     problem::Fault,
 };
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use martlet_kubernetes::{
-    api::PolicyObject,
+    api::{ConfigObject, DEFAULT, PolicyObject},
     remote::{Definition, NodeFacts, Right, Rollout, definition_names},
 };
 use martlet_model::{
@@ -42,6 +42,7 @@ pub struct Facts {
     pub agents: Told<Option<Rollout>>,
     pub controllers: Told<Option<Rollout>>,
     pub unknown_modes: Told<Vec<String>>,
+    pub settings: Told<Vec<Setting>>,
     pub policies: Told<Vec<Policy>>,
     pub members: Told<Vec<(String, Told<NodeSaid>)>>,
     pub control: Told<Nodes>,
@@ -65,6 +66,22 @@ impl Policy {
     pub fn of(object: &PolicyObject) -> Self {
         let name = format!("{}/{}", object.namespace(), object.name());
         Self { name, refused: object.read().err().map(|(_, problem)| problem.message) }
+    }
+}
+
+/// A MeshConfig, and why it is not in effect, if so.
+pub struct Setting {
+    name: String,
+    refused: Option<String>,
+}
+
+impl Setting {
+    pub fn of(object: &ConfigObject) -> Self {
+        let (name, generation) = (object.name(), object.generation());
+        let said = object.said();
+        let mut of_now = said.conditions.iter().filter(|one| one.observed_generation == generation);
+        let refused = of_now.find(|one| one.kind == "Accepted" && one.status == "False");
+        Self { name, refused: refused.map(|one| one.message.clone()) }
     }
 }
 
@@ -386,7 +403,26 @@ fn workloads(facts: &Facts) -> Vec<Check> {
             }
         }
     };
-    vec![labels, policies, coverage(facts)]
+    vec![labels, settings(&facts.settings), policies, coverage(facts)]
+}
+
+fn settings(settings: &Told<Vec<Setting>>) -> Check {
+    let description = "what is set for the whole mesh is in effect";
+    let hint = "correct the MeshConfig; until then what was in effect before stays";
+    let all = match settings {
+        Ok(all) => all,
+        Err(why) => return Topic::Settings.doubtful(description, why, hint),
+    };
+    let refused =
+        |one: &Setting| Some(format!("MeshConfig {}: {}", one.name, one.refused.as_ref()?));
+    let (used, others): (Vec<_>, Vec<_>) = all.iter().partition(|one| one.name == DEFAULT);
+    let refused = |all: Vec<&Setting>| all.into_iter().filter_map(refused).collect::<Vec<_>>();
+    let (used, others) = (refused(used), refused(others));
+    match (used.is_empty(), others.is_empty()) {
+        (true, true) => Topic::Settings.good(description),
+        (false, _) => Topic::Settings.bad(description, some_of(&used), hint),
+        (true, false) => Topic::Settings.doubtful(description, some_of(&others), "delete it"),
+    }
 }
 
 /// What enrolled workloads said to each other in plaintext, or tried to.

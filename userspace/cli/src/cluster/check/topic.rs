@@ -19,6 +19,7 @@ pub enum Topic {
     Clocks,
     Authority,
     Labels,
+    Settings,
     Policies,
     Coverage,
     NodeAnswers,
@@ -30,7 +31,7 @@ pub enum Topic {
 
 impl Topic {
     #[cfg(test)]
-    pub const ALL: [Topic; 22] = [
+    pub const ALL: [Topic; 23] = [
         Topic::ApiServer,
         Topic::ApiVersion,
         Topic::Rights,
@@ -46,6 +47,7 @@ impl Topic {
         Topic::Clocks,
         Topic::Authority,
         Topic::Labels,
+        Topic::Settings,
         Topic::Policies,
         Topic::Coverage,
         Topic::NodeAnswers,
@@ -73,6 +75,7 @@ impl Topic {
             Topic::Clocks => "clocks",
             Topic::Authority => "authority",
             Topic::Labels => "labels",
+            Topic::Settings => "settings",
             Topic::Policies => "policies",
             Topic::Coverage => "coverage",
             Topic::NodeAnswers => "node-answers",

@@ -15,8 +15,10 @@ use serde::Serialize;
 pub struct End {
     pub name: WorkloadName,
     pub node: String,
-    /// What its and its namespace's labels say.
+    /// What its and its namespace's labels say, or what is set for the mesh.
     pub mode: Option<Mode>,
+    /// Whether it is the latter.
+    pub is_default: bool,
     /// Whether the controller tells the agents of it.
     pub is_workload: bool,
     pub is_on_host: bool,
@@ -123,6 +125,10 @@ fn enrolment(name: &'static str, end: &End) -> Step {
             (false, None) => "no label wants it",
         };
         return step(name, None, format!("{who} is not enrolled: {why}"));
+    };
+    let mode = match end.is_default {
+        true => format!("{mode} by the MeshConfig"),
+        false => mode.to_string(),
     };
     match &end.state {
         Some(report) if report.state == "steered" => {

@@ -59,6 +59,7 @@ fn good() -> Facts {
         agents: Ok(Some(rollout_of(1))),
         controllers: Ok(Some(rollout_of(1))),
         unknown_modes: Ok(vec![]),
+        settings: Ok(vec![Setting { name: DEFAULT.to_owned(), refused: None }]),
         policies: Ok(vec![Policy { name: "shop/web".to_owned(), refused: None }]),
         members: Ok(vec![("one".to_owned(), Ok(said))]),
         control: Ok(Nodes {
@@ -171,6 +172,14 @@ fn each_thing_that_is_wrong_is_found_under_its_own_heading() {
     });
     is_error(Topic::Policies, |facts| {
         facts.policies.as_mut().unwrap()[0].refused = Some("rules is empty".to_owned());
+    });
+    is_error(Topic::Settings, |facts| {
+        facts.settings.as_mut().unwrap()[0].refused = Some("failure: opne".to_owned());
+    });
+    is_warning(Topic::Settings, |facts| {
+        let refused = Some("only the MeshConfig named default is used".to_owned());
+        let other = Setting { name: "other".to_owned(), refused };
+        facts.settings.as_mut().unwrap().push(other);
     });
     is_error(Topic::NodeAnswers, |facts| facts.members = Ok(vec![("one".to_owned(), no())]));
 }

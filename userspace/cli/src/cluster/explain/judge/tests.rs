@@ -21,6 +21,7 @@ fn end(name: &str, node: &str) -> End {
     End {
         node: node.to_owned(),
         mode: Some(Mode::Strict),
+        is_default: false,
         is_workload: true,
         is_on_host: false,
         problems: vec![],
@@ -96,6 +97,15 @@ fn a_good_pair_speaks_mtls_and_nothing_is_wrong_with_it() {
     becomes(Outcome::MutualTls, "allowed by shop/web: carts", |facts| {
         facts.policy = Policy::Allowed(Some("shop/web: carts".to_owned()));
     });
+}
+
+#[test]
+fn it_is_said_by_what_a_pod_is_enrolled() {
+    let said = |is_default| {
+        let judged = judged(|facts| facts.caller.is_default = is_default);
+        judged.steps[0].text.contains("strict by the MeshConfig, and steered")
+    };
+    assert!(said(true) && !said(false));
 }
 
 #[test]

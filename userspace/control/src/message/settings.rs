@@ -1,0 +1,24 @@
+//! What is set for all nodes.
+
+use martlet_model::Failure;
+
+use super::Malformed;
+use crate::proto;
+
+pub fn settings_to(failure: Option<Failure>) -> proto::Settings {
+    let failure = match failure {
+        None => proto::Failure::Unspecified,
+        Some(Failure::Closed) => proto::Failure::Closed,
+        Some(Failure::Open) => proto::Failure::Open,
+    };
+    proto::Settings { failure: failure.into() }
+}
+
+pub fn settings_from(settings: &proto::Settings) -> Result<Option<Failure>, Malformed> {
+    match proto::Failure::try_from(settings.failure) {
+        Ok(proto::Failure::Unspecified) => Ok(None),
+        Ok(proto::Failure::Closed) => Ok(Some(Failure::Closed)),
+        Ok(proto::Failure::Open) => Ok(Some(Failure::Open)),
+        Err(_) => Err(Malformed::new("settings.failure", "is unknown")),
+    }
+}
