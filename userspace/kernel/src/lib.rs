@@ -28,6 +28,7 @@ mod netns;
 mod node;
 mod object;
 mod outside;
+mod passed;
 mod pins;
 mod pod;
 mod pods;
@@ -55,6 +56,7 @@ pub use martlet_ebpf_shared::{
 };
 pub use netns::Netns;
 pub use node::{Look, Node, Settings};
+pub use passed::receive_passed;
 pub use pod::{Dialer, Listeners, Pod, Repaired, Terms};
 pub use pods::cgroup_of_process;
 pub use prober::Prober;

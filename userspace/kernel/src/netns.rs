@@ -34,7 +34,12 @@ impl Netns {
     /// Opens a namespace by a path such as `/run/netns/web` or `/proc/123/ns/net`.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
         let failed = |source| KernelError::Netns { path: path.to_owned(), source };
-        let file = open(path).map_err(failed)?;
+        Self::of_file(open(path).map_err(failed)?, path)
+    }
+
+    /// One that another process has opened, by the path that it says.
+    pub fn of_file(file: File, path: &Path) -> Result<Self, KernelError> {
+        let failed = |source| KernelError::Netns { path: path.to_owned(), source };
         let mut netns = Self { file: Arc::new(file), path: Arc::from(path), cookie: 0 };
         netns.cookie = netns.run(cookie).map_err(failed)?;
         Ok(netns)
