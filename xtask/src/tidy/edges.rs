@@ -18,6 +18,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("federation", &["model", "identity"]),
     ("workload-api", &["model", "identity"]),
     ("kubernetes", &["model", "policy"]),
+    // Nothing: it is linked statically, and started for every pod.
+    ("cni", &[]),
     ("telemetry", &["model"]),
     ("standalone", &["model", "policy"]),
     // The programs themselves only to build them.
@@ -31,6 +33,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "identity",
             "authority",
             "control",
+            "cni",
             "telemetry",
             "standalone",
             "kernel",
