@@ -6,6 +6,7 @@
 //! | `run` | connects for ever, with pauses in between; says how it stands |
 //! | `link` | one connection |
 //! | `follow` | what is said over it, in both directions |
+//! | `arrivals` | of that: pods that have just arrived |
 //! | `standings` | of that: how it stands with workloads |
 //! | `proof` | what a node shows to get it |
 //! | `member` | the node's own certificate: joining, renewing |
@@ -13,6 +14,7 @@
 //! | `issue` | certificates for workloads |
 //! | `state` | what is kept on the disk |
 
+mod arrivals;
 mod clock;
 mod follow;
 mod issue;
@@ -40,7 +42,7 @@ use tonic::transport::Channel;
 use tracing::warn;
 
 use crate::{
-    Acknowledgement, Declared, Standing, Usage,
+    Acknowledgement, Arrival, Declared, Standing, Usage,
     message::bundle_digest,
     table::{Received, Receiving},
 };
@@ -113,6 +115,7 @@ struct Inner {
     link: watch::Sender<Link>,
     usage: watch::Sender<Usage>,
     standings: watch::Sender<BTreeMap<WorkloadName, Standing>>,
+    arrivals: watch::Sender<BTreeMap<WorkloadName, Arrival>>,
     acknowledged: watch::Sender<Option<Acknowledgement>>,
     channel: watch::Sender<Option<Channel>>,
     /// What is to be kept on the disk.
@@ -172,6 +175,7 @@ impl Client {
             link: watch::Sender::new(link),
             usage: watch::Sender::default(),
             standings: watch::Sender::default(),
+            arrivals: watch::Sender::default(),
             acknowledged: watch::Sender::new(None),
             channel: watch::Sender::new(None),
             told: watch::Sender::new(None),
@@ -220,6 +224,16 @@ impl Client {
         self.inner.standings.send_if_modified(|told| {
             let differs = *told != standings;
             *told = standings;
+            differs
+        });
+    }
+
+    /// The pods that have arrived lately. What is other than before is told at once, to a controller
+    /// that wants it.
+    pub fn report_arrivals(&self, arrivals: BTreeMap<WorkloadName, Arrival>) {
+        self.inner.arrivals.send_if_modified(|told| {
+            let differs = *told != arrivals;
+            *told = arrivals;
             differs
         });
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -9,6 +10,7 @@ use std::{
 use martlet_identity::Svid;
 use martlet_model::{
     Directory, Failure, LocalWorkload, Mode, NetnsSource, Outsider, Service, Skew, Trust, Workload,
+    WorkloadName,
 };
 use martlet_policy::{Policy, PolicySet};
 
@@ -89,6 +91,16 @@ pub enum Stands {
     Pending(String),
     /// The controller refuses it a certificate.
     Refused(String),
+}
+
+/// A pod of an agent's node whose network has just been made, as the agent was told there. Without
+/// addresses, nothing is said of it any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    pub name: WorkloadName,
+    /// The pod's UID.
+    pub pod: Arc<str>,
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What an agent has put into effect.

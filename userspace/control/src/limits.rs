@@ -27,6 +27,9 @@ pub const USAGE_ENTRIES: usize = 256;
 /// Workloads of whom an agent says in one message how it stands with them, each with a text.
 pub const STANDINGS: usize = 64;
 
+/// Pods of which an agent says in one message that they have arrived.
+pub const ARRIVALS: usize = 64;
+
 /// A workload has one address of each family; more are known, not steered to.
 pub const ADDRESSES: usize = 16;
 pub const PROBES: usize = 16;
@@ -70,8 +73,10 @@ pub const SILENCE: Duration = Duration::from_secs(45);
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// For a controller to hear why its agent leaves.
 pub const FAREWELL: Duration = Duration::from_secs(2);
-/// Between two messages about workloads: half of what an agent may say in all.
+/// Between two messages about workloads: a quarter of what an agent may say in all.
 pub const STANDINGS_PAUSE: Duration = Duration::from_millis(200);
+/// Between two messages about pods that have arrived, for which somebody waits.
+pub const ARRIVALS_PAUSE: Duration = Duration::from_millis(100);
 /// How often an agent says what is in use, changed or not.
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -126,7 +131,7 @@ pub const SIGNERS: usize = 8;
 pub const ISSUE_STREAMS: usize = 2;
 /// Things that one agent says.
 pub const SAID_BURST: u32 = 60;
-pub const SAID_PER_SECOND: u32 = 10;
+pub const SAID_PER_SECOND: u32 = 20;
 pub const JOIN_BURST: u32 = 100;
 pub const JOIN_PER_SECOND: u32 = 20;
 /// For streams to end when the server stops.

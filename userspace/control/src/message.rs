@@ -1,6 +1,7 @@
 //! From messages to values and back. What another side has sent is parsed here, once: every length
 //! is bounded, every text is read, and of a message in which anything is wrong nothing is taken.
 
+mod arrival;
 mod policy;
 mod settings;
 mod standing;
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 use crate::{limits, proto};
 
+pub use arrival::{arrivals_from, arrivals_to};
 pub use policy::{PolicyName, policy_from, policy_name_from, policy_name_to, policy_to};
 pub use settings::{settings_from, settings_to};
 pub use standing::{Standings, standings_from, standings_to};

@@ -34,8 +34,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AccountToken, Acknowledgement, Ask, Declaration, Inconsistent, Secret, Standing, Usage, limits,
-    proto::control_server::ControlServer, table::Table,
+    AccountToken, Acknowledgement, Arrival, Ask, Declaration, Inconsistent, Secret, Standing,
+    Usage, limits, proto::control_server::ControlServer, table::Table,
 };
 use calls::Calls;
 use pace::Pace;
@@ -110,6 +110,12 @@ pub trait Office: Send + Sync + 'static {
 
     /// Whether agents are to say how it stands with their workloads.
     fn wants_standings(&self) -> bool;
+
+    /// Whether agents are to say which pods have just arrived on their nodes.
+    fn wants_arrivals(&self) -> bool;
+
+    /// What an agent says of pods that should be its node's.
+    fn arrive(&self, node: &Label, arrivals: Vec<Arrival>);
 
     /// In the order of `asks`.
     fn issue(

@@ -1,5 +1,6 @@
 //! A server and clients over loopback, as controller and agents are.
 
+mod arrivals;
 mod flood;
 mod following;
 mod issuing;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use martlet_control::AccountToken;
+use martlet_control::{AccountToken, Arrival};
 use martlet_kubernetes::{
     Client, Config, ObjectMeta, address,
     api::PolicyObject,
@@ -34,7 +34,7 @@ use tokio::{
     sync::{OnceCell, mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{book::Known, limits};
 
@@ -51,6 +51,9 @@ pub struct Cluster {
     settings: Settings,
     /// How well each kind of objects is followed.
     health: Arc<Mutex<BTreeMap<&'static str, Health>>>,
+    /// What agents say of pods that have just arrived, to whoever follows the cluster.
+    arrivals: mpsc::Sender<Arrived>,
+    arrived: Arc<Mutex<Option<mpsc::Receiver<Arrived>>>>,
     /// How many objects are not used as they are.
     problems: Arc<AtomicUsize>,
     /// The pods of which something else is known since that was asked for.
@@ -61,6 +64,9 @@ pub struct Cluster {
 
 /// `None`: nothing is to be said of it any more.
 type Touched = HashMap<WorkloadName, Option<Arc<Facts>>>;
+
+/// By the agent of which node.
+type Arrived = (Label, Arrival);
 
 /// What has happened to an object, read.
 enum Seen {
@@ -106,6 +112,7 @@ impl Cluster {
         };
         let own_name = own_name();
         let own_address = own_address()?;
+        let (arrivals, arrived) = mpsc::channel(limits::ARRIVALS);
         Ok(Self {
             client,
             own_name,
@@ -114,6 +121,8 @@ impl Cluster {
             agents,
             settings,
             health: Arc::default(),
+            arrivals,
+            arrived: Arc::new(Mutex::new(Some(arrived))),
             problems: Arc::default(),
             touched: Arc::default(),
             set: Arc::default(),
@@ -192,6 +201,16 @@ impl Cluster {
         self.problems.load(Ordering::Relaxed)
     }
 
+    /// Takes what an agent says of pods of its own node. What there is no room for the API server says
+    /// later.
+    pub fn arrive(&self, node: &Label, arrivals: Vec<Arrival>) {
+        for arrival in arrivals {
+            if self.arrivals.try_send((node.clone(), arrival)).is_err() {
+                debug!(%node, "a pod that has arrived is not taken");
+            }
+        }
+    }
+
     /// Follows the cluster for ever. `tell` is called with what there is once all of it is known, and
     /// after every change.
     pub async fn follow(self, mut tell: impl FnMut(Known) + Send) {
@@ -203,6 +222,8 @@ impl Cluster {
         let mut set = self.set.subscribe();
         // It may have been set before.
         set.mark_changed();
+        let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut arrived = arrived.expect("a cluster is followed once");
         let deciding = async {
             loop {
                 let settled = async {
@@ -217,6 +238,14 @@ impl Cluster {
                         world.set_mesh(set.borrow_and_update().clone());
                         is_other = true;
                         due.get_or_insert_with(Instant::now);
+                        continue;
+                    }
+                    Some((node, arrival)) = arrived.recv() => {
+                        let Arrival { name, pod, addresses } = arrival;
+                        if world.set_arrival(&node, &name, &pod, addresses) {
+                            is_other = true;
+                            due.get_or_insert_with(|| Instant::now() + limits::CLUSTER_SETTLE);
+                        }
                         continue;
                     }
                     () = settled => {

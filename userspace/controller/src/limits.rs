@@ -15,6 +15,8 @@ pub const NODES: usize = 20_000;
 
 /// How long after the first of several changes of a cluster they are told together.
 pub const CLUSTER_SETTLE: Duration = Duration::from_millis(50);
+/// Pods that agents say have arrived, which are not looked at yet.
+pub const ARRIVALS: usize = 1024;
 /// After a question to the API server that was not answered.
 pub const CLUSTER_AGAIN: Duration = Duration::from_secs(2);
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use martlet_authority::{self as authority, Registrar};
 use martlet_control::{
-    AccountToken, Ask, Joined, Joining, JoiningBy, NodeCaller, Office, Refusal, Secret,
+    AccountToken, Arrival, Ask, Joined, Joining, JoiningBy, NodeCaller, Office, Refusal, Secret,
 };
 use martlet_identity::{Chain, Csr, Vouched};
 use martlet_kubernetes::{attest::TokenError, lease::Holding};
@@ -73,6 +73,16 @@ impl Office for Clerk {
     /// Where pods have statuses to say it in.
     fn wants_standings(&self) -> bool {
         self.cluster.is_some()
+    }
+
+    fn wants_arrivals(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    fn arrive(&self, node: &Label, arrivals: Vec<Arrival>) {
+        if let Some(cluster) = &self.cluster {
+            cluster.arrive(node, arrivals);
+        }
     }
 
     async fn renew(&self, caller: &NodeCaller, csr: Csr) -> Result<Chain, Refusal> {

@@ -15,6 +15,11 @@ pub const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How long one question to the API server may take.
 pub const QUESTION: Duration = Duration::from_secs(5);
 
+// --- pods that have just arrived ---
+
+/// Of one node, that the API server has not told of yet. It tells the node at the same time.
+pub const UNSEEN_ARRIVALS: usize = 64;
+
 // --- the lease of the controller ---
 
 /// A lease that has not changed for so long is whoever's who takes it.

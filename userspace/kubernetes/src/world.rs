@@ -14,6 +14,7 @@
 //! belongs to the pod that had it first, and a service's virtual address to no pod; whoever claims
 //! it too is left out with a problem, and nothing of anybody else's changes.
 
+mod arrivals;
 mod concerns;
 mod facts;
 mod mesh;
@@ -22,7 +23,7 @@ mod policies;
 mod services;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
     net::IpAddr,
     sync::Arc,
@@ -122,6 +123,10 @@ pub struct World {
     listed: HashMap<ServiceKey, Vec<Arc<Service>>>,
     problems: Arc<HashMap<Object, Noted>>,
 
+    /// What nodes say of their own pods before the API server does.
+    arrivals: HashMap<WorkloadName, arrivals::Arrival>,
+    unseen: HashMap<Label, VecDeque<arrivals::Unseen>>,
+
     facts: HashMap<WorkloadName, Arc<Facts>>,
     touched: BTreeSet<WorkloadName>,
 
@@ -150,6 +155,8 @@ impl World {
             outside: HashMap::new(),
             listed: HashMap::new(),
             problems: Arc::default(),
+            arrivals: HashMap::new(),
+            unseen: HashMap::new(),
             facts: HashMap::new(),
             touched: BTreeSet::new(),
             concerns: BTreeMap::new(),

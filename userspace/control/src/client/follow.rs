@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tracing::{debug, info};
 
-use super::{Inner, link::LinkError, member::Member, standings::Saying};
+use super::{Inner, arrivals::Arriving, link::LinkError, member::Member, standings::Saying};
 use crate::{
     Declared, Usage, limits,
     message::{acknowledgement_to, usage_to},
@@ -45,12 +45,14 @@ pub async fn follow(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut silent_at = Instant::now() + limits::SILENCE;
     let mut standings = Saying::new(inner.standings.subscribe());
+    let mut arrivals = Arriving::new(inner.arrivals.subscribe());
     loop {
         tokio::select! {
             message = told.message() => {
                 silent_at = Instant::now() + limits::SILENCE;
                 let message = message?.ok_or(LinkError::Ended)?;
                 standings.is_wanted(message.wants_standings);
+                arrivals.is_wanted(message.wants_arrivals);
                 match receiving.receive(message) {
                     Ok(Received::Nothing) => inner.is_heard(),
                     Ok(Received::Whole(declared)) => {
@@ -80,6 +82,7 @@ pub async fn follow(
                 let now = usage.borrow_and_update().clone();
                 say.say(Said::Usage(usage_to(&with_own(now, inner, member)))).await?;
             }
+            news = arrivals.next() => say.say(Said::Arrivals(news)).await?,
             news = standings.next() => say.say(Said::Standings(news)).await?,
             changed = acknowledged.changed() => {
                 changed.map_err(|_| LinkError::Ended)?;

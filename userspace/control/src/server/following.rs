@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use martlet_model::Label;
 use tokio::{
     sync::mpsc::Sender,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     limits,
-    message::{acknowledgement_from, standings_from, text, usage_from},
+    message::{acknowledgement_from, arrivals_from, standings_from, text, usage_from},
     proto::{FromAgent, Hello, ToAgent, from_agent::Said},
 };
 
@@ -88,7 +89,7 @@ async fn follow<O: Office>(
                 match message {
                     Ok(Some(message)) if pace.try_take() => {
                         let floor = if is_stranger { first_told.unwrap_or(u64::MAX) } else { 0 };
-                        listen(&seat, message, floor)
+                        listen((&shared.office, &node.node, &seat), message, floor)
                     }
                     Ok(Some(_)) => Err(Status::resource_exhausted("the agent talks too much")),
                     Ok(None) => Err(Status::ok("the agent has left")),
@@ -143,12 +144,17 @@ async fn send<O: Office>(
     mut message: ToAgent,
 ) -> Result<(), Status> {
     message.wants_standings = shared.office.wants_standings();
+    message.wants_arrivals = shared.office.wants_arrivals();
     let sent = told.send_timeout(Ok(message), limits::SLOW_READER).await;
     sent.map_err(|_| Status::deadline_exceeded("the agent does not read"))
 }
 
 /// `floor`: an older version is not one of ours.
-fn listen(seat: &Seat<'_>, message: FromAgent, floor: u64) -> Result<(), Status> {
+fn listen<O: Office>(
+    (office, node, seat): (&O, &Label, &Seat<'_>),
+    message: FromAgent,
+    floor: u64,
+) -> Result<(), Status> {
     let now = SystemTime::now();
     match message.said {
         Some(Said::Usage(usage)) => seat.uses(usage_from(usage).map_err(malformed)?, now),
@@ -164,6 +170,9 @@ fn listen(seat: &Seat<'_>, message: FromAgent, floor: u64) -> Result<(), Status>
         }
         Some(Said::Standings(said)) => {
             seat.stands(standings_from(said).map_err(malformed)?, now).map_err(malformed)?;
+        }
+        Some(Said::Arrivals(said)) => {
+            office.arrive(node, arrivals_from(said).map_err(malformed)?);
         }
         Some(Said::Hello(_)) => return Err(Status::invalid_argument("hello is said once")),
         None => return Err(Status::invalid_argument("nothing that is known was said")),

@@ -24,8 +24,8 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AccountToken, Ask, Client, ClientSettings, Declaration, Declared, JoinToken, Joined, Joining,
-    JoiningBy, NodeCaller, Office, Proof, Refusal, Secret, Server,
+    AccountToken, Arrival, Ask, Client, ClientSettings, Declaration, Declared, JoinToken, Joined,
+    Joining, JoiningBy, NodeCaller, Office, Proof, Refusal, Secret, Server,
 };
 
 /// Longer than anything takes, on a machine that does other things.
@@ -81,6 +81,9 @@ pub struct TestOffice {
     pub renewals: AtomicUsize,
     pub node_lifetime: Mutex<Duration>,
     pub wants_standings: Mutex<bool>,
+    pub wants_arrivals: Mutex<bool>,
+    /// What agents have said of them, and whose agents.
+    pub arrived: Mutex<Vec<(Label, Arrival)>>,
 }
 
 impl TestOffice {
@@ -137,6 +140,15 @@ impl Office for TestOffice {
         *self.wants_standings.lock().unwrap()
     }
 
+    fn wants_arrivals(&self) -> bool {
+        *self.wants_arrivals.lock().unwrap()
+    }
+
+    fn arrive(&self, node: &Label, arrivals: Vec<Arrival>) {
+        let arrivals = arrivals.into_iter().map(|arrival| (node.clone(), arrival));
+        self.arrived.lock().unwrap().extend(arrivals);
+    }
+
     async fn renew(&self, caller: &NodeCaller, csr: Csr) -> Result<Chain, Refusal> {
         self.renewals.fetch_add(1, Ordering::Relaxed);
         Ok(self.node(&caller.node, &csr))
@@ -180,6 +192,8 @@ impl Controller {
             renewals: AtomicUsize::new(0),
             node_lifetime: Mutex::new(LEAF_LIFETIME),
             wants_standings: Mutex::new(true),
+            wants_arrivals: Mutex::new(true),
+            arrived: Mutex::default(),
         };
         let server = Server::new(office, Arc::new(credentials));
         let socket = tokio::net::TcpSocket::new_v4().unwrap();

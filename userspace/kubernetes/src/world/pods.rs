@@ -16,6 +16,12 @@ pub(super) const ON_HOST: &str = "it shares the node's network (hostNetwork), so
 impl World {
     /// Whether anything but what is said of it is other than before.
     pub fn set_pod(&mut self, pod: Pod) -> bool {
+        let pod = self.with_arrival(pod);
+        self.place(pod)
+    }
+
+    /// With the addresses that it is taken to have.
+    pub(super) fn place(&mut self, pod: Pod) -> bool {
         let name = pod.name.clone();
         let pod = Arc::new(pod);
         let before = self.pods.insert(name.clone(), pod.clone());
@@ -39,6 +45,7 @@ impl World {
     }
 
     pub fn remove_pod(&mut self, name: &WorkloadName) {
+        self.arrivals.remove(name);
         let Some(pod) = self.pods.remove(name) else { return };
         if let Some(names) = self.pods_in.get_mut(&name.namespace) {
             names.remove(name);

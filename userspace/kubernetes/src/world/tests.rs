@@ -1,6 +1,7 @@
 //! What follows from the objects of a cluster.
 
 mod any;
+mod arrivals;
 mod choice;
 mod facts;
 mod hostile;
