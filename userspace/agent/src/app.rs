@@ -21,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
+    arrivals::{self, Arrivals},
     configuration::{Loaded, Reloader},
     coverage, deserted,
     issuer::Issuer,
@@ -122,6 +123,17 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         saying.tasks.spawn(admin.serve_tcp(listener, saying.shutdown.clone()));
     }
 
+    let arrivals = Arc::new(Arrivals::default());
+    let socket = settings.socket.with_file_name(martlet_cni::message::SOCKET);
+    match bind_socket(&socket) {
+        Ok(socket) => {
+            let (arrivals, shared) = (arrivals.clone(), shared.clone());
+            saying.tasks.spawn(arrivals::serve(arrivals, socket, shared, saying.shutdown.clone()));
+        }
+        // Only where that plugin is used is anything missing, and there nothing is open for it.
+        Err(error) => warn!(error = chain(&error), "no plugin of the container network is heard"),
+    }
+
     // Steering: the kernel, then the workloads. First to stop.
     let steering = Stage::new();
     let (to_workloads, files) = mpsc::channel(1);
@@ -151,7 +163,8 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
             steering.tasks.spawn(deserted::run(desertions, node, plane, stop));
         }
         let _ = shared.node.set(node.clone());
-        let parts = Parts { node, dataplane: dataplane.clone(), view, issuer, metrics };
+        let (dataplane, arrivals) = (dataplane.clone(), arrivals.clone());
+        let parts = Parts { node, dataplane, view, issuer, metrics, arrivals };
         let mut workloads = Workloads::new(parts, shared.clone(), told, loaded);
         workloads.begin()?;
         steering.tasks.spawn(workloads.run(files, steering.shutdown.clone()));
@@ -182,6 +195,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         () = signals.until_asked_to_stop(&asked, &reopen) => Duration::ZERO,
     };
     info!("nothing more is taken until an agent is back");
+    arrivals.stop();
     steering.stop().await;
     tokio::select! {
         () = dataplane.shutdown(patience) => {}

@@ -27,6 +27,17 @@ pub const STARTED: Duration = Duration::from_secs(2);
 pub const SETTLE: Duration = Duration::from_millis(100);
 /// The pause after `accept` failed, usually for want of file descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pods whose networks are made at the same time; kubelet makes ten or so.
+pub const ARRIVALS_AT_ONCE: usize = 64;
+/// How long a pod that has arrived may wait for its enrolment: kubelet makes few others meanwhile.
+pub const ARRIVAL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long it is remembered: the first process of a pod is there some hundred milliseconds later, and
+/// kubelet's report of the address some seconds.
+pub const ARRIVAL_KEPT: Duration = Duration::from_secs(120);
+/// Of so many; as many as a node can have workloads.
+pub const ARRIVALS_KEPT: usize = 10_000;
+/// For the plugin of the container network to say what it wants, and to take the answer.
+pub const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause between two looks at ports on which nobody listens any more.
 pub const DESERTION_PAUSE: Duration = Duration::from_millis(1);
 /// A clock may be set back by so much before certificates are renewed for it: they are backdated by

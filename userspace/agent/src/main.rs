@@ -4,6 +4,7 @@
 
 mod accept;
 mod app;
+mod arrivals;
 mod certificates;
 mod check;
 mod closing;

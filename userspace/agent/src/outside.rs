@@ -9,7 +9,7 @@ use martlet_model::NetnsSource;
 use martlet_standalone::Outside;
 use tracing::warn;
 
-use crate::workloads::{chain, find};
+use crate::{arrivals::Arrivals, workloads::chain};
 
 /// What the file says, and what was not found last time.
 pub struct Decided {
@@ -27,12 +27,22 @@ impl Decided {
         self.outside = outside.clone();
     }
 
+    /// Whether this pod is one of them.
+    pub fn has_pod(&self, uid: &str) -> bool {
+        match &self.outside {
+            Outside::These(sources) => {
+                sources.iter().any(|source| matches!(source, NetnsSource::Pod(of) if **of == *uid))
+            }
+            Outside::AllOthers => true,
+        }
+    }
+
     /// Tells the kernel what is there now.
-    pub fn tell(&mut self, node: &Node) -> Result<(), KernelError> {
+    pub fn tell(&mut self, node: &Node, arrivals: &Arrivals) -> Result<(), KernelError> {
         let Outside::These(sources) = &self.outside else { return node.set_all_outside() };
         let (mut cookies, mut problem) = (HashSet::new(), None);
         for source in sources {
-            match look_up(source) {
+            match look_up(source, arrivals) {
                 Ok(found) => cookies.extend(found),
                 Err(error) if is_absent(&error) => {}
                 Err(error) => problem = Some(chain(&error)),
@@ -46,10 +56,10 @@ impl Decided {
     }
 }
 
-fn look_up(source: &NetnsSource) -> Result<HashSet<u64>, KernelError> {
+fn look_up(source: &NetnsSource, arrivals: &Arrivals) -> Result<HashSet<u64>, KernelError> {
     match source {
         NetnsSource::Cgroup(path) => Netns::cookies_of_cgroup(path),
-        one => Ok(HashSet::from([find(one)?.cookie()])),
+        one => Ok(HashSet::from([arrivals.find(one)?.cookie()])),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::SystemTime};
 
-use martlet_control::{Client, Declared, Standing, Usage};
+use martlet_control::{Arrival, Client, Declared, Standing, Usage};
 use martlet_dataplane::Dataplane;
 use martlet_identity::fingerprint;
 use martlet_model::WorkloadName;
@@ -92,6 +92,13 @@ impl Told {
     pub fn report_standings(&self, standings: impl FnOnce() -> BTreeMap<WorkloadName, Standing>) {
         if let Some((client, _)) = &self.controller {
             client.report_standings(standings());
+        }
+    }
+
+    /// Says who has arrived lately.
+    pub fn report_arrivals(&self, arrivals: impl FnOnce() -> BTreeMap<WorkloadName, Arrival>) {
+        if let Some((client, _)) = &self.controller {
+            client.report_arrivals(arrivals());
         }
     }
 

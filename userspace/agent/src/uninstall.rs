@@ -136,12 +136,15 @@ impl Uninstall {
     /// The sockets, what was kept of a controller, and directories that are empty now.
     fn remove_files(&self, places: &Places, say: &mut dyn FnMut(String)) -> io::Result<()> {
         let socket = &places.socket;
-        let is_ours = fs::symlink_metadata(socket).is_ok_and(|file| file.file_type().is_socket())
-            && UnixStream::connect(socket).is_err();
-        if is_ours {
-            say(format!("socket {}", socket.display()));
-            if !self.dry_run {
-                fs::remove_file(socket)?;
+        for socket in [socket, &socket.with_file_name(martlet_cni::message::SOCKET)] {
+            let found = fs::symlink_metadata(socket);
+            let is_ours = found.is_ok_and(|file| file.file_type().is_socket())
+                && UnixStream::connect(socket).is_err();
+            if is_ours {
+                say(format!("socket {}", socket.display()));
+                if !self.dry_run {
+                    fs::remove_file(socket)?;
+                }
             }
         }
         for name in KEPT_FILES {

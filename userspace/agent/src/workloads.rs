@@ -14,6 +14,7 @@
 //! What is declared stays a member of the mesh while it is not steered: it cannot be reached in
 //! plaintext by enrolled callers, and what an earlier process left for it keeps refusing.
 
+mod newcomers;
 mod sources;
 
 use std::{
@@ -21,14 +22,14 @@ use std::{
     io,
     net::IpAddr,
     sync::Arc,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use martlet_dataplane::{Dataplane, Local, View};
 use martlet_kernel::{Finding, KernelError, Keyring, Membership, Netns, Node, Pod};
-use martlet_model::{Directory, LocalWorkload, Mode, NetnsSource, WorkloadName};
+use martlet_model::{Directory, LocalWorkload, Mode, WorkloadName};
 use martlet_standalone::NodeFile;
 use martlet_telemetry::Metrics;
 use tokio::{
@@ -40,6 +41,7 @@ use tracing::{info, warn};
 
 use crate::{
     accept::{self, Inside},
+    arrivals::Arrivals,
     certificates::Certificates,
     closing::Plaintext,
     configuration::Loaded,
@@ -62,6 +64,7 @@ pub struct Parts {
     pub view: Arc<ArcSwap<View>>,
     pub issuer: Arc<Issuer>,
     pub metrics: Arc<Metrics>,
+    pub arrivals: Arc<Arrivals>,
 }
 
 /// What they need, and they themselves.
@@ -72,6 +75,7 @@ pub struct Workloads {
     issuer: Arc<Issuer>,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
+    arrivals: Arc<Arrivals>,
     certificates: Certificates,
     handing: Handing,
     /// The node file in use, as it was read.
@@ -109,7 +113,7 @@ struct Enrolled {
 impl Workloads {
     /// Nothing is enrolled yet; [`Workloads::begin`] does that.
     pub fn new(parts: Parts, shared: Arc<Shared>, told: Told, file: Loaded) -> Self {
-        let Parts { node, dataplane, view, issuer, metrics } = parts;
+        let Parts { node, dataplane, view, issuer, metrics, arrivals } = parts;
         let settings = &file.file.settings;
         let keyring = issuer.client().map(|_| Keyring::of(&settings.pin, &settings.name));
         let certificates = Certificates::new(issuer.clone(), metrics.clone(), keyring);
@@ -122,6 +126,7 @@ impl Workloads {
             issuer,
             shared,
             metrics,
+            arrivals,
             certificates,
             handing,
             file,
@@ -149,6 +154,7 @@ impl Workloads {
                 () = shutdown.cancelled() => break,
                 Some(loaded) = files.recv() => self.replace(loaded),
                 declared = self.told.changed() => self.hear(&declared),
+                () = self.arrivals.changed() => self.welcome(),
                 Some(answers) = self.certificates.answered() => {
                     if self.certificates.take(answers, SystemTime::now()) {
                         self.look_after();
@@ -177,6 +183,7 @@ impl Workloads {
         if !first {
             // As the new file has them: what is counted from now on is their new owner's.
             let kept = addresses(new).filter(|(ip, _)| known.contains(ip));
+            let kept = self.undecided().chain(kept);
             self.node.set_members(kept).context("telling the kernel who stays")?;
         }
         let policies = file.policies.clone();
@@ -214,9 +221,11 @@ impl Workloads {
     /// Who is outside comes first: it may be in touch with what is enrolled now. What was outside
     /// and is enrolled now is steered already.
     fn tell_members(&mut self) -> Result<(), KernelError> {
-        self.outside.tell(&self.node)?;
+        self.outside.tell(&self.node, &self.arrivals)?;
         if self.members_due {
-            self.node.set_members(addresses(&self.view.load().directory))?;
+            // Of the same address, the directory's word is the last.
+            let undecided = self.undecided();
+            self.node.set_members(undecided.chain(addresses(&self.view.load().directory)))?;
             self.members_due = false;
             self.enrolled.values_mut().for_each(|enrolled| enrolled.plaintext.is_due());
         }
@@ -225,11 +234,13 @@ impl Workloads {
 
     /// Retries, renews, and notices network namespaces that were replaced.
     fn look_after(&mut self) {
-        let lost = self.enrolled.iter().filter(|(_, enrolled)| enrolled.is_lost());
+        let lost = self.enrolled.iter().filter(|(_, enrolled)| enrolled.is_lost(&self.arrivals));
         let lost: Vec<_> = lost.map(|(name, _)| name.clone()).collect();
         for name in lost {
             self.abandon(&name, "its network namespace is gone");
         }
+        self.arrivals.forget_old(Instant::now());
+        self.told.report_arrivals(|| self.arrivals.told());
         self.enroll_waiting();
         self.probing.keep(&self.node, &self.shared);
         if let Err(error) = self.tell_members() {
@@ -320,7 +331,7 @@ impl Workloads {
     fn enroll(&mut self, wanted: &LocalWorkload) -> Result<Enrolled> {
         let workload = &wanted.workload;
         self.handing.check(&workload.name, wanted.workload_api)?;
-        let netns = find(&wanted.netns)?;
+        let netns = self.arrivals.find(&wanted.netns)?;
         let twice = self.enrolled.values().find(|other| other.netns.cookie() == netns.cookie());
         if let Some(other) = twice {
             let other = &other.local.workload.name;
@@ -352,7 +363,8 @@ impl Workloads {
         let closed = self.closed.values().flatten();
         let declared = self.declared.iter().chain(closed).copied();
         // Known by its namespace, also if other addresses are declared for it now.
-        let waiting = self.waiting.values().filter_map(|waiting| find(&waiting.netns).ok());
+        let waiting = self.waiting.values();
+        let waiting = waiting.filter_map(|waiting| self.arrivals.find(&waiting.netns).ok());
         let namespaces: Vec<_> = waiting.map(|netns| netns.cookie()).collect();
         match self.node.retain_declared(declared, &namespaces) {
             Ok(()) => self.leftovers = false,
@@ -398,7 +410,7 @@ impl Workloads {
         self.handing.keep(asking, now);
     }
 
-    fn report(&self) {
+    fn report(&mut self) {
         let steered = self.enrolled.iter().map(|(name, enrolled)| {
             let credentials = enrolled.local.credentials.clone();
             let is_attached = enrolled.pod.is_attached().unwrap_or(false);
@@ -415,6 +427,7 @@ impl Workloads {
         let declared = declared.chain(self.waiting.values());
         let declared = declared.map(|one| (one, self.certificates.renewal(&one.workload.name)));
         self.told.report_standings(|| standing::all(declared, &self.shared, SystemTime::now()));
+        self.settle_arrivals();
     }
 }
 
@@ -447,22 +460,13 @@ impl Enrolled {
     }
 
     /// Whether its network namespace is gone or replaced. Not being able to look is no answer.
-    fn is_lost(&self) -> bool {
-        match find(&self.wanted.netns) {
+    fn is_lost(&self, arrivals: &Arrivals) -> bool {
+        match arrivals.find(&self.wanted.netns) {
             Ok(now) => now.cookie() != self.netns.cookie(),
             Err(KernelError::Netns { source, .. }) => source.kind() == io::ErrorKind::NotFound,
             Err(KernelError::CgroupEmpty { .. } | KernelError::PodAbsent { .. }) => true,
             Err(_) => false,
         }
-    }
-}
-
-pub fn find(source: &NetnsSource) -> Result<Netns, KernelError> {
-    match source {
-        NetnsSource::Path(path) => Netns::open(path),
-        NetnsSource::Pid(pid) => Netns::of_pid(*pid),
-        NetnsSource::Cgroup(path) => Netns::of_cgroup(path),
-        NetnsSource::Pod(uid) => Netns::of_pod(uid),
     }
 }
 

@@ -17,6 +17,9 @@ impl Workloads {
         }
         let result = self.take_over();
         self.told.acknowledge(result.as_ref().err().map(|error| format!("{error:#}")));
+        if result.is_ok() {
+            self.arrivals.open();
+        }
         result
     }
 
