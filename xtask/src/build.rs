@@ -1,6 +1,6 @@
 //! The workspace's binaries, with the kernel programs in them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -11,6 +11,9 @@ pub const ALL_BUT_EBPF: &[&str] = &["--workspace", "--exclude", "martlet-ebpf"];
 
 /// What runs on a node, and what stands in for applications.
 pub const NODE: &[&str] = &["martlet-agent", "martlet", "lab-probe"];
+
+/// As package and as program.
+pub const PLUGIN: &str = "martlet-cni";
 
 /// How the kernel programs can be compiled. `userspace/kernel/build.rs` chooses in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,10 +27,13 @@ pub enum Mode {
 pub fn all(release: bool) -> Result<()> {
     println!("{}", describe()?);
     let mut command = cargo("build");
-    command.args(ALL_BUT_EBPF).arg("--bins");
-    if release {
-        command.arg("--release");
-    }
+    command.args(ALL_BUT_EBPF);
+    // Debug builds are for whoever has the tests built, too: another choice of targets would select
+    // other features of the same libraries, and build these once more.
+    match release {
+        true => command.args(["--bins", "--release"]),
+        false => command.arg("--all-targets"),
+    };
     run(&mut command)
 }
 
@@ -41,6 +47,23 @@ pub fn release(binaries: &[&str]) -> Result<()> {
         command.args(["--bin", binary]);
     }
     run(&mut command)
+}
+
+/// The plugin of the container network, linked statically: it runs beside whatever C library a node
+/// has. For a target of its own, so that nothing else is built anew for it.
+pub fn plugin(release: bool) -> Result<PathBuf> {
+    let version = output("rustc", &["-vV"]).context("asking rustc what it is")?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    let host = host.context("rustc does not say what it runs on")?;
+    let mut command = cargo("build");
+    command.args(["--package", PLUGIN, "--bins", "--target", host]);
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    if release {
+        command.arg("--release");
+    }
+    run(&mut command)?;
+    let profile = if release { "release" } else { "debug" };
+    Ok(Path::new("target").join(host).join(profile).join(PLUGIN))
 }
 
 fn describe() -> Result<String> {

@@ -1,7 +1,8 @@
 //! The product's image: all its binaries in one small archive, written without a daemon.
 //!
 //! The binaries are linked dynamically, so the libraries that `ldd` names for them are in it, and
-//! nothing else: no shell, no package manager. The same binaries always become the same image.
+//! nothing else: no shell, no package manager. The one that runs outside of it, on the node, has its
+//! libraries in itself. The same binaries always become the same image.
 
 pub mod archive;
 mod contents;
@@ -19,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::archive::Image;
 use crate::{
-    build,
+    build::{self, PLUGIN},
     command::output,
     doctor::{self, Group},
 };
@@ -68,9 +69,12 @@ pub fn run(args: &Args) -> Result<()> {
     for (_, name) in PROGRAMS {
         programs.insert(*name, stripped(&directory.join(name), work)?);
     }
+    programs.insert(PLUGIN, stripped(&build::plugin(!args.debug)?, work)?);
     let libraries = contents::libraries(&directory, PROGRAMS.iter().map(|(_, name)| *name))?;
-    let packages: Vec<_> = PROGRAMS.iter().map(|(package, _)| *package).collect();
-    let materials = materials::list(&packages, &libraries)?;
+    let packages: Vec<_> = PROGRAMS.iter().map(|(package, _)| *package).chain([PLUGIN]).collect();
+    let mut linked = libraries.clone();
+    linked.insert(contents::static_library()?);
+    let materials = materials::list(&packages, &linked)?;
     let image = Image {
         name: args.name.clone().unwrap_or_else(default_name),
         entrypoint: vec!["/usr/bin/martlet".to_owned()],

@@ -250,7 +250,7 @@ pub(crate) async fn answer<T>(
     }
 }
 
-/// Of the first container: ours have one, and whatever was injected comes after it.
+/// Of the first container: that is who is asked, and whatever else is in the pod comes after it.
 fn own(pod: Pod) -> OwnPod {
     let spec = pod.spec.unwrap_or_default();
     let status = pod.status.unwrap_or_default();

@@ -1,6 +1,6 @@
 //! What is wrong with values: where, and what is wanted there.
 
-use martlet_model::TrustDomain;
+use martlet_model::{Label, TrustDomain};
 use serde_json::Value;
 
 use crate::{Overrides, Values, ValuesError, values::DEFAULTS};
@@ -73,6 +73,17 @@ pub fn meaning(values: &Values) -> Result<(), ValuesError> {
     text("image.digest", &image.digest, ":", "a digest such as sha256:0123…");
     text("log.level", &log.level, "_=,:-", "a filter such as info,martlet_dataplane=debug");
     text("agent.prober", &agent.prober, "._-", "the name of a process, such as kubelet");
+    let exempt = &agent.cni.exempt;
+    for namespace in exempt.iter().filter(|name| name.parse::<Label>().is_err()) {
+        problems.push(format!("agent.cni.exempt: {namespace:?} is no namespace"));
+    }
+    for (whose, path) in [("programs", &agent.cni.programs), ("networks", &agent.cni.networks)] {
+        let is_one = path.starts_with('/')
+            && path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        if !is_one {
+            problems.push(format!("agent.cni.{whose}: {path:?} is no directory of a node"));
+        }
+    }
     if image.repository.is_empty() {
         problems.push("image.repository: there is none".to_owned());
     }

@@ -106,11 +106,28 @@ pub struct Agent {
     pub pod_annotations: BTreeMap<String, String>,
     /// Nodes come with the taint martlet.dev/not-ready, and lose it when their agents are ready
     pub startup_taint: bool,
+    pub cni: Cni,
     /// All of a privileged container's rights instead of three capabilities
     pub privileged: bool,
     /// The name of the process that may probe strict pods in plaintext
     #[schemars(length(min = 1, max = 15))]
     pub prober: String,
+}
+
+/// The plugin of the container network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cni {
+    /// A pod has a network only when the node's agent is ready
+    pub enabled: bool,
+    /// Takes the plugin away from all nodes, where it is enabled
+    pub remove: bool,
+    /// Where the nodes' container runtime looks for plugins
+    pub programs: String,
+    /// Where it looks for networks
+    pub networks: String,
+    /// Namespaces whose pods have a network also without the agent
+    pub exempt: Vec<String>,
 }
 
 impl Values {

@@ -36,6 +36,16 @@ pub fn libraries<'a>(
     Ok(libraries)
 }
 
+/// The C library that is in the program that is linked statically.
+pub fn static_library() -> Result<PathBuf> {
+    let asked =
+        Command::new("cc").arg("-print-file-name=libc.a").output().context("starting cc")?;
+    let path = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+    // Of what it does not find it says the name only.
+    ensure!(path.is_absolute(), "there is no libc.a to link the plugin with (libc6-dev)");
+    path.canonicalize().with_context(|| path.display().to_string())
+}
+
 /// The files in lines such as `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f…)`.
 fn named(closure: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();

@@ -25,6 +25,9 @@ use super::{
 use crate::limits;
 
 const CLEANER: &str = "martlet-uninstall";
+/// What it does: first takes the plugin of the container network away, if there is one, and then the
+/// rest.
+const STEPS: [&str; 2] = ["cni", "uninstall"];
 
 /// What has become of the nodes.
 #[derive(Debug, Default)]
@@ -164,7 +167,7 @@ impl Installer {
         let (mut left, mut failed) = (BTreeMap::new(), Vec::new());
         for (node, pod) in ended {
             let name = pod.metadata.name.unwrap_or_default();
-            let said = asked(&name, pods.logs(&name, &LogParams::default())).await?;
+            let said = self.said(&pod.spec.unwrap_or_default(), &name).await?;
             match pod.status.and_then(|status| status.phase).as_deref() {
                 Some("Succeeded") => {
                     left.insert(node, said.lines().map(str::to_owned).collect());
@@ -174,6 +177,32 @@ impl Installer {
         }
         if failed.is_empty() { Ok(left) } else { Err(InstallError::Nodes(failed)) }
     }
+
+    /// What a pod has said that has ended, in the order of its steps.
+    async fn said(&self, spec: &PodSpec, pod: &str) -> Result<String, InstallError> {
+        let pods = self.within::<Pod>();
+        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+        let mut said = String::new();
+        for container in containers {
+            let container = Some(container.name.clone());
+            let parameters = LogParams { container, ..LogParams::default() };
+            // A step that did not begin, since the one before has failed, has no log.
+            said += &match asked(&pod, pods.logs(pod, &parameters)).await {
+                Err(InstallError::Refused { .. }) => String::new(),
+                said => said?,
+            };
+        }
+        Ok(said)
+    }
+}
+
+/// An agent's container that keeps the plugin of the container network, taking it away instead.
+fn without_plugin(agent: &PodSpec) -> Option<Container> {
+    let keeper = agent.containers.iter().find(|container| container.name == STEPS[0])?;
+    // The directories of the node are the same two that it is told in any case.
+    let args = keeper.args.as_ref()?.iter().filter(|argument| argument.starts_with("/host/"));
+    let args = std::iter::once("remove".to_owned()).chain(args.cloned());
+    Some(Container { args: Some(args.collect()), readiness_probe: None, ..keeper.clone() })
 }
 
 fn name_for(node: &str) -> String {
@@ -185,7 +214,9 @@ fn name_for(node: &str) -> String {
 fn cleaner(agent: &PodSpec, node: &str) -> Pod {
     let first = agent.containers.first().cloned().unwrap_or_default();
     let parents = [("state", "/var/lib"), ("run", "/run")];
-    let is_needed = |name: &str| matches!(name, "config" | "cgroup" | "sysctls" | "bpf");
+    let is_needed = |name: &str| {
+        matches!(name, "config" | "cgroup" | "sysctls" | "bpf") || name.starts_with("cni-")
+    };
     let mounts = first.volume_mounts.unwrap_or_default().into_iter();
     let mounts =
         mounts.filter(|mount| is_needed(&mount.name)).chain(parents.map(|(name, path)| {
@@ -203,7 +234,7 @@ fn cleaner(agent: &PodSpec, node: &str) -> Pod {
         }));
     let args = ["--config", "/etc/martlet/node.yaml", "uninstall"].map(str::to_owned);
     let container = Container {
-        name: "uninstall".to_owned(),
+        name: STEPS[1].to_owned(),
         args: Some(args.to_vec()),
         volume_mounts: Some(mounts.collect()),
         ports: None,
@@ -228,7 +259,7 @@ fn cleaner(agent: &PodSpec, node: &str) -> Pod {
             affinity: None,
             tolerations: Some(vec![anywhere]),
             containers: vec![container],
-            init_containers: None,
+            init_containers: without_plugin(agent).map(|container| vec![container]),
             volumes: Some(volumes.collect()),
             restart_policy: Some("Never".to_owned()),
             active_deadline_seconds: Some(limits::LEAVE_NODE_SECONDS),

@@ -109,17 +109,21 @@ agent:
   startupTaint: true
   privileged: true
   prober: k3s-server
+  cni: {enabled: true, programs: /usr/lib/cni, exempt: [dns, storage]}
 ";
 
 #[test]
 fn the_chart_makes_the_objects_that_martlet_applies() {
     let defaults = Overrides::read("values.yaml", &read("helm/martlet/values.yaml")).unwrap();
     let tagged = "image: {tag: '1.0'}\nagent: {podAnnotations: {a: b}}";
-    let cases: [(&[&str], &str, &str); 4] = [
+    let leaving = "agent: {cni: {enabled: true, remove: true, exempt: []}}";
+    let cases: [(&[&str], &str, &str); 6] = [
         (&[BUDGET], "", NAMESPACE),
         (&[], "", NAMESPACE),
         (&[BUDGET], FULL, "mesh"),
         (&[], tagged, "mesh"),
+        (&[], "agent: {cni: {enabled: true, exempt: []}}", "mesh"),
+        (&[], leaving, "mesh"),
     ];
     for (served, yaml, namespace) in cases {
         let given = defaults.clone().and(Overrides::read("test", yaml).unwrap()).value();
@@ -199,6 +203,33 @@ fn nodes_are_written_only_where_they_have_the_startup_taint() {
     assert_eq!(may("agent: {startupTaint: true}"), [only]);
 }
 
+#[test]
+fn the_plugin_of_the_network_has_the_nodes_directories_and_the_agent_does_not() {
+    let pod = |yaml: &str| {
+        let all = installed(yaml, NAMESPACE);
+        let agents = all.into_iter().find(|object| object["kind"] == "DaemonSet").unwrap();
+        agents["spec"]["template"]["spec"].clone()
+    };
+    let volumes = |pod: &Value| pod["volumes"].as_array().unwrap().len();
+    let (without, with) = (pod(""), pod("agent: {cni: {enabled: true, programs: /usr/lib/cni}}"));
+    assert_eq!(without["containers"].as_array().unwrap().len(), 1);
+    assert_eq!(volumes(&with), volumes(&without) + 2);
+    let [agent, keeper] = with["containers"].as_array().unwrap().as_slice() else {
+        panic!("{with:#}")
+    };
+    assert_eq!(*agent, without["containers"][0], "nothing of the agent's is other than before");
+    let said = ["/host/cni/programs", "/host/cni/networks", "/run/martlet/cni.sock"];
+    let named = [&said[..], &[NAMESPACE, "kube-system"]].concat();
+    assert_eq!(keeper["args"], json!([&["keep"][..], &named].concat()));
+    let look = [&["/usr/bin/martlet-cni", "look"][..], &named].concat();
+    assert_eq!(keeper["readinessProbe"]["exec"]["command"], json!(look));
+    assert_eq!(keeper["securityContext"]["capabilities"], json!({ "drop": ["ALL"] }));
+    let leaving = pod("agent: {cni: {enabled: true, remove: true}}");
+    let keeper = &leaving["containers"][1];
+    assert_eq!(keeper["args"], json!(["remove", said[0], said[1], "--stay"]));
+    assert_eq!(keeper["readinessProbe"], Value::Null);
+}
+
 /// What kubelet mounts without it is looked at again after more than a minute.
 #[test]
 fn no_agent_begins_before_the_roots_are_there() {
@@ -273,6 +304,13 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         ("agent: {privileged: 'yes'}", "agent.privileged: true or false is wanted"),
         ("agent: {prober: a-name-of-16-byte}", "agent.prober: the kernel keeps"),
         ("agent: {tolerations: {}}", "agent.tolerations: a list is wanted, not a map"),
+        ("agent: {cni: true}", "agent.cni: a map is wanted, not true or false"),
+        (
+            "agent: {cni: {exempt: [Kube System]}}",
+            "agent.cni.exempt: \"Kube System\" is no namespace",
+        ),
+        ("agent: {cni: {programs: opt/cni}}", "agent.cni.programs: \"opt/cni\" is no directory"),
+        ("agent: {cni: {networks: '/a b'}}", "agent.cni.networks: \"/a b\" is no directory"),
         ("trustDomain: Not A Domain", "trustDomain: \"Not A Domain\" is not one"),
         ("log: {level: 'a b'}", "log.level:"),
         ("log: {format: xml}", "xml"),
