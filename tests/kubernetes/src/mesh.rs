@@ -122,6 +122,17 @@ impl Mesh {
         Ok(!sniffer.stop()?.found().is_empty())
     }
 
+    /// The same on one node: what pods there say to each other, too.
+    pub fn is_seen_on(&self, node: &str, act: impl FnOnce() -> Result<()>) -> Result<bool> {
+        let sniffer = Sniffer::start([&self.own.node(node)?], &self.canaries)?;
+        act()?;
+        Ok(!sniffer.stop()?.found().is_empty())
+    }
+
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
     pub fn restarts(&self) -> Result<i64> {
         let pods = self.kubectl.within("shop").get(&["pods"])?;
         let pods = pods["items"].as_array().context("a list has items")?;

@@ -52,6 +52,11 @@ impl Own {
         Netns::open(&format!("cluster-{}", self.name))
     }
 
+    /// Where a node's ends of its pods' interfaces are.
+    pub fn node(&self, name: &str) -> Result<Netns> {
+        Netns::open(&format!("cluster-{}-{name}", self.name))
+    }
+
     /// Brings the product's image to all nodes: the archive that `MARTLET_IMAGE` names, or one of
     /// release builds, which is made now.
     pub fn load_martlet(&self) -> Result<()> {

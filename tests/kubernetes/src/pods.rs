@@ -25,6 +25,22 @@ pub fn web(name: &str, node: &str, text: &str) -> String {
     pod(name, node, &serve, more)
 }
 
+/// A pod that answers with one text, and that nobody probes: only who calls it hears it.
+pub fn quiet_web(name: &str, node: &str, text: &str) -> String {
+    let serve =
+        format!("mkdir -p /www && echo {text} > /www/index.html && httpd -f -p 8080 -h /www");
+    pod(name, node, &serve, "\n    ports: [{name: web, containerPort: 8080}]")
+}
+
+/// A pod that calls a URL from its first moment on, again and again, and is ready while it is answered.
+pub fn caller(name: &str, node: &str, url: &str) -> String {
+    let call = format!(
+        "while sleep 0.1; do if timeout 2 wget -q -O /tmp/now {url}; then mv /tmp/now /tmp/last; else rm -f /tmp/last; fi; done"
+    );
+    let more = "\n    readinessProbe: {exec: {command: [test, -e, /tmp/last]}, periodSeconds: 1}";
+    pod(name, node, &call, more)
+}
+
 /// A pod that does something once, as a service account.
 pub fn brief(name: &str, node: &str, account: &str, script: &str) -> String {
     let (image, script) = (image(), script.replace('\n', "\n      "));
