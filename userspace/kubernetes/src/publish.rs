@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
-    api::{AuthorizationPolicy, BundleStatus, ConfigStatus, MeshConfig, PolicyStatus, TrustBundle},
+    api::{BundleObject, BundleStatus, ConfigObject, ConfigStatus, PolicyObject, PolicyStatus},
     limits,
 };
 
@@ -50,7 +50,7 @@ pub fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Writes the status of a policy.
+/// Writes the status of a policy, whatever else stands in it.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub async fn status(
     name: &str,
     status: &PolicyStatus,
 ) -> Result<(), String> {
-    let api: Api<AuthorizationPolicy> = Api::namespaced(client.clone(), namespace);
+    let api: Api<PolicyObject> = Api::namespaced(client.clone(), namespace);
     let patch = Patch::Merge(json!({ "status": status }));
     let writing = async { api.patch_status(name, &PatchParams::default(), &patch).await.map(drop) };
     answered(writing).await
@@ -77,7 +77,7 @@ pub async fn bundle_status(
     name: &str,
     status: &BundleStatus,
 ) -> Result<(), String> {
-    let api: Api<TrustBundle> = Api::all(client.clone());
+    let api: Api<BundleObject> = Api::all(client.clone());
     let patch = Patch::Merge(json!({ "status": status }));
     let writing = async { api.patch_status(name, &PatchParams::default(), &patch).await.map(drop) };
     answered(writing).await
@@ -93,7 +93,7 @@ pub async fn config_status(
     name: &str,
     status: &ConfigStatus,
 ) -> Result<(), String> {
-    let api: Api<MeshConfig> = Api::all(client.clone());
+    let api: Api<ConfigObject> = Api::all(client.clone());
     // A merge leaves what is not named: what is set no more is named as nothing.
     let mut body = json!({ "status": status });
     if let Some(in_effect) = body["status"].get_mut("inEffect") {
