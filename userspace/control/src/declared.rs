@@ -9,8 +9,8 @@ use std::{
 
 use martlet_identity::Svid;
 use martlet_model::{
-    Directory, Failure, LocalWorkload, Mode, NetnsSource, Outsider, Service, Skew, Trust, Workload,
-    WorkloadName,
+    Directory, Failure, Label, LocalWorkload, Mode, NetnsSource, Outsider, Service, Skew, Trust,
+    Workload, WorkloadName, Zone,
 };
 use martlet_policy::{Policy, PolicySet};
 
@@ -43,6 +43,8 @@ pub struct Declaration {
     pub trust: Arc<Trust>,
     /// Of all nodes, whatever they say themselves; `None`: as each says.
     pub failure: Option<Failure>,
+    /// Where nodes are; each is told to its own agent only.
+    pub zones: BTreeMap<Label, Zone>,
 }
 
 /// What an agent has in use now.

@@ -19,7 +19,7 @@ use crate::{limits, proto};
 
 pub use arrival::{arrivals_from, arrivals_to};
 pub use policy::{PolicyName, policy_from, policy_name_from, policy_name_to, policy_to};
-pub use settings::{settings_from, settings_to};
+pub use settings::{here_from, here_to, settings_from, settings_to};
 pub use standing::{Standings, standings_from, standings_to};
 pub use trust::{bundle_digest, trust_from, trust_to};
 pub use usage::{acknowledgement_from, acknowledgement_to, usage_from, usage_to};

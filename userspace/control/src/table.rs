@@ -13,7 +13,7 @@ use std::{
 
 use martlet_model::{
     Directory, DirectoryError, Failure, Label, LocalWorkload, Outsider, Part, Service, Trust,
-    Workload, WorkloadName,
+    Workload, WorkloadName, Zone,
 };
 use martlet_policy::{Policy, PolicyError, PolicySet};
 use thiserror::Error;
@@ -40,11 +40,13 @@ pub struct Table {
     outside: BTreeMap<WorkloadName, Arc<Outsider>>,
     trust: Option<Arc<Trust>>,
     failure: Option<Failure>,
+    /// A controller has those of all nodes, an agent that of its own.
+    zones: BTreeMap<Label, Zone>,
 }
 
 /// The parts of what every agent works with.
 struct Checked {
-    directory: Arc<Directory>,
+    directory: Directory,
     policies: Arc<PolicySet>,
     trust: Arc<Trust>,
 }
@@ -60,6 +62,8 @@ pub struct Changed {
     outside: BTreeSet<(Label, WorkloadName)>,
     trust: bool,
     settings: bool,
+    /// The nodes that are elsewhere.
+    zones: BTreeSet<Label>,
 }
 
 /// Why a table is not what a node can work with.
@@ -97,9 +101,9 @@ impl Table {
     /// All nodes', where `before` was declared last: what is the same value as before is shared with
     /// it and not looked at again.
     pub fn after(before: &Self, declaration: Declaration) -> Result<Self, Inconsistent> {
-        let Declaration { workloads, services, policies, local, outside, trust, failure } =
+        let Declaration { workloads, services, policies, local, outside, trust, failure, zones } =
             declaration;
-        let mut table = Self { trust: Some(trust), failure, ..Self::default() };
+        let mut table = Self { trust: Some(trust), failure, zones, ..Self::default() };
         // What is there twice is found here, since a table has room for one.
         Directory::new(workloads.iter().cloned(), services.iter().cloned())?;
         table.workloads = workloads.into_iter().map(|one| (one.name.clone(), one)).collect();
@@ -165,7 +169,7 @@ impl Table {
             return Err(Inconsistent::Reserved(bad.name.clone()));
         }
         let trust = self.trust.clone().ok_or(Inconsistent::NoTrust)?;
-        let (directory, policies) = (Arc::new(directory), Arc::new(policies));
+        let policies = Arc::new(policies);
         Ok(Checked { directory, policies, trust })
     }
 
@@ -186,6 +190,7 @@ impl Table {
         let local = local.collect::<Result<_, _>>()?;
         let outside = self.outside.values().map(|one| one.netns.clone()).collect();
         let failure = self.failure;
+        let directory = Arc::new(directory.in_zone(self.zones.get(node).cloned()));
         Ok(Declared { version, directory, policies, local, outside, trust, failure })
     }
 
@@ -203,6 +208,7 @@ impl Table {
             outside: self.changed_outside(new),
             trust: self.trust != new.trust,
             settings: self.failure != new.failure,
+            zones: self.changed_zones(new),
         }
     }
 
@@ -227,6 +233,11 @@ impl Table {
             nodes.map(|node| (node, name.clone())).collect::<Vec<_>>()
         };
         names.into_iter().flat_map(nodes).collect()
+    }
+
+    fn changed_zones(&self, new: &Self) -> BTreeSet<Label> {
+        let both = self.zones.keys().chain(new.zones.keys());
+        both.filter(|node| self.zones.get(*node) != new.zones.get(*node)).cloned().collect()
     }
 
     fn node_of(&self, name: &WorkloadName) -> Option<&Label> {
@@ -257,6 +268,7 @@ impl Changed {
         self.outside.extend(later.outside.iter().cloned());
         self.trust |= later.trust;
         self.settings |= later.settings;
+        self.zones.extend(later.zones.iter().cloned());
     }
 }
 

@@ -21,7 +21,7 @@ use martlet_kubernetes::{
     world::{Concern, Noted, Object, Picture, World},
 };
 use martlet_model::{
-    Label, LocalWorkload, Outsider, Part, Service, Trust, TrustDomain, Workload, WorkloadName,
+    Label, LocalWorkload, Outsider, Part, Service, Trust, TrustDomain, Workload, WorkloadName, Zone,
 };
 use martlet_policy::Policy;
 use martlet_standalone::DirectoryFile;
@@ -56,6 +56,8 @@ pub struct Known {
     pub problems: Arc<HashMap<Object, Noted>>,
     /// Of a cluster: what is set for the whole mesh.
     pub mesh: Arc<Mesh>,
+    /// Of a cluster: where nodes are.
+    zones: BTreeMap<Label, Zone>,
     /// Where each workload is in `local`.
     by_name: HashMap<WorkloadName, usize>,
 }
@@ -76,10 +78,10 @@ impl Known {
 
     pub fn of_cluster(world: &mut World) -> Self {
         let (concerns, problems) = (world.concerns(), world.problems().clone());
-        let Picture { workloads, services, policies, local, outside, agents, mesh } =
+        let Picture { workloads, services, policies, local, outside, agents, mesh, zones } =
             world.picture();
         let known = Self { workloads, services, policies, local, outside, ..Self::default() };
-        Self { agents, concerns, problems, mesh, ..known }.indexed()
+        Self { agents, concerns, problems, mesh, zones, ..known }.indexed()
     }
 
     fn indexed(mut self) -> Self {
@@ -205,6 +207,7 @@ impl Book {
             outside: directory.outside.clone(),
             trust: self.trust(),
             failure: directory.mesh.settings.failure,
+            zones: directory.zones.clone(),
         }
     }
 

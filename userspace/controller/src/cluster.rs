@@ -21,8 +21,8 @@ use martlet_kubernetes::{
     lease::Lease,
     publish,
     seen::{
-        Namespace, NamespaceObject, Pod, PodObject, Problem, Service, ServiceKey, ServiceObject,
-        Slice, SliceObject, SliceVersion,
+        Namespace, NamespaceObject, Node, NodeObject, Pod, PodObject, Problem, Service, ServiceKey,
+        ServiceObject, Slice, SliceObject, SliceVersion,
     },
     vault::Vault,
     watch::{Change, Health, Key, Source, follow},
@@ -78,6 +78,8 @@ enum Seen {
     NoService(ServiceKey),
     Slice(Slice),
     NoSlice((Label, Label)),
+    Node(Node),
+    NoNode(Label),
     Policy(Box<PolicyObject>),
     NoPolicy((Label, Label)),
     Unreadable(Object, Arc<str>, Problem),
@@ -375,7 +377,20 @@ impl Cluster {
             },
             report,
         );
-        tokio::join!(namespaces, pods, services, slices, policies);
+        // Nobody waits for it: without it each endpoint is as good as another.
+        let (tell, report) = send("nodes");
+        let nodes = follow(
+            Source::clusterwide(client),
+            move |change: Change<NodeObject>| {
+                tell(match change {
+                    Change::Is(object) => Node::try_from(object).ok().map(Seen::Node),
+                    Change::Gone((_, name)) => name.parse().ok().map(Seen::NoNode),
+                    Change::Complete => None,
+                });
+            },
+            report,
+        );
+        tokio::join!(namespaces, pods, services, slices, policies, nodes);
     }
 
     async fn slice_version(&self) -> SliceVersion {
@@ -422,6 +437,8 @@ fn take(world: &mut World, seen: Seen) -> bool {
         Seen::NoService(key) => world.remove_service(&key),
         Seen::Slice(one) => world.set_slice(one),
         Seen::NoSlice(name) => world.remove_slice(&name),
+        Seen::Node(one) => return world.set_node(one),
+        Seen::NoNode(name) => return world.remove_node(&name),
         Seen::Policy(object) => world.set_policy(&object),
         Seen::NoPolicy(name) => world.remove_policy(&name),
         Seen::Unreadable(object, uid, problem) => world.set_unreadable(object, &uid, problem),

@@ -65,6 +65,10 @@ pub const PROBES: usize = 16;
 /// Endpoints of one port of a service.
 pub const ENDPOINTS: usize = 5_000;
 
+/// Of these, those that are near some node: with more, none are, and zones count. However long nodes'
+/// names are, all of it fits into what agents take of one service.
+pub const NEAR_NODES: usize = 1_500;
+
 /// Policies of one namespace.
 pub const POLICIES: usize = 500;
 

@@ -4,11 +4,13 @@
 //! them is dropped while it is parsed.
 
 mod namespace;
+mod node;
 mod pod;
 mod service;
 mod slice;
 
 pub use namespace::{Namespace, NamespaceObject};
+pub use node::{Node, NodeObject};
 pub use pod::{Pod, PodObject};
 pub use service::{Service, ServiceKey, ServiceObject, ServicePort};
 pub use slice::{Endpoint, Slice, SliceObject, SliceVersion};

@@ -30,7 +30,7 @@ use std::{
 };
 
 use martlet_model::{
-    Label, LocalWorkload, Outsider, Service, TrustDomain, Udp, Workload, WorkloadName,
+    Label, LocalWorkload, Outsider, Service, TrustDomain, Udp, Workload, WorkloadName, Zone,
 };
 use martlet_policy::Policy;
 
@@ -94,6 +94,8 @@ pub struct Picture {
     pub agents: BTreeMap<Label, u64>,
     /// What is set for all of it.
     pub mesh: Arc<Mesh>,
+    /// Where nodes are, as far as they say it.
+    pub zones: BTreeMap<Label, Zone>,
 }
 
 /// All objects, and what follows from them.
@@ -103,6 +105,7 @@ pub struct World {
     mesh: Arc<Mesh>,
     /// Of pods that no label is about.
     default: Option<seen::Wanted>,
+    zones: BTreeMap<Label, Zone>,
     namespaces: HashMap<Label, seen::Namespace>,
     pods: HashMap<WorkloadName, Arc<seen::Pod>>,
     pods_in: HashMap<Label, BTreeSet<WorkloadName>>,
@@ -141,6 +144,7 @@ impl World {
             settings,
             mesh: Arc::default(),
             default: None,
+            zones: BTreeMap::new(),
             namespaces: HashMap::new(),
             pods: HashMap::new(),
             pods_in: HashMap::new(),
@@ -173,6 +177,7 @@ impl World {
             outside: self.outside.values().cloned().collect(),
             agents: self.agents(),
             mesh: self.mesh.clone(),
+            zones: self.zones.clone(),
         }
     }
 
@@ -224,6 +229,20 @@ impl World {
     fn labelled<'a>(&'a self, pod: &'a seen::Pod) -> Option<&'a seen::Wanted> {
         let namespace = self.namespaces.get(&pod.name.namespace);
         pod.wanted.as_ref().or(namespace.and_then(|one| one.wanted.as_ref()))
+    }
+
+    /// Whether anything is other by it.
+    pub fn set_node(&mut self, node: seen::Node) -> bool {
+        let seen::Node { name, zone } = node;
+        match zone {
+            Some(zone) => self.zones.insert(name, zone.clone()) != Some(zone),
+            None => self.remove_node(&name),
+        }
+    }
+
+    /// Whether anything is other by it.
+    pub fn remove_node(&mut self, name: &Label) -> bool {
+        self.zones.remove(name).is_some()
     }
 
     pub fn set_namespace(&mut self, namespace: seen::Namespace) {

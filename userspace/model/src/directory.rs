@@ -9,7 +9,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{Label, Mode, Workload, WorkloadName};
+use crate::{Label, Mode, Workload, WorkloadName, Zone};
 
 /// A virtual address and port, and the endpoints behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +29,32 @@ pub struct Choice {
     /// Of the endpoints, those that callers of each node are sent to; whoever is on another one is
     /// sent nowhere. `None`: all are sent to all.
     pub of_node: Option<BTreeMap<Label, Vec<SocketAddr>>>,
+    /// Of the endpoints that a caller is sent to, those that come before all others.
+    pub near: Near,
+}
+
+/// Which endpoints are near whom. Of both, those of the node count; where neither names any, each
+/// endpoint is as good as another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Near {
+    pub of_node: BTreeMap<Label, Vec<SocketAddr>>,
+    pub of_zone: BTreeMap<Zone, Vec<SocketAddr>>,
+}
+
+impl Near {
+    fn to(&self, node: &Label, zone: Option<&Zone>) -> Option<&[SocketAddr]> {
+        let of_zone = || self.of_zone.get(zone?);
+        let of_node = self.of_node.get(node).filter(|endpoints| !endpoints.is_empty());
+        of_node.or_else(of_zone).map(Vec::as_slice)
+    }
 }
 
 impl Service {
+    /// Those that come before all others for callers of a node; `None`: each is as good as another.
+    pub fn near(&self, node: &Label, zone: Option<&Zone>) -> Option<&[SocketAddr]> {
+        self.choice.near.to(node, zone).filter(|endpoints| !endpoints.is_empty())
+    }
+
     /// Where callers of a node are sent.
     pub fn endpoints_for(&self, node: &Label) -> &[SocketAddr] {
         match &self.choice.of_node {
@@ -57,6 +80,8 @@ pub struct Directory {
     workloads: HashMap<IpAddr, Arc<Workload>>,
     services: HashMap<SocketAddr, Arc<Service>>,
     virtual_addresses: HashMap<IpAddr, usize>,
+    /// In which the node is whose agent has this directory.
+    zone: Option<Zone>,
 }
 
 /// Why workloads and services do not make a directory.
@@ -89,6 +114,16 @@ impl Directory {
             directory.add_service(service)?;
         }
         Ok(directory)
+    }
+
+    /// As a node of this zone has it.
+    #[must_use]
+    pub fn in_zone(self, zone: Option<Zone>) -> Self {
+        Self { zone, ..self }
+    }
+
+    pub fn zone(&self) -> Option<&Zone> {
+        self.zone.as_ref()
     }
 
     fn add_workload(&mut self, workload: Arc<Workload>) -> Result<(), DirectoryError> {

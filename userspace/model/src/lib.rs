@@ -16,9 +16,10 @@ mod skew;
 mod spiffe;
 mod trust;
 mod workload;
+mod zone;
 
 pub use closed::Closed;
-pub use directory::{Choice, Directory, DirectoryError, Place, Service};
+pub use directory::{Choice, Directory, DirectoryError, Near, Place, Service};
 pub use local::{LocalWorkload, NetnsSource, Outsider};
 pub use part::Part;
 pub use record::{AccessRecord, ConnectionId, Party, Protection, Reporter, TlsFacts};
@@ -26,3 +27,4 @@ pub use skew::Skew;
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 pub use trust::{Bearer, Quarantine, QuarantineError, Trust};
 pub use workload::{Failure, Label, LabelError, Mode, Udp, Workload, WorkloadName};
+pub use zone::{Zone, ZoneError};

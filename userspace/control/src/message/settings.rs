@@ -1,8 +1,8 @@
-//! What is set for all nodes.
+//! What is set for all nodes, and where an agent's own node is.
 
-use martlet_model::Failure;
+use martlet_model::{Failure, Zone};
 
-use super::Malformed;
+use super::{Malformed, parsed};
 use crate::proto;
 
 pub fn settings_to(failure: Option<Failure>) -> proto::Settings {
@@ -20,5 +20,16 @@ pub fn settings_from(settings: &proto::Settings) -> Result<Option<Failure>, Malf
         Ok(proto::Failure::Closed) => Ok(Some(Failure::Closed)),
         Ok(proto::Failure::Open) => Ok(Some(Failure::Open)),
         Err(_) => Err(Malformed::new("settings.failure", "is unknown")),
+    }
+}
+
+pub fn here_to(zone: Option<&Zone>) -> proto::Here {
+    proto::Here { zone: zone.map(Zone::to_string).unwrap_or_default() }
+}
+
+pub fn here_from(here: &proto::Here) -> Result<Option<Zone>, Malformed> {
+    match here.zone.as_str() {
+        "" => Ok(None),
+        zone => parsed("here.zone", zone).map(Some),
     }
 }

@@ -1,9 +1,13 @@
 //! Workloads, services, and what a workload's own node knows beyond.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr,
+    time::Duration,
+};
 
 use martlet_model::{
-    Choice, Label, LocalWorkload, Mode, NetnsSource, Outsider, Service, Udp, Workload, WorkloadName,
+    Choice, Label, LocalWorkload, Mode, Near, NetnsSource, Outsider, Service, Udp, Workload,
+    WorkloadName,
 };
 
 use super::{Malformed, bounded, each, name_from, name_to, parsed, present};
@@ -76,7 +80,12 @@ pub fn workload_from(workload: proto::Workload) -> Result<Workload, Malformed> {
 
 pub fn service_to(service: &Service) -> proto::Service {
     let name = WorkloadName { namespace: service.namespace.clone(), name: service.name.clone() };
-    let Choice { affinity, of_node } = &service.choice;
+    let Choice { affinity, of_node, near } = &service.choice;
+    let texts = |endpoints: &[SocketAddr]| endpoints.iter().map(ToString::to_string).collect();
+    let of = |(node, endpoints): (&Label, &Vec<SocketAddr>)| proto::NodeEndpoints {
+        node: node.to_string(),
+        endpoints: texts(endpoints),
+    };
     proto::Service {
         name: Some(name_to(&name)),
         address: service.address.to_string(),
@@ -84,12 +93,14 @@ pub fn service_to(service: &Service) -> proto::Service {
         affinity_seconds: affinity
             .map_or(0, |affinity| u32::try_from(affinity.as_secs().max(1)).unwrap_or(u32::MAX)),
         own_node_only: of_node.is_some(),
-        of_node: of_node
+        of_node: of_node.iter().flatten().map(of).collect(),
+        near_node: near.of_node.iter().map(of).collect(),
+        near_zone: near
+            .of_zone
             .iter()
-            .flatten()
-            .map(|(node, endpoints)| proto::NodeEndpoints {
-                node: node.to_string(),
-                endpoints: endpoints.iter().map(ToString::to_string).collect(),
+            .map(|(zone, endpoints)| proto::ZoneEndpoints {
+                zone: zone.to_string(),
+                endpoints: texts(endpoints),
             })
             .collect(),
     }
@@ -104,31 +115,50 @@ pub fn service_from(service: proto::Service) -> Result<Service, Malformed> {
     let endpoints = endpoints.map_err(within)?;
     let affinity = Some(service.affinity_seconds).filter(|seconds| *seconds != 0);
     let affinity = affinity.map(|seconds| Duration::from_secs(seconds.into()));
-    let of_node = of_node(service.of_node).map_err(within)?;
+    let of_zone = service.near_zone.into_iter().map(|one| (one.zone, one.endpoints)).collect();
+    let near = Near {
+        of_node: by_place("near_node", listed(service.near_node)).map_err(within)?,
+        of_zone: by_place("near_zone", of_zone).map_err(within)?,
+    };
+    if service.own_node_only && near != Near::default() {
+        return Err(within(Malformed::new("near", "is not to be there")));
+    }
+    let of_node = by_place("of_node", listed(service.of_node)).map_err(within)?;
     let of_node = match (service.own_node_only, of_node.is_empty()) {
         (true, _) => Some(of_node),
         (false, true) => None,
         (false, false) => return Err(within(Malformed::new("of_node", "is not to be there"))),
     };
-    let choice = Choice { affinity, of_node };
+    let choice = Choice { affinity, of_node, near };
     Ok(Service { namespace, name, address, endpoints, choice })
 }
 
-fn of_node(said: Vec<proto::NodeEndpoints>) -> Result<BTreeMap<Label, Vec<SocketAddr>>, Malformed> {
-    let all: usize = said.iter().map(|one| one.endpoints.len().max(1)).sum();
+fn listed(said: Vec<proto::NodeEndpoints>) -> Vec<(String, Vec<String>)> {
+    said.into_iter().map(|one| (one.node, one.endpoints)).collect()
+}
+
+fn by_place<K>(
+    at: &str,
+    said: Vec<(String, Vec<String>)>,
+) -> Result<BTreeMap<K, Vec<SocketAddr>>, Malformed>
+where
+    K: FromStr + Ord,
+    K::Err: Display,
+{
+    let all: usize = said.iter().map(|(_, endpoints)| endpoints.len().max(1)).sum();
     if all > limits::ENDPOINTS {
-        return Err(Malformed::new("of_node", format_args!("has {all} endpoints")));
+        return Err(Malformed::new(at, format_args!("has {all} endpoints")));
     }
-    let mut of_node = BTreeMap::new();
-    for proto::NodeEndpoints { node, endpoints } in said {
-        let node: Label = parsed("node", &node)?;
+    let mut by_place = BTreeMap::new();
+    for (place, endpoints) in said {
+        let place: K = parsed(at, &place)?;
         let parse = |text: String| parsed("endpoint", &text);
         let endpoints = each("endpoints", endpoints, limits::ENDPOINTS, parse)?;
-        if of_node.insert(node, endpoints).is_some() {
-            return Err(Malformed::new("of_node", "names a node twice"));
+        if by_place.insert(place, endpoints).is_some() {
+            return Err(Malformed::new(at, "names one twice"));
         }
     }
-    Ok(of_node)
+    Ok(by_place)
 }
 
 /// `Err` if it cannot be said: a path that is not UTF-8.

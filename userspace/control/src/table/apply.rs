@@ -16,7 +16,7 @@ use super::{Inconsistent, Table};
 use crate::{
     Declared, limits,
     message::{
-        Malformed, PolicyName, local_from, name_from, outside_from, parsed, policy_from,
+        Malformed, PolicyName, here_from, local_from, name_from, outside_from, parsed, policy_from,
         policy_name_from, service_from, settings_from, trust_from, workload_from,
     },
     proto,
@@ -212,6 +212,12 @@ impl Table {
         }
         if let Some(settings) = message.settings {
             self.failure = settings_from(&settings)?;
+        }
+        if let Some(here) = message.here {
+            match here_from(&here)? {
+                Some(zone) => drop(self.zones.insert(node.clone(), zone)),
+                None => drop(self.zones.remove(node)),
+            }
         }
         fits("workloads", &self.workloads, limits::WORKLOADS)?;
         fits("services", &self.services, limits::SERVICES)?;

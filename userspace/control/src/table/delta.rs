@@ -6,8 +6,8 @@ use super::{Changed, Table};
 use crate::{
     limits,
     message::{
-        Local, Malformed, local_to, name_to, outside_to, policy_name_to, policy_to, service_to,
-        settings_to, trust_to, workload_to,
+        Local, Malformed, here_to, local_to, name_to, outside_to, policy_name_to, policy_to,
+        service_to, settings_to, trust_to, workload_to,
     },
     proto,
 };
@@ -64,7 +64,14 @@ fn say_all(table: &Table, node: &Label, chunks: &mut Chunks) -> Result<(), Malfo
     if table.failure.is_some() {
         say_settings(table, chunks);
     }
+    if table.zones.contains_key(node) {
+        say_here(table, node, chunks);
+    }
     Ok(())
+}
+
+fn say_here(table: &Table, node: &Label, chunks: &mut Chunks) {
+    chunks.with(here_to(table.zones.get(node)), |open, one| open.here = Some(one));
 }
 
 fn say_settings(table: &Table, chunks: &mut Chunks) {
@@ -116,6 +123,9 @@ fn say(
     }
     if changed.settings {
         say_settings(table, chunks);
+    }
+    if changed.zones.contains(node) {
+        say_here(table, node, chunks);
     }
     Ok(())
 }

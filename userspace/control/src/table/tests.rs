@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use martlet_model::{
-    Choice, Label, LocalWorkload, Mode, NetnsSource, Part, Service, SpiffeId, Trust, TrustDomain,
-    Udp, Workload, WorkloadName,
+    Choice, Label, LocalWorkload, Mode, Near, NetnsSource, Part, Service, SpiffeId, Trust,
+    TrustDomain, Udp, Workload, WorkloadName,
 };
 use martlet_policy::{Action, IdentityMatch, Policy, PortRange, Rule, Selector, Source};
 use proptest::prelude::*;
@@ -81,6 +81,7 @@ fn declaration() -> Declaration {
         outside: vec![outsider("shop/off", "one"), outsider("shop/job", "two")],
         trust: trust(1),
         failure: None,
+        zones: BTreeMap::new(),
     }
 }
 
@@ -471,8 +472,13 @@ proptest! {
         let endpoints = endpoints.into_iter().map(plain).collect();
         let endpoints: Vec<_> = endpoints;
         let of_node = is_local.then(|| [(label("one"), endpoints.clone())].into());
+        let near = Near {
+            of_node: [(label("two"), endpoints.clone())].into(),
+            of_zone: [("Zone_a".parse().unwrap(), endpoints.clone())].into(),
+        };
+        let near = if is_local { Near::default() } else { near };
         let affinity = affinity.map(|seconds| Duration::from_secs(seconds.into()));
-        let choice = Choice { affinity, of_node };
+        let choice = Choice { affinity, of_node, near };
         let service = Service { namespace, name, address: plain(address), endpoints, choice };
         prop_assert_eq!(&message::service_from(message::service_to(&service)).unwrap(), &service);
         let roots = [(domain(), vec![vec![1], vec![2, 3]])].into();

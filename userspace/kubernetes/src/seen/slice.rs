@@ -3,10 +3,10 @@
 //! `discovery.k8s.io/v1` since Kubernetes 1.21, `v1beta1` until 1.24; they differ in nothing that is
 //! read here.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, str::FromStr};
 
 use kube::{Resource, api::ObjectMeta, core::DynamicResourceScope};
-use martlet_model::Label;
+use martlet_model::{Label, Zone};
 use serde::Deserialize;
 
 use super::{Problem, ServiceKey};
@@ -35,6 +35,19 @@ struct EndpointObject {
     node_name: Option<String>,
     /// Of v1beta1.
     topology: Option<BTreeMap<String, String>>,
+    hints: Option<Hints>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Hints {
+    for_zones: Option<Vec<Hint>>,
+    for_nodes: Option<Vec<Hint>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Hint {
+    name: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -72,6 +85,10 @@ pub struct Endpoint {
     pub is_ready: bool,
     /// It is about to end and still answers: taken where none is ready.
     pub is_leaving: bool,
+    /// The zones and nodes whose callers are to be sent to it; of those that have none, nothing is
+    /// said.
+    pub zones: Vec<Zone>,
+    pub nodes: Vec<Label>,
 }
 
 impl Resource for SliceObject {
@@ -120,7 +137,7 @@ impl TryFrom<SliceObject> for Slice {
         let service = service.map(|text| name(Some(text))).transpose()?;
         let service = service.map(|name| ServiceKey { namespace: namespace.clone(), name });
         let mut read = Vec::new();
-        for EndpointObject { addresses, conditions, node_name, topology } in
+        for EndpointObject { addresses, conditions, node_name, topology, hints } in
             endpoints.unwrap_or_default()
         {
             let topology = topology.unwrap_or_default().remove("kubernetes.io/hostname");
@@ -134,7 +151,9 @@ impl TryFrom<SliceObject> for Slice {
             let first = addresses.unwrap_or_default().into_iter().next();
             if let Some(address) = first.and_then(|text| text.parse::<IpAddr>().ok()) {
                 let address = address.to_canonical();
-                read.push(Endpoint { address, node, is_ready, is_leaving });
+                let Hints { for_zones, for_nodes } = hints.unwrap_or_default();
+                let (zones, nodes) = (places(for_zones), places(for_nodes));
+                read.push(Endpoint { address, node, is_ready, is_leaving, zones, nodes });
             }
         }
         let ports = ports.unwrap_or_default().into_iter();
@@ -148,6 +167,12 @@ impl TryFrom<SliceObject> for Slice {
             ports: ports.collect(),
         })
     }
+}
+
+/// What cannot be a name is for nobody.
+fn places<T: FromStr>(hints: Option<Vec<Hint>>) -> Vec<T> {
+    let hints = hints.unwrap_or_default().into_iter();
+    hints.filter_map(|hint| hint.name.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -214,6 +239,21 @@ mod tests {
         let read = slice(endpoints, json!(null)).endpoints;
         let nodes: Vec<_> = read.iter().map(|one| one.node.as_ref().map(Label::as_str)).collect();
         assert_eq!(nodes, [Some("one"), Some("two"), None]);
+    }
+
+    #[test]
+    fn an_endpoint_is_for_the_zones_and_nodes_of_its_hints() {
+        let hints = json!({"forZones": [{"name": "a"}, {"name": "b c"}], "forNodes": null});
+        let endpoints = json!([
+            {"addresses": ["10.0.0.1"], "hints": hints},
+            {"addresses": ["10.0.0.2"], "hints": {"forNodes": [{"name": "one"}]}},
+            {"addresses": ["10.0.0.3"], "hints": null},
+        ]);
+        let read = slice(endpoints, json!(null)).endpoints;
+        let zones: Vec<_> = read[0].zones.iter().map(Zone::as_str).collect();
+        assert_eq!((zones, read[0].nodes.len()), (vec!["a"], 0));
+        assert_eq!((read[1].zones.len(), read[1].nodes[0].as_str()), (0, "one"));
+        assert!(read[2].zones.is_empty() && read[2].nodes.is_empty());
     }
 
     #[test]

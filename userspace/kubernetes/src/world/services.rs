@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use martlet_model::{Choice, Label, Service};
+use martlet_model::{Choice, Label, Near, Service};
 
 use super::{Kind, Object, World};
 use crate::{
@@ -187,7 +187,7 @@ fn chosen(
     let all = of_port(slices, address, port);
     let affinity = service.affinity;
     if !service.own_node_only.contains(&address) {
-        return (usable(&all), Choice { affinity, of_node: None });
+        return (usable(&all), Choice { affinity, of_node: None, near: near(&all) });
     }
     let mut by_node: BTreeMap<&Label, Vec<_>> = BTreeMap::new();
     for one in all {
@@ -199,7 +199,37 @@ fn chosen(
         by_node.into_iter().map(|(node, of)| (node.clone(), usable(&of))).collect();
     let mut endpoints: Vec<_> = of_node.values().flatten().copied().collect();
     endpoints.sort_unstable();
-    (endpoints, Choice { affinity, of_node: Some(of_node) })
+    (endpoints, Choice { affinity, of_node: Some(of_node), near: Near::default() })
+}
+
+/// By the hints of the ready ones: <https://kubernetes.io/docs/concepts/services-networking/topology-aware-routing/#safeguards>.
+fn near(endpoints: &[(SocketAddr, &Endpoint)]) -> Near {
+    let ready: Vec<_> = endpoints.iter().filter(|(_, one)| one.is_ready).copied().collect();
+    let of_node = hinted(&ready, limits::NEAR_NODES, |endpoint| &endpoint.nodes);
+    let of_zone = hinted(&ready, limits::ENDPOINTS, |endpoint| &endpoint.zones);
+    Near { of_node, of_zone }
+}
+
+/// Where one has no hint, hints are on their way or going, and none of them counts.
+fn hinted<K: Ord + Clone>(
+    ready: &[(SocketAddr, &Endpoint)],
+    most: usize,
+    places: impl Fn(&Endpoint) -> &[K],
+) -> BTreeMap<K, Vec<SocketAddr>> {
+    let mut hinted: BTreeMap<K, Vec<SocketAddr>> = BTreeMap::new();
+    for (at, endpoint) in ready {
+        let places: BTreeSet<_> = places(endpoint).iter().cloned().collect();
+        if places.is_empty() {
+            return BTreeMap::new();
+        }
+        places.into_iter().for_each(|place| hinted.entry(place).or_default().push(*at));
+    }
+    // Whoever is near all of them is near none.
+    hinted.retain(|_, near| near.len() < ready.len());
+    match hinted.values().map(Vec::len).sum::<usize>() <= most {
+        true => hinted,
+        false => BTreeMap::new(),
+    }
 }
 
 /// Each endpoint of a port once, with its number; of the address's family.

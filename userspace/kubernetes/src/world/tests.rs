@@ -82,6 +82,8 @@ fn slice(text: &str, of: &str, addresses: &[&str]) -> seen::Slice {
         node: Some(label("one")),
         is_ready: true,
         is_leaving: false,
+        zones: vec![],
+        nodes: vec![],
     };
     seen::Slice {
         namespace,

@@ -198,9 +198,11 @@ fn nodes_are_written_only_where_they_have_the_startup_taint() {
         let rules = rights.flat_map(|object| object["rules"].as_array().unwrap());
         rules.filter(|rule| rule["resources"] == json!(["nodes"])).cloned().collect::<Vec<_>>()
     };
-    assert!(may("").is_empty());
-    let only = json!({ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"] });
-    assert_eq!(may("agent: {startupTaint: true}"), [only]);
+    let verbs = |verbs| json!({ "apiGroups": [""], "resources": ["nodes"], "verbs": verbs });
+    let reads = verbs(json!(["get", "list", "watch"]));
+    let writes = verbs(json!(["patch"]));
+    assert_eq!(may(""), std::slice::from_ref(&reads));
+    assert_eq!(may("agent: {startupTaint: true}"), [reads, writes]);
 }
 
 #[test]
