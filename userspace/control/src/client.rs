@@ -186,12 +186,25 @@ impl Client {
     }
 
     /// Joins if the node has no certificate, and follows the controller until `shutdown`, connecting
-    /// again for ever. Of all clones, one runs.
+    /// again for ever. Of all clones, one runs at a time; it can be run again.
     pub async fn run(self, shutdown: CancellationToken) {
         let inner = &*self.inner;
-        let start = inner.start.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(start) = start else { return };
-        tokio::join!(keep_snapshots(inner, &shutdown), inner.keep_connected(start, &shutdown));
+        let begin = || inner.start.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut start) = begin().take() else { return };
+        tokio::join!(keep_snapshots(inner, &shutdown), inner.keep_connected(&mut start, &shutdown));
+        *begin() = Some(start);
+    }
+
+    /// What another agent of this node keeps of what it was told, if that is something else than when
+    /// this was asked before.
+    pub fn kept_by_another(&self, last: &mut Option<SystemTime>) -> Option<Declared> {
+        let Inner { state, settings, .. } = &*self.inner;
+        let now = state.snapshot_time()?;
+        if last.replace(now) == Some(now) {
+            return None;
+        }
+        let receiving = Receiving::new(settings.trust_domain.clone(), settings.node.clone());
+        remembered(state, receiving).1
     }
 
     /// The latest of what was declared; `None` until there is anything.

@@ -32,11 +32,11 @@ pub struct Told {
 }
 
 impl Inner {
-    pub(super) async fn keep_connected(&self, mut start: Start, shutdown: &CancellationToken) {
+    pub(super) async fn keep_connected(&self, start: &mut Start, shutdown: &CancellationToken) {
         let mut pauses = Pauses::default();
         loop {
             let began = Instant::now();
-            let attempt = shutdown.run_until_cancelled(self.attempt(&mut start)).await;
+            let attempt = shutdown.run_until_cancelled(self.attempt(start)).await;
             self.channel.send_replace(None);
             let Some(error) = attempt else { return };
             if matches!(error, LinkError::Renewed) {

@@ -9,6 +9,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use martlet_identity::{Chain, NodeKey};
@@ -124,6 +125,11 @@ impl State {
             true => Ok(Some(kept.declared)),
             false => Err(StateError::Foreign(path)),
         }
+    }
+
+    /// When a snapshot was kept last; `None` while there is none.
+    pub fn snapshot_time(&self) -> Option<SystemTime> {
+        fs::metadata(self.directory.join(DIRECTORY)).ok()?.modified().ok()
     }
 
     pub fn keep_snapshot(&self, declared: Vec<proto::ToAgent>) -> Result<(), StateError> {
