@@ -10,7 +10,10 @@ use std::{
 use martlet_identity::terminate;
 use martlet_model::{Closed, Party, Reporter};
 use martlet_policy::{Permit, Request};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
     frame::{Frame, Open},
     hands::Party as Turns,
     lane::{Lane, MutualLane, NotOpened, Violation},
-    limits::{FAREWELL_TIMEOUT, FIRST_OPEN, IDLE_OPEN},
+    limits::{FAREWELL_TIMEOUT, FIRST_OPEN, IDLE_OPEN, LEAVE_QUIET},
     live::{Grounds, distrusted},
     outbound::{Refusal, part},
     record::{Draft, party},
@@ -153,10 +156,16 @@ async fn next_open(
     deserted: &CancellationToken,
 ) -> Next {
     let draining = Next::Leave(Closed::Draining, FAREWELL_TIMEOUT);
+    // A caller asks before it uses a lane that was idle for long, and nothing is lost on that one.
+    let quiet = async {
+        dataplane.leaving.cancelled().await;
+        sleep(LEAVE_QUIET).await;
+    };
     let next = tokio::select! {
         biased;
-        next = lane.next_open() => next,
+        next = lane.next_open(&dataplane.leaving) => next,
         () = dataplane.draining.cancelled() => return draining,
+        () = quiet => return draining,
         () = local.retired.cancelled() => return draining,
         // A caller whose application reads slowly hears it late.
         () = deserted.cancelled() => return Next::Leave(Closed::ApplicationRefused, IDLE_OPEN),
@@ -164,6 +173,7 @@ async fn next_open(
     match next {
         Ok(open) => Next::Open(Ok(open)),
         Err(NotOpened::Violation(violation)) => Next::Open(Err(violation)),
+        Err(NotOpened::Asked) => draining,
         Err(NotOpened::Ended(end)) => {
             let workload = &local.workload.name;
             tracing::trace!(%workload, ?end, "a lane ended");
@@ -234,17 +244,23 @@ async fn connection(
         port: destination.port(),
     };
     let listed = dataplane.list(&draft, grounds);
-    let ended = relay(&permit, &mut lane, &mut application, side, None, &listed.live).await;
+    let leaving = Some(&dataplane.leaving);
+    let relayed = relay(&permit, &mut lane, &mut application, side, None, &listed.live, leaving);
+    let ended = relayed.await;
     draft.count(&listed.live);
     drop(listed);
     if matches!(ended.end, End::Finished) {
         application.end_in_order();
     }
     drop(application);
-    if dataplane.lane_closed(draft, &ended.end, side) {
-        return Some(lane);
+    match dataplane.lane_closed(draft, &ended.end, side) {
+        true if ended.is_left => {
+            let left = timeout(FAREWELL_TIMEOUT, Box::pin(lane.await_end())).await;
+            tracing::trace!(?left, "a lane was left after its last connection");
+        }
+        true => return Some(lane),
+        false => Box::pin(part(lane, side, ended)).await,
     }
-    Box::pin(part(lane, side, ended)).await;
     None
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use martlet_identity::Secured;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     frame::{Decoder, Frame, FrameError, Open, Part},
@@ -36,6 +37,8 @@ pub struct Lane<S> {
 pub enum NotOpened {
     /// The lane ends, as it may.
     Ended(io::Result<()>),
+    /// The caller has asked whether a lane can be used that is to be left: nothing is lost if it is.
+    Asked,
     Violation(Violation),
 }
 
@@ -85,11 +88,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         }
     }
 
-    /// The called side waits here between connections.
-    pub async fn next_open(&mut self) -> Result<Open, NotOpened> {
+    /// The called side waits here between connections; `leaving` is cancelled when it wants no more
+    /// than one.
+    pub async fn next_open(&mut self, leaving: &CancellationToken) -> Result<Open, NotOpened> {
         loop {
             match std::future::poll_fn(|context| self.poll_said(context)).await? {
                 Said::Open(open) => return Ok(open),
+                Said::Ping if leaving.is_cancelled() => return Err(NotOpened::Asked),
                 Said::Ping => {
                     self.say(&Frame::Pong).await.map_err(|error| NotOpened::Ended(Err(error)))?;
                 }
@@ -190,6 +195,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             Side::Caller => self.stream.shutdown().await?,
             Side::Callee => self.stream.flush().await?,
         }
+        self.await_end().await
+    }
+
+    /// Throws away what the far side says until it closes.
+    pub async fn await_end(&mut self) -> io::Result<()> {
         // Closing with unread bytes would send a RST, which may overtake what was just said.
         let stream = tokio::io::AsyncReadExt::take(&mut self.stream, FAREWELL_BYTES);
         let mut stream = tokio::io::BufReader::with_capacity(16 * 1024, stream);

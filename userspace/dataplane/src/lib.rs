@@ -91,7 +91,10 @@ pub struct Dataplane {
     fairness: Fairness,
     warnings: warnings::Warnings,
     tasks: TaskTracker,
+    /// What is new is refused, and idle lanes are left at once.
     draining: CancellationToken,
+    /// Nothing is refused, and lanes are left where nothing can be lost by it.
+    leaving: CancellationToken,
 }
 
 impl Dataplane {
@@ -119,6 +122,7 @@ impl Dataplane {
             warnings: warnings::Warnings::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
+            leaving: CancellationToken::new(),
         });
         tokio::spawn(unconstrained(review::run(Arc::downgrade(&dataplane))));
         tokio::spawn(pool::watch(Arc::downgrade(&dataplane), stirred));
@@ -264,6 +268,18 @@ impl Dataplane {
         let mark = self.registry.mark();
         while self.registry.has_before(mark) {
             tokio::time::sleep(limits::OLDER_LOOK).await;
+        }
+    }
+
+    /// Another agent accepts from now on. What was accepted here is carried to its end, lanes are left
+    /// without anything being lost that callers say on them meanwhile, and what is open after
+    /// `patience` is ended.
+    pub async fn leave(&self, patience: Duration) {
+        self.leaving.cancel();
+        self.pool.close();
+        self.tasks.close();
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+            self.shutdown(Duration::ZERO).await;
         }
     }
 

@@ -23,6 +23,9 @@ pub const IDLE_LANE: Duration = Duration::from_secs(30);
 /// A lane that has been idle for longer is asked for a sign of life before it is used: no pod ends and
 /// another one has its address in less.
 pub const QUIET_LANE: Duration = Duration::from_millis(100);
+/// A lane that is to be left is left when it has been idle for so long: longer than [`QUIET_LANE`] and
+/// the way there and back, so that whoever would use it asks first.
+pub const LEAVE_QUIET: Duration = Duration::from_secs(1);
 /// How long the sign of life may take: some retransmissions within a data center, one across an ocean.
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(1);
 /// The called side waits this long for the first connection, which a caller opens at once: nobody

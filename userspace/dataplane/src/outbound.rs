@@ -104,7 +104,8 @@ pub async fn carry(
         Ok(Way::Lane { mut lane, opening, key, permit, grounds }) => {
             let listed = dataplane.list(&draft, grounds);
             let side = Side::Caller;
-            let relayed = relay(&permit, &mut lane, &mut application, side, opening, &listed.live);
+            let relayed =
+                relay(&permit, &mut lane, &mut application, side, opening, &listed.live, None);
             let ended = relayed.await;
             draft.count(&listed.live);
             drop(listed);

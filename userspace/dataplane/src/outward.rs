@@ -46,8 +46,8 @@ impl Outward {
         self.finished || self.unflushed || !self.waiting.is_empty()
     }
 
-    pub fn push(&mut self, frame: &Frame) {
-        self.waiting.push(&frame.to_bytes());
+    pub fn push(&mut self, frames: &[Frame]) {
+        self.waiting.push(&bytes_of(frames));
     }
 
     /// Ready when the application has finished and everything has left. `last` says it has.
@@ -56,7 +56,7 @@ impl Outward {
         context: &mut Context<'_>,
         application: &mut A,
         lane: &mut L,
-        last: &Frame,
+        last: &[Frame],
         count: &AtomicU64,
         chunk: usize,
     ) -> Poll<Result<(), Fault>>
@@ -106,7 +106,7 @@ impl Outward {
         context: &mut Context<'_>,
         application: &mut A,
         lane: &mut L,
-        last: &Frame,
+        last: &[Frame],
         count: &AtomicU64,
         buffer: &mut [u8],
     ) -> Poll<Result<(), Fault>>
@@ -132,7 +132,7 @@ impl Outward {
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Application)),
             Poll::Ready(Ok(())) if read.filled().is_empty() => {
                 self.finished = true;
-                let last = last.to_bytes();
+                let last = bytes_of(last);
                 buffer[length..length + last.len()].copy_from_slice(&last);
                 length += last.len();
             }
@@ -167,4 +167,8 @@ impl Outward {
         }
         Ok(())
     }
+}
+
+fn bytes_of(frames: &[Frame]) -> Vec<u8> {
+    frames.iter().flat_map(Frame::to_bytes).collect()
 }

@@ -22,6 +22,7 @@ use std::{
 use martlet_model::Closed;
 use martlet_policy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     frame::{Frame, Open},
@@ -61,10 +62,18 @@ pub enum End {
 pub struct Ended {
     pub end: End,
     pub unsent: Waiting,
+    /// Whether the far side was told behind the last word that the lane is left.
+    pub is_left: bool,
 }
 
+const FINISH: &[Frame] = &[Frame::Finish];
+const DONE: &[Frame] = &[Frame::Done];
+/// In one piece: a caller that heard them apart could use the lane again in between.
+const DONE_AND_LEAVE: &[Frame] = &[Frame::Done, Frame::Reset(Closed::Draining)];
+
 /// Relays over a lane until the connection has ended. The permit is policy's word for it, and the
-/// lane is proof of the peer.
+/// lane is proof of the peer. `leaving` is cancelled when the called side wants the lane to end with
+/// the connection.
 pub async fn relay(
     _permit: &Permit,
     lane: &mut MutualLane,
@@ -72,12 +81,14 @@ pub async fn relay(
     side: Side,
     opening: Option<Open>,
     live: &Live,
+    leaving: Option<&CancellationToken>,
 ) -> Ended {
     let application_failed = application.clone().failed();
     let lane_failed = lane.stream.get_ref().clone().failed();
     let (here, there) = live.counters(side);
     let mut conversation = Conversation::new(application, lane, side, opening, here, there);
     conversation.account = live.account();
+    conversation.leaving = leaving;
     run(conversation, application_failed, lane_failed, live.stopped()).await
 }
 
@@ -112,7 +123,8 @@ where
         Poll::Pending
     })
     .await;
-    Ended { end, unsent: std::mem::take(&mut conversation.outward.waiting) }
+    let unsent = std::mem::take(&mut conversation.outward.waiting);
+    Ended { end, unsent, is_left: conversation.is_left }
 }
 
 struct Conversation<'a, A, L> {
@@ -127,6 +139,8 @@ struct Conversation<'a, A, L> {
     bytes_inward: &'a AtomicU64,
     /// Bounds what is read at once.
     account: Option<&'a Account>,
+    leaving: Option<&'a CancellationToken>,
+    is_left: bool,
 }
 
 impl<'a, A, L> Conversation<'a, A, L>
@@ -153,6 +167,8 @@ where
             bytes_outward,
             bytes_inward,
             account: None,
+            leaving: None,
+            is_left: false,
         }
     }
 
@@ -181,8 +197,9 @@ where
         }
         let finishes_now = heard_before < Heard::Finish && self.inward.heard >= Heard::Finish;
         if finishes_now && self.outward.finished && self.owes_done() {
-            self.outward.push(&Frame::Done);
-            self.done_said = true;
+            let last = self.last_word();
+            self.outward.push(last);
+            self.says(last);
             outward = self.poll_outward(context);
             if let Poll::Ready(Err(fault)) = outward {
                 return Poll::Ready(self.fault(context, fault));
@@ -201,18 +218,32 @@ where
     fn poll_outward(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let was_finished = self.outward.finished;
         let says_done = self.owes_done() && self.inward.heard >= Heard::Finish;
-        let last = if says_done { Frame::Done } else { Frame::Finish };
+        let last = if says_done { self.last_word() } else { FINISH };
         let chunk = self.chunk_bytes();
         let polled = self.outward.poll(
             context,
             self.application,
             &mut self.lane.stream,
-            &last,
+            last,
             self.bytes_outward,
             chunk,
         );
-        self.done_said |= says_done && !was_finished && self.outward.finished;
+        if says_done && !was_finished && self.outward.finished {
+            self.says(last);
+        }
         polled
+    }
+
+    fn last_word(&self) -> &'static [Frame] {
+        match self.leaving.is_some_and(CancellationToken::is_cancelled) {
+            true => DONE_AND_LEAVE,
+            false => DONE,
+        }
+    }
+
+    fn says(&mut self, last: &'static [Frame]) {
+        self.done_said = true;
+        self.is_left = last.len() > DONE.len();
     }
 
     fn chunk_bytes(&self) -> usize {

@@ -14,7 +14,7 @@ async fn the_called_side_answers_as_often_as_it_is_asked_and_waits_on() {
     let ping = Frame::Ping.to_bytes();
     caller.write_all(&[&ping[..], &ping, &OPEN.bytes()].concat()).await.unwrap();
     let mut lane = Lane::new(transport);
-    assert_eq!(lane.next_open().await.unwrap(), OPEN);
+    assert_eq!(lane.next_open(&CancellationToken::new()).await.unwrap(), OPEN);
     let mut answers = [0; 8];
     caller.read_exact(&mut answers).await.unwrap();
     assert_eq!(answers[..], Frame::Pong.to_bytes().repeat(2));
@@ -52,7 +52,20 @@ async fn what_the_called_side_says_has_no_place_on_its_idle_lane() {
     for frame in [Frame::Pong, Frame::Done, Frame::Finish] {
         let (mut caller, transport) = duplex(4096);
         caller.write_all(&frame.to_bytes()).await.unwrap();
-        let heard = Lane::new(transport).next_open().await;
+        let heard = Lane::new(transport).next_open(&CancellationToken::new()).await;
         assert!(matches!(heard, Err(NotOpened::Violation(_))), "{heard:?}");
     }
+}
+
+#[tokio::test]
+async fn a_lane_that_is_to_be_left_takes_what_comes_unasked_and_answers_nobody_who_asks() {
+    let leaving = CancellationToken::new();
+    leaving.cancel();
+    let (mut caller, transport) = duplex(4096);
+    caller.write_all(&[&OPEN.bytes()[..], &Frame::Ping.to_bytes()].concat()).await.unwrap();
+    let mut lane = Lane::new(transport);
+    assert_eq!(lane.next_open(&leaving).await.unwrap(), OPEN);
+    assert!(matches!(lane.next_open(&leaving).await, Err(NotOpened::Asked)));
+    drop(lane);
+    assert_eq!(caller.read(&mut [0; 8]).await.unwrap(), 0, "no answer");
 }

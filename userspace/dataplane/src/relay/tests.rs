@@ -285,7 +285,7 @@ fn side(
         let (there, back) = (AtomicU64::new(0), AtomicU64::new(0));
         let opening = match side {
             Side::Caller => Some(OPEN),
-            Side::Callee => lane.next_open().await.map(|_| None).unwrap(),
+            Side::Callee => lane.next_open(&CancellationToken::new()).await.map(|_| None).unwrap(),
         };
         let talk = Conversation::new(&mut application, &mut lane, side, opening, &there, &back);
         (run(talk, pending(), pending(), pending()).await.end, lane)
