@@ -9,6 +9,10 @@ use std::{
         unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -50,11 +54,22 @@ pub struct AdminSocket {
     file: SocketFile,
 }
 
-/// Removes the socket when dropped, unless somebody else has put theirs in its place.
+/// Removes the socket when dropped, unless somebody else has put theirs in its place, or will.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     device_and_inode: (u64, u64),
+    stays: FileStays,
+}
+
+/// By this the file of a socket is left to another agent, which puts its own in its place.
+#[derive(Debug, Clone, Default)]
+pub struct FileStays(Arc<AtomicBool>);
+
+impl FileStays {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// Takes the address for metrics and health. Needs a tokio runtime.
@@ -73,9 +88,29 @@ pub fn bind_socket(path: &Path) -> Result<AdminSocket, AdminError> {
     make_way(path)?;
     let failed = |source| AdminError::Socket { path: path.to_owned(), source };
     let listener = listen(path).map_err(failed)?;
-    let metadata = fs::symlink_metadata(path).map_err(failed)?;
+    admin_socket(listener, path).map_err(failed)
+}
+
+/// Takes the path from another agent that gives it up: there is no moment without a socket.
+pub fn replace_socket(path: &Path) -> Result<AdminSocket, AdminError> {
+    let failed = |source| AdminError::Socket { path: path.to_owned(), source };
+    let replace = || {
+        let beside = path.with_file_name(".new");
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = listen(&beside)?;
+        fs::rename(&beside, path)?;
+        admin_socket(listener, path)
+    };
+    replace().map_err(failed)
+}
+
+fn admin_socket(listener: UnixListener, path: &Path) -> io::Result<AdminSocket> {
+    let metadata = fs::symlink_metadata(path)?;
     let device_and_inode = (metadata.dev(), metadata.ino());
-    let file = SocketFile { path: path.to_owned(), device_and_inode };
+    let file = SocketFile { path: path.to_owned(), device_and_inode, stays: FileStays::default() };
     Ok(AdminSocket { listener, file })
 }
 
@@ -140,6 +175,10 @@ impl AdminSocket {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
 
+    pub fn stays(&self) -> FileStays {
+        self.file.stays.clone()
+    }
+
     pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
     }
@@ -149,7 +188,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.device_and_inode);
-        if ours {
+        if ours && !self.stays.0.load(Ordering::Acquire) {
             // What stays is replaced by the next agent as a stale socket.
             let _ = fs::remove_file(&self.path);
         }
