@@ -72,6 +72,8 @@ pub enum KernelError {
     NotGuarded { interface: String, why: &'static str },
     #[error("it can't listen again; the pod must be enrolled again")]
     ListenerClosed,
+    #[error("copying what a successor is to have")]
+    Estate { source: io::Error },
     #[error("confining the agent: {what}")]
     Confine { what: &'static str, source: io::Error },
     #[error("{what} in the kernel's keyring: {source:?}")]

@@ -2,7 +2,11 @@
 //! does: by a socket of its that the kernel takes out of a map when the process ends.
 
 use std::{
-    os::{fd::AsRawFd as _, unix::net::UnixDatagram},
+    io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixDatagram,
+    },
     sync::{Mutex, PoisonError},
 };
 
@@ -55,8 +59,9 @@ impl Node {
         })
     }
 
-    /// From now on this process is no living agent for the programs. To be called when its listeners
-    /// are closed; the process's end does the same.
+    /// From now on this process is no living agent for the programs, unless it has a successor that
+    /// shows the same sign. To be called when its listeners are closed; the process's end does the
+    /// same.
     pub fn stop_living(&self) {
         self.shared.maps.life.end();
     }
@@ -68,19 +73,26 @@ pub(crate) struct Life(Mutex<Inner>);
 struct Inner {
     map: SockHash<MapData, u32>,
     /// Neither bound nor connected: nothing can reach it.
-    socket: Option<UnixDatagram>,
+    socket: Option<OwnedFd>,
 }
 
 impl Life {
-    /// From now on the programs know that an agent lives.
-    pub fn begin(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    /// From now on the programs know that an agent lives: by the sign of a predecessor, which they
+    /// see without a moment in between, or by one of its own.
+    pub fn begin(ebpf: &mut Ebpf, sign: Option<OwnedFd>) -> Result<Self, KernelError> {
         let map = ebpf.take_map(ALIVE).ok_or(KernelError::Absent(ALIVE))?;
         let map = map.try_into().map_err(KernelError::map(ALIVE))?;
         let failed = |source| KernelError::ReadMap { map: ALIVE, source };
-        let socket = Some(UnixDatagram::unbound().map_err(failed)?);
+        let own = || Ok(UnixDatagram::unbound().map_err(failed)?.into());
+        let socket = Some(sign.map_or_else(own, Ok)?);
         let mut inner = Inner { map, socket };
         inner.show()?;
         Ok(Self(Mutex::new(inner)))
+    }
+
+    /// A copy of the sign; `None` if this agent lives no more.
+    pub fn sign(&self) -> io::Result<Option<OwnedFd>> {
+        self.with(|inner| inner.socket.as_ref().map(OwnedFd::try_clone).transpose())
     }
 
     fn end(&self) {

@@ -43,13 +43,8 @@ struct Attached {
 }
 
 impl Hooks {
-    /// Loads and attaches, or adopts.
-    pub fn start(
-        ebpf: &mut Ebpf,
-        cgroup: &Path,
-        directory: &Path,
-        links: &Links,
-    ) -> Result<Self, KernelError> {
+    /// Loads the programs; none is attached yet.
+    pub fn load(ebpf: &mut Ebpf, cgroup: &Path, directory: &Path) -> Result<Self, KernelError> {
         let failed = |source| KernelError::Cgroup { path: cgroup.to_owned(), source };
         let file = File::open(cgroup).map_err(failed)?;
         let inode = file.metadata().map_err(failed)?.ino();
@@ -57,14 +52,20 @@ impl Hooks {
             return Err(KernelError::AgentOutside { path: cgroup.to_owned() });
         }
         let (target, directory) = (Target::Cgroup(inode), directory.to_owned());
-        let mut hooks = Self { cgroup: file, target, directory, hooks: Vec::new() };
         for name in HOOKS {
             load(ebpf, name)?;
-            let program = number(ebpf, name)?;
-            let adopted = hooks.attach(ebpf, name, links)?;
-            hooks.hooks.push(Attached { name, program, adopted });
         }
-        Ok(hooks)
+        Ok(Self { cgroup: file, target, directory, hooks: Vec::new() })
+    }
+
+    /// Attaches, or adopts.
+    pub fn start(&mut self, ebpf: &mut Ebpf, links: &Links) -> Result<(), KernelError> {
+        for name in HOOKS {
+            let program = number(ebpf, name)?;
+            let adopted = self.attach(ebpf, name, links)?;
+            self.hooks.push(Attached { name, program, adopted });
+        }
+        Ok(())
     }
 
     /// Whether the kernel says that they are attached, and with our programs.

@@ -11,6 +11,7 @@ mod closing;
 mod confine;
 mod deserted;
 mod error;
+mod estate;
 mod failure;
 mod feature;
 mod guard;
@@ -29,6 +30,7 @@ mod node;
 mod object;
 mod outside;
 mod passed;
+mod passing;
 mod pins;
 mod pod;
 mod pods;
@@ -45,6 +47,7 @@ pub use closing::{Closing, Ended};
 pub use confine::{Confinement, NEEDED, Places, confine};
 pub use deserted::{Desertion, Desertions};
 pub use error::KernelError;
+pub use estate::Estate;
 pub use failure::FailedOpen;
 pub use feature::{Feature, Missing, missing_features};
 pub use keyring::Keyring;
@@ -55,11 +58,15 @@ pub use martlet_ebpf_shared::{
     limits,
 };
 pub use netns::Netns;
-pub use node::{Look, Node, Settings};
+pub use node::{Look, Node, Prepared, Settings};
 pub use passed::receive_passed;
+pub use passing::{MOST_PASSED, pass, receive};
+pub use pins::{Hold, layout};
 pub use pod::{Dialer, Listeners, Pod, Repaired, Terms};
 pub use pods::cgroup_of_process;
 pub use prober::Prober;
-pub use process::{cgroup_root, give_back_code, peer_of, raise_open_files, terminate};
+pub use process::{
+    cgroup_root, give_back_code, is_of_own_user, peer_of, raise_open_files, terminate,
+};
 pub use repair::Finding;
 pub use uninstall::{Idle, Installed};

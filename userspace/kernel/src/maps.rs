@@ -82,7 +82,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Maps {
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    /// `sign`: a predecessor's sign of life.
+    pub fn take(ebpf: &mut Ebpf, sign: Option<OwnedFd>) -> Result<Self, KernelError> {
         macro_rules! take {
             ($name:literal) => {{
                 let map = ebpf.take_map($name).ok_or(KernelError::Absent($name))?;
@@ -113,7 +114,7 @@ impl Maps {
             ledger: Mutex::new(take!("LEDGER")),
             probes: Kept::take(ebpf, "PROBES")?,
             failure: Kept::take(ebpf, "FAILURE")?,
-            life: Life::begin(ebpf)?,
+            life: Life::begin(ebpf, sign)?,
             counters: take!("COUNTERS"),
         })
     }

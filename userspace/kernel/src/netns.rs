@@ -45,6 +45,11 @@ impl Netns {
         Ok(netns)
     }
 
+    /// Whether a socket was made in this namespace.
+    pub(crate) fn is_of(&self, socket: &impl AsRawFd) -> io::Result<bool> {
+        Ok(cookie_of(socket)? == self.cookie)
+    }
+
     /// Whether a Unix stream that was accepted here was opened from this namespace. The kernel makes
     /// the accepted socket in the namespace of the connecting one, so nothing that the caller says
     /// or becomes later counts, nor does its process's number:

@@ -25,13 +25,14 @@ use crate::{
     Feature, Finding, KernelError, KernelLog, Netns, Pod, Terms,
     changes::Changes,
     deserted,
+    estate::{Estate, Inherited},
     feature::has_feature,
     guard,
     hooks::{self, Hooks},
     link::{self, Links, Target},
     maps::{self, Maps},
     object::object,
-    pins::{MapPins, Pins},
+    pins::{Hold, MapPins, Pins},
     quotas,
     repair::or_unknown,
     sysctl,
@@ -73,9 +74,19 @@ pub struct Node {
     pub(crate) shared: Arc<Shared>,
     hooks: Hooks,
     map_pins: MapPins,
-    pins: Pins,
+    pub(crate) pins: Pins,
     log: Option<KernelLog>,
     pub(crate) desertions: Option<deserted::Ring>,
+}
+
+/// The node's programs, loaded and not attached: nothing is other than before.
+pub struct Prepared {
+    settings: Settings,
+    pins: Pins,
+    ebpf: Ebpf,
+    map_pins: MapPins,
+    hooks: Hooks,
+    host: Netns,
 }
 
 /// What pods use of the node.
@@ -84,6 +95,8 @@ pub(crate) struct Shared {
     /// Where the links are pinned.
     pub directory: PathBuf,
     pub links: Links,
+    /// Listeners of a predecessor.
+    pub inherited: Inherited,
     pub notes: PathBuf,
     pub host: Netns,
     /// Whether the guard is attached by tcx, and by clsact otherwise.
@@ -115,35 +128,45 @@ impl Look {
     }
 }
 
-impl Node {
-    /// Loads and attaches, or adopts. Order: maps, `getpeername`, `sock_ops`, then `connect`, so
-    /// that nothing is steered before the rest is in place.
-    pub fn start(settings: &Settings) -> Result<Self, KernelError> {
-        Self::start_among(settings, std::iter::empty())
-    }
-
-    /// The same. Where an earlier agent's links are adopted and its maps are gone, because somebody
-    /// has removed their pins, these are members before anything else: no pod is known yet, so what
-    /// connects to them is refused. To maps without members they would all be outside the mesh.
-    pub fn start_among(
-        settings: &Settings,
-        members: impl Iterator<Item = (IpAddr, Membership)>,
-    ) -> Result<Self, KernelError> {
+impl Prepared {
+    /// To be called while this process holds the pin directory, or while the one that does has the
+    /// same layout of the maps.
+    pub fn load(settings: &Settings) -> Result<Self, KernelError> {
         let pins = Pins::open(&settings.pin)?;
-        let (directory, links) = (pins.links(), Links::default());
         let mut ebpf = load(&pins.maps(), settings)?;
         let map_pins = MapPins::open(pins.maps(), maps::NAMES)?;
-        let maps = Maps::take(&mut ebpf)?;
         let host = Netns::open(&settings.host)?;
-        maps.outside.set(host.cookie(), 1)?;
-        if !maps.has_members() && link::are_any(&directory)? {
-            maps.set_members(members.map(|(ip, member)| (maps::address(ip), member)).collect())?;
-        }
-        let hooks = Hooks::start(&mut ebpf, &settings.cgroup, &directory, &links)?;
+        let hooks = Hooks::load(&mut ebpf, &settings.cgroup, &pins.links())?;
         for name in [LOOKUP, LOOKUP_STRICT] {
             lookup(&mut ebpf, name)?.load().map_err(KernelError::program(name))?;
         }
         guard::load(&mut ebpf)?;
+        Ok(Self { settings: settings.clone(), pins, ebpf, map_pins, hooks, host })
+    }
+
+    /// Attaches, or adopts. Order: maps, `getpeername`, `sock_ops`, then `connect`, so that nothing is
+    /// steered before the rest is in place.
+    ///
+    /// Where an earlier agent's links are adopted and its maps are gone, because somebody has removed
+    /// their pins, `members` are members before anything else: no pod is known yet, so what connects
+    /// to them is refused. To maps without members they would all be outside the mesh.
+    pub fn attach(
+        self,
+        estate: Estate,
+        members: impl Iterator<Item = (IpAddr, Membership)>,
+    ) -> Result<Node, KernelError> {
+        let Self { settings, pins, mut ebpf, map_pins, mut hooks, host } = self;
+        let settings = &settings;
+        let Estate { hold, life, listeners } = estate;
+        pins.hold(hold.map_or_else(|| Hold::take(&settings.pin), Ok)?);
+        let inherited = Inherited::new(listeners);
+        let (directory, links) = (pins.links(), Links::default());
+        let maps = Maps::take(&mut ebpf, life)?;
+        maps.outside.set(host.cookie(), 1)?;
+        if !maps.has_members() && link::are_any(&directory)? {
+            maps.set_members(members.map(|(ip, member)| (maps::address(ip), member)).collect())?;
+        }
+        hooks.start(&mut ebpf, &links)?;
         let of_pods = [LOOKUP, LOOKUP_STRICT].into_iter().chain(guard::names());
         let numbers = of_pods.map(|name| Ok((name, hooks::number(&ebpf, name)?)));
         let numbers = numbers.collect::<Result<_, KernelError>>()?;
@@ -162,6 +185,7 @@ impl Node {
             maps,
             directory,
             links,
+            inherited,
             notes,
             host,
             tcx,
@@ -172,7 +196,23 @@ impl Node {
             ebpf,
         };
         let shared = Arc::new(shared);
-        Ok(Self { shared, hooks, map_pins, pins, log, desertions })
+        Ok(Node { shared, hooks, map_pins, pins, log, desertions })
+    }
+}
+
+impl Node {
+    /// Loads and attaches, or adopts, where no other agent lives.
+    pub fn start(settings: &Settings) -> Result<Self, KernelError> {
+        Self::start_among(settings, std::iter::empty())
+    }
+
+    /// The same, with members as [`Prepared::attach`] takes them.
+    pub fn start_among(
+        settings: &Settings,
+        members: impl Iterator<Item = (IpAddr, Membership)>,
+    ) -> Result<Self, KernelError> {
+        let estate = Estate::of(Hold::take(&settings.pin)?);
+        Prepared::load(settings)?.attach(estate, members)
     }
 
     /// The lines of the programs, to be taken once; `None` if they write none.

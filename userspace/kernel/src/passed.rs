@@ -1,45 +1,27 @@
 //! What another process of this node says over a Unix socket, with a descriptor that it passes.
 
-use std::{
-    fs::File,
-    io::{self, IoSliceMut},
-    os::fd::{AsRawFd, FromRawFd as _},
-};
+use std::{fs::File, io, os::fd::AsFd};
 
-use nix::{
-    cmsg_space,
-    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
-};
+use crate::passing;
 
 /// Reads into `buffer`, as read(2) does, and takes the descriptor that came along; of several the
 /// first. All others are closed.
-#[allow(unsafe_code)]
 pub fn receive_passed(
-    socket: &impl AsRawFd,
+    socket: &impl AsFd,
     buffer: &mut [u8],
 ) -> io::Result<(usize, Option<File>)> {
-    let (mut parts, mut space) = ([IoSliceMut::new(buffer)], cmsg_space!(i32));
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-    let mut files = Vec::new();
-    for message in received.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(fds) = message {
-            // SAFETY: the kernel has just made these descriptors for us, and nobody else knows their
-            // numbers.
-            files.extend(fds.into_iter().map(|fd| unsafe { File::from_raw_fd(fd) }));
-        }
-    }
-    Ok((received.bytes, files.into_iter().next()))
+    let (count, fds) = passing::receive(socket, buffer)?;
+    Ok((count, fds.into_iter().next().map(File::from)))
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         io::{IoSlice, Read as _, Write as _},
-        os::unix::net::UnixStream,
+        os::{fd::AsRawFd as _, unix::net::UnixStream},
     };
 
-    use nix::sys::socket::{ControlMessage, sendmsg};
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
     use super::*;
 

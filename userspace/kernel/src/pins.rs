@@ -1,7 +1,7 @@
 //! The directory on a bpffs that keeps programs attached and maps alive without an agent.
 //!
 //! ```text
-//! /sys/fs/bpf/martlet/          locked by the agent that uses it
+//! /sys/fs/bpf/martlet/          held by the agent that uses it
 //!   v2/                         the version of the maps' layout
 //!     maps/LISTENING …
 //!     links/martlet_connect4 …  one for each hook of the node, and one for each enrolled pod
@@ -15,6 +15,7 @@ use std::{
         unix::fs::DirBuilderExt as _,
     },
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use martlet_ebpf_shared::ABI_VERSION;
@@ -23,15 +24,14 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::{KernelError, bpf, link, repair::Finding};
 
-/// The directory, held against a second agent; the kernel lets go of it when this one ends.
-pub struct Pins {
-    path: PathBuf,
-    _lock: File,
-}
+/// The directory, held against a second agent. The kernel lets go of it when the last copy of this
+/// is closed, however a process with one ends.
+#[derive(Debug)]
+pub struct Hold(pub(crate) OwnedFd);
 
-impl Pins {
-    /// Makes what is missing; mounts a bpffs on `/sys/fs/bpf` if there is none.
-    pub fn open(path: &Path) -> Result<Self, KernelError> {
+impl Hold {
+    /// Makes the directory if it is missing; mounts a bpffs on `/sys/fs/bpf` if there is none.
+    pub fn take(path: &Path) -> Result<Self, KernelError> {
         let failed = |source| KernelError::Pin { path: path.to_owned(), source };
         prepare(path)?;
         let found = statfs(path).map_err(io::Error::from).map_err(failed)?;
@@ -40,12 +40,43 @@ impl Pins {
             return Err(failed(io::Error::other(what)));
         }
         let gone = || failed(io::Error::from(io::ErrorKind::NotFound));
-        let lock = lock(path)?.ok_or_else(gone)?;
-        let pins = Self { path: path.to_owned(), _lock: lock };
+        Ok(Self(lock(path)?.ok_or_else(gone)?.into()))
+    }
+}
+
+pub struct Pins {
+    path: PathBuf,
+    hold: Mutex<Option<Hold>>,
+}
+
+impl Pins {
+    /// Makes what is missing below the directory; it is not held yet.
+    pub fn open(path: &Path) -> Result<Self, KernelError> {
+        let failed = |source| KernelError::Pin { path: path.to_owned(), source };
+        let pins = Self { path: path.to_owned(), hold: Mutex::default() };
         for part in [pins.maps(), pins.links()] {
             fs::create_dir_all(part).map_err(failed)?;
         }
         Ok(pins)
+    }
+
+    pub fn hold(&self, hold: Hold) {
+        *self.holding() = Some(hold);
+    }
+
+    /// Another agent holds the directory from now on.
+    pub fn let_go(&self) {
+        *self.holding() = None;
+    }
+
+    /// A copy; `None` if another agent has it.
+    pub fn copy_of_hold(&self) -> io::Result<Option<Hold>> {
+        self.holding().as_ref().map(|hold| hold.0.try_clone().map(Hold)).transpose()
+    }
+
+    fn holding(&self) -> MutexGuard<'_, Option<Hold>> {
+        // Every change is one assignment.
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn maps(&self) -> PathBuf {
@@ -173,6 +204,11 @@ fn remove(path: &Path) -> Result<(), KernelError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The version of the maps' layout, as this build knows them.
+pub fn layout() -> u32 {
+    ABI_VERSION
 }
 
 fn version() -> String {

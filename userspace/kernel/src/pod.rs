@@ -97,7 +97,7 @@ impl Pod {
         netns.check_foreign(netns.path())?;
         let addresses: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
         let workload = enrollment(&addresses, terms)?;
-        let (listeners, sockets) = listen(&node.maps, netns, &addresses)?;
+        let (listeners, sockets) = listen(&node, netns, &addresses)?;
         sysctl::set(netns, &node.notes).map_err(KernelError::in_netns(netns, SYSCTL))?;
         watch_ports(&node.maps, netns, workload)?;
         for ip in &addresses {
@@ -209,20 +209,18 @@ impl Pod {
     /// A listener that somebody has closed can't be put back: only a new enrollment makes others.
     fn repair_listeners(&self, look: &Look, repaired: &mut Repaired) {
         let maps = &self.node.maps;
-        let sockets = self.sockets.iter();
-        let open = sockets.filter_map(|(key, socket)| Some((key, socket.upgrade()?)));
-        for (key, socket) in open {
+        for (key, socket) in self.listening() {
             let of = self.netns.path().display();
             // The map may still hold a socket that listens no more.
             let is_open = SockRef::from(&*socket).is_listener().unwrap_or(false);
-            let what = match (is_open && look.listeners.contains(key), maps.is_marked(&*socket)) {
+            let what = match (is_open && look.listeners.contains(&key), maps.is_marked(&*socket)) {
                 (true, true) => continue,
                 (false, _) => format!("a listener of the agent's in {of} was closed or removed"),
                 (true, false) => format!("a listener in {of} was not marked as the agent's"),
             };
             let again = match is_open {
                 true => {
-                    maps.set_dial(&*socket, None).and_then(|()| maps.set_listener(*key, &*socket))
+                    maps.set_dial(&*socket, None).and_then(|()| maps.set_listener(key, &*socket))
                 }
                 false => Err(KernelError::ListenerClosed),
             };
@@ -301,6 +299,11 @@ impl Pod {
         maps.close_quota(self.netns.cookie(), &addresses)?;
         let restored = sysctl::restore(&self.netns, &self.node.notes);
         restored.map_err(KernelError::in_netns(&self.netns, "restoring net.ipv4.tcp_tw_reuse"))
+    }
+
+    /// The listeners that are open, as a successor knows them.
+    pub(crate) fn listening(&self) -> impl Iterator<Item = (ListenerKey, Arc<TcpListener>)> {
+        self.sockets.iter().filter_map(|(key, socket)| Some((*key, socket.upgrade()?)))
     }
 
     pub(crate) fn addresses(&self) -> &[IpAddr] {
@@ -392,7 +395,7 @@ fn within_quota(netns: &Netns, keys: HashSet<ListeningKey>) -> HashSet<Listening
 type Sockets = Vec<(ListenerKey, Weak<TcpListener>)>;
 
 fn listen(
-    maps: &Maps,
+    node: &Shared,
     netns: &Netns,
     addresses: &[IpAddr],
 ) -> Result<(Listeners, Sockets), KernelError> {
@@ -402,12 +405,13 @@ fn listen(
         netns.run(|| owns(*ip)).map_err(|_| KernelError::AddressAbsent(*ip))?;
         for role in [Role::Outbound, Role::Inbound] {
             let failed = KernelError::in_netns(netns, "listening");
-            let socket = netns
-                .run(|| listener(*ip, role))
-                .map_err(KernelError::in_netns(netns, "listening"))?;
             let key = ListenerKey { address: maps::address(*ip), role: role as u32 };
-            maps.set_dial(&socket, None)?;
-            maps.set_listener(key, &socket)?;
+            let socket = match node.inherited.claim(&key, netns) {
+                Some(socket) => socket,
+                None => netns.run(|| listener(*ip, role)).map_err(&failed)?,
+            };
+            node.maps.set_dial(&socket, None)?;
+            node.maps.set_listener(key, &socket)?;
             let listener = Arc::new(TcpListener::from_std(socket.into()).map_err(failed)?);
             sockets.push((key, Arc::downgrade(&listener)));
             match role {

@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::MetadataExt as _, net::UnixStream},
+    os::{
+        fd::AsFd,
+        unix::{fs::MetadataExt as _, net::UnixStream},
+    },
     path::PathBuf,
 };
 
@@ -13,7 +16,7 @@ use nix::{
         socket::{getsockopt, sockopt::PeerCredentials},
         statfs::{CGROUP2_SUPER_MAGIC, statfs},
     },
-    unistd::Pid,
+    unistd::{Pid, geteuid},
 };
 
 /// Raises the number of files that this process may have open to what it is allowed to have: each
@@ -27,6 +30,12 @@ pub fn raise_open_files() -> io::Result<u64> {
 /// The process that listens at the other end of a Unix socket.
 pub fn peer_of(socket: &UnixStream) -> io::Result<i32> {
     Ok(getsockopt(socket, PeerCredentials)?.pid())
+}
+
+/// Whether the process at the other end of a Unix socket acts as the same user as this one, or did so
+/// when it connected or began to listen (unix(7)).
+pub fn is_of_own_user(socket: &impl AsFd) -> io::Result<bool> {
+    Ok(getsockopt(socket, PeerCredentials)?.uid() == geteuid().as_raw())
 }
 
 /// Asks a process to end, in order.

@@ -12,20 +12,19 @@
 
 use std::{
     fs::File,
-    io::{self, IoSlice, IoSliceMut},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
     sync::{Mutex, OnceLock, PoisonError},
 };
 
 use nix::{
-    cmsg_space,
     sys::{
         prctl,
         signal::{SigHandler, Signal, signal},
         socket::{
-            AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
-            recvmsg, send, sendmsg, setsockopt, socketpair, sockopt::ReceiveTimeout,
+            AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair,
+            sockopt::ReceiveTimeout,
         },
         time::TimeVal,
     },
@@ -33,6 +32,7 @@ use nix::{
 };
 
 use super::{calls, capabilities};
+use crate::passing;
 
 /// Opening takes microseconds; an opener that does not answer is as good as none.
 const ANSWER_SECONDS: i64 = 5;
@@ -68,22 +68,12 @@ pub fn open(path: &Path) -> Option<io::Result<File>> {
     Some(ask(&opener.lock().unwrap_or_else(PoisonError::into_inner), pid))
 }
 
-#[allow(unsafe_code)]
 fn ask(opener: &OwnedFd, pid: u32) -> io::Result<File> {
     send(opener.as_raw_fd(), &pid.to_ne_bytes(), MsgFlags::MSG_NOSIGNAL)?;
-    let (mut errno, mut space) = ([0; 4], cmsg_space!(i32));
-    let mut buffer = [IoSliceMut::new(&mut errno)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let answer = recvmsg::<()>(opener.as_raw_fd(), &mut buffer, Some(&mut space), flags)?;
-    let received = answer.bytes;
-    let fd = answer.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-        _ => None,
-    });
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
-    let file = fd.map(|fd| unsafe { File::from_raw_fd(fd) });
-    match (received, i32::from_ne_bytes(errno), file) {
-        (4, 0, Some(file)) => Ok(file),
+    let mut errno = [0; 4];
+    let (received, fds) = passing::receive(opener, &mut errno)?;
+    match (received, i32::from_ne_bytes(errno), fds.into_iter().next()) {
+        (4, 0, Some(file)) => Ok(file.into()),
         (4, errno, None) if errno != 0 => Err(io::Error::from_raw_os_error(errno)),
         _ => Err(io::Error::other("the opener of network namespaces has ended")),
     }
@@ -110,17 +100,13 @@ fn prepare(agent: Pid) -> io::Result<()> {
 
 /// Until the agent has closed its end.
 fn serve(agent: &OwnedFd) -> io::Result<()> {
-    let agent = agent.as_raw_fd();
     let mut request = [0; 4];
-    while recv(agent, &mut request, MsgFlags::empty())? == request.len() {
+    while recv(agent.as_raw_fd(), &mut request, MsgFlags::empty())? == request.len() {
         let opened = File::open(format!("/proc/{}/ns/net", u32::from_ne_bytes(request)));
         let errno = |error: &io::Error| error.raw_os_error().unwrap_or(libc::EIO);
         let answer = opened.as_ref().err().map_or(0, errno).to_ne_bytes();
-        let fds: Vec<_> = opened.iter().map(|file| file.as_raw_fd()).collect();
-        let rights = [ControlMessage::ScmRights(&fds)];
-        let rights = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-        let answer = [IoSlice::new(&answer)];
-        sendmsg::<()>(agent, &answer, rights, MsgFlags::MSG_NOSIGNAL, None)?;
+        let fds: Vec<_> = opened.iter().map(|file| file.as_fd()).collect();
+        passing::pass(agent, &answer, &fds)?;
     }
     Ok(())
 }
