@@ -117,12 +117,17 @@ impl Agent {
 
     /// How the agent is started, for those who want to start it otherwise.
     pub fn program(&self) -> Result<Program> {
+        self.program_with(&self.file())
+    }
+
+    /// The same with another node file.
+    pub fn program_with(&self, file: &Path) -> Result<Program> {
         let binary = match &self.binary {
             Some(binary) => binary.clone(),
             None => find_binary("martlet-agent")?,
         };
         let mut program = self.node.command_in("agent", binary);
-        program = program.arg("--config").arg(self.file()).args(&self.arguments);
+        program = program.arg("--config").arg(file).args(&self.arguments);
         program = program.with_capabilities(&self.capabilities).current_dir(&self.directory);
         Ok(self.environment.iter().fold(program, |program, (name, value)| program.env(name, value)))
     }
@@ -130,6 +135,33 @@ impl Agent {
     pub fn launch(&mut self) -> Result<()> {
         self.running = Some(self.program()?.spawn()?);
         Ok(())
+    }
+
+    /// Starts another one beside the one that runs, which is given back. Of the two it is the one that
+    /// is asked from now on.
+    pub fn launch_successor(&mut self) -> Result<Running> {
+        let before = self.running.take().context("the agent is not started")?;
+        self.launch()?;
+        Ok(before)
+    }
+
+    /// The one that is asked from now on.
+    pub fn adopt(&mut self, running: Running) {
+        self.running = Some(running);
+    }
+
+    /// The same, and waits until it has taken over.
+    pub fn succeed(&mut self) -> Result<Running> {
+        let before = self.launch_successor()?;
+        wait_for("the successor to take over", limits::AGENT_READY, || {
+            let log = self.log();
+            if !self.is_running() {
+                bail!("it has ended: {log}\n--\n{}", before.stderr());
+            }
+            Ok(log.contains("taken over from the agent that lived here").then_some(()))
+        })?;
+        self.wait_until_ready()?;
+        Ok(before)
     }
 
     pub fn wait_until_ready(&mut self) -> Result<()> {

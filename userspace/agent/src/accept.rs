@@ -20,14 +20,33 @@ impl Dial for Inside {
     }
 }
 
-/// Serves a pod's listeners until `stop`; they are closed with their tasks.
+/// How long a pod's listeners are served; they are closed with their tasks.
+#[derive(Debug, Clone)]
+pub struct Term {
+    /// Cancelled when this agent may accept: until then a predecessor does.
+    pub begun: CancellationToken,
+    pub stop: CancellationToken,
+}
+
+impl Term {
+    async fn serve(self, accepting: impl Future<Output = ()>) {
+        let Self { begun, stop } = self;
+        let serving = async {
+            begun.cancelled().await;
+            accepting.await;
+        };
+        stop.run_until_cancelled(serving).await;
+    }
+}
+
+/// Serves a pod's listeners.
 pub fn serve(
     tasks: &TaskTracker,
     listeners: Listeners,
     dialer: &Dialer,
     local: &Arc<Local>,
     dataplane: &Arc<Dataplane>,
-    stop: &CancellationToken,
+    term: &Term,
 ) {
     for listener in listeners.outbound {
         let whose = (dataplane.clone(), local.clone());
@@ -39,7 +58,7 @@ pub fn serve(
         };
         let in_turns = in_turns(local, Reporter::Source);
         let accepting = accept(listener, name.to_string(), take, in_turns);
-        tasks.spawn(until(stop.clone(), turns(whose, Reporter::Source, accepting)));
+        tasks.spawn(term.clone().serve(turns(whose, Reporter::Source, accepting)));
     }
     for listener in listeners.inbound {
         let whose = (dataplane.clone(), local.clone());
@@ -52,7 +71,7 @@ pub fn serve(
         };
         let in_turns = in_turns(local, Reporter::Destination);
         let accepting = accept(listener, name.to_string(), take, in_turns);
-        tasks.spawn(until(stop.clone(), turns(whose, Reporter::Destination, accepting)));
+        tasks.spawn(term.clone().serve(turns(whose, Reporter::Destination, accepting)));
     }
 }
 
@@ -68,10 +87,6 @@ async fn turns(
 fn in_turns(local: &Arc<Local>, reporter: Reporter) -> impl Fn() -> bool + use<> {
     let local = local.clone();
     move || Dataplane::takes_turns(&local, reporter)
-}
-
-async fn until(stop: CancellationToken, accepting: impl Future<Output = ()>) {
-    stop.run_until_cancelled(accepting).await;
 }
 
 /// A failure to accept is said once, until accepting works again.

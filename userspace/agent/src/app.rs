@@ -1,32 +1,39 @@
 //! The agent's components, started from top to bottom and stopped in reverse.
 
-use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
+mod entrances;
+mod signals;
+mod steering;
+mod succession;
 
-use anyhow::{Context as _, Result};
+use std::{io::IsTerminal as _, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use martlet_control::{Client, ClientSettings, Proof};
 use martlet_dataplane::{Dataplane, View};
-use martlet_kernel::{Confinement, Feature, KernelLog, Node, Pair, Settings, missing_features};
+use martlet_kernel::{Confinement, Feature, KernelLog, Pair, Settings, missing_features};
 use martlet_model::Label;
 use martlet_standalone::{AccessLog, Controller, Joins, NodeFile, Source};
-use martlet_telemetry::{
-    Admin, Format, Metrics, RecordOutput, RecordWriter, bind_socket, bind_tcp, queue,
-};
+use martlet_telemetry::{Admin, Format, Metrics, Outcome, RecordOutput, RecordWriter, queue};
 use sd_notify::NotifyState;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, mpsc},
-};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
+use self::{
+    entrances::Entrances,
+    signals::Signals,
+    steering::{Following, Steering},
+    succession::{Over, Place, prepare, take_over, watch},
+};
 use crate::{
-    arrivals::{self, Arrivals},
+    arrivals::Arrivals,
     configuration::{Loaded, Reloader},
-    coverage, deserted,
+    deserted,
     issuer::Issuer,
     limits::{DRAIN_TIMEOUT, LAST_DRAIN_TIMEOUT, STARTED},
     reports::{Answers, InUse, Shared},
+    takeover::{Claim, find},
     told::Told,
     workloads::{Parts, Workloads, addresses, chain},
 };
@@ -37,6 +44,8 @@ pub struct Options {
     /// Who this node is, if not the file says it.
     pub node: Option<Label>,
     pub without: Vec<Feature>,
+    /// What starts this agent again when it has ended, if that has a name.
+    pub instance: Option<String>,
     pub leaf_lifetime: Option<Duration>,
     pub verbose_kernel: bool,
     /// How many files this process may have open.
@@ -62,7 +71,8 @@ impl Stage {
     }
 }
 
-/// Runs until SIGTERM or SIGINT, and then until what is open has ended.
+/// Runs until SIGTERM or SIGINT, and then until what is open has ended; or until another agent has
+/// taken over, and what was open then has ended.
 pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     let mut signals = Signals::new()?;
     let file = &loaded.file;
@@ -75,15 +85,11 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     let writer = RecordWriter::open(&output, format, metrics.clone())?;
     let recent = writer.recent();
     let (records, queued) = queue();
-    let reopen = Arc::new(Notify::new());
-    saying.tasks.spawn(writer.run(queued, reopen.clone(), saying.shutdown.clone()));
+    saying.tasks.spawn(writer.run(queued, signals.reopen.clone(), saying.shutdown.clone()));
 
     // Knowing: whom to trust, where everybody is.
-    let knowing = Stage::new();
     let issuer = Arc::new(issuer(file, options.leaf_lifetime)?);
-    if let Some(client) = issuer.client().cloned() {
-        knowing.tasks.spawn(client.run(knowing.shutdown.clone()));
-    }
+    let mut following = Following::of(issuer.client());
     let mut told = Told::new(issuer.client());
     let view = Arc::new(ArcSwap::from_pointee(View::default()));
     let dataplane = Dataplane::within(view.clone(), records, options.open_files);
@@ -116,42 +122,59 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     let _ = shared.confinement.set(options.confinement);
     let admin =
         Admin { reports: Arc::new(Answers(shared.clone())), metrics: metrics.clone(), recent };
-    let socket = bind_socket(&settings.socket)?;
-    saying.tasks.spawn(admin.clone().serve_unix(socket, saying.shutdown.clone()));
-    if let Some(address) = settings.metrics {
-        let listener = bind_tcp(address)?;
-        saying.tasks.spawn(admin.serve_tcp(listener, saying.shutdown.clone()));
-    }
-
+    let claim = Claim::of(file, options.instance.clone());
     let arrivals = Arc::new(Arrivals::default());
-    let socket = settings.socket.with_file_name(martlet_cni::message::SOCKET);
-    match bind_socket(&socket) {
-        Ok(socket) => {
-            let (arrivals, shared) = (arrivals.clone(), shared.clone());
-            saying.tasks.spawn(arrivals::serve(arrivals, socket, shared, saying.shutdown.clone()));
-        }
-        // Only where that plugin is used is anything missing, and there nothing is open for it.
-        Err(error) => warn!(error = chain(&error), "no plugin of the container network is heard"),
+    let heard = (arrivals.clone(), shared.clone());
+    let mut entrances = Entrances::new(admin, settings, claim.clone(), heard);
+    entrances.open_beside_another()?;
+    let door = settings.places().takeover_socket();
+    let predecessor = tokio::select! {
+        found = find(&door, &claim) => found?,
+        () = signals.until_asked_to_stop() => return Ok(()),
+    };
+    if predecessor.is_none() {
+        entrances.open()?;
+    }
+    if predecessor.is_none() || !told.is_told() {
+        // Otherwise the predecessor follows still.
+        following.begin();
     }
 
     // Steering: the kernel, then the workloads. First to stop.
-    let steering = Stage::new();
+    let beside = Stage::new();
     let (to_workloads, files) = mpsc::channel(1);
-    let reloader =
-        Reloader::new(options.path, options.node, shared.clone(), metrics.clone(), to_workloads);
-    let asked = reloader.asked.clone();
-    let mut is_told = false;
-    if can_steer {
+    let reloader = Reloader::new(
+        options.path,
+        options.node,
+        shared.clone(),
+        metrics.clone(),
+        to_workloads,
+        signals.reload.clone(),
+    );
+    let mut place = Place {
+        steering: None,
+        following,
+        entrances,
+        metrics: metrics.clone(),
+        shared: shared.clone(),
+    };
+    let over = match can_steer {
         // Until then what an earlier agent has left in the kernel stays as it is.
-        is_told = tokio::select! {
-            () = told.first() => true,
-            () = signals.until_asked_to_stop(&asked, &reopen) => false,
-        };
-    }
-    if is_told {
+        true => place.until_told(&mut told, &mut signals).await,
+        false => {
+            missing.iter().for_each(|missing| error!("{missing}"));
+            let unable = "another agent lives on this node, and this one could not do its work";
+            ensure!(predecessor.is_none(), unable);
+            None
+        }
+    };
+    if can_steer && over.is_none() {
         let complete = Arc::new(told.complete(&loaded.file));
         shared.set_configuration(loaded.digest.clone(), complete.clone());
-        let mut node = Node::start_among(&kernel, addresses(&complete.directory))
+        let (prepared, estate, taking) = prepare(&kernel, predecessor).await?;
+        place.following.begin();
+        let mut node = prepared
+            .attach(estate, addresses(&complete.directory))
             .context("attaching the kernel programs")?;
         if let Some(log) = node.take_log() {
             saying.tasks.spawn(kernel_log(log, saying.shutdown.clone()));
@@ -159,51 +182,85 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         let desertions = node.take_desertions()?;
         let node = Arc::new(node);
         if let Some(desertions) = desertions {
-            let (node, plane, stop) = (node.clone(), dataplane.clone(), steering.shutdown.clone());
-            steering.tasks.spawn(deserted::run(desertions, node, plane, stop));
+            let (node, plane, stop) = (node.clone(), dataplane.clone(), beside.shutdown.clone());
+            beside.tasks.spawn(deserted::run(desertions, node, plane, stop));
         }
         let _ = shared.node.set(node.clone());
-        let (dataplane, arrivals) = (dataplane.clone(), arrivals.clone());
-        let parts = Parts { node, dataplane, view, issuer, metrics, arrivals };
-        let mut workloads = Workloads::new(parts, shared.clone(), told, loaded);
+        let (kept, metrics, arrivals) = (node.clone(), metrics.clone(), arrivals.clone());
+        let plane = dataplane.clone();
+        let parts = Parts { node, dataplane: plane, view, issuer, metrics, arrivals };
+        let mut workloads = Workloads::new(parts, shared.clone(), told, loaded, files);
+        if taking.is_none() {
+            workloads.serve();
+        }
         workloads.begin()?;
-        steering.tasks.spawn(workloads.run(files, steering.shutdown.clone()));
-        steering.tasks.spawn(reloader.run(steering.shutdown.clone()));
-        steering.tasks.spawn(coverage::run(shared.clone(), steering.shutdown.clone()));
-    } else if !can_steer {
-        for missing in &missing {
-            error!("{missing}");
+        if let Some(taking) = taking {
+            workloads.settle().await;
+            let drains = take_over(taking, &mut workloads, &mut place.entrances).await?;
+            kept.close_unclaimed();
+            place.metrics.takeover(Outcome::Success);
+            saying.tasks.spawn(watch(drains, shared.clone(), saying.shutdown.clone()));
         }
+        beside.tasks.spawn(reloader.run(beside.shutdown.clone()));
+        place.steering = Some(Steering::start(workloads, shared.clone()));
     }
-    if is_told || !can_steer {
-        tell_systemd(&[NotifyState::Ready]);
-        match shared.not_ready().as_slice() {
-            [] => info!(node = %shared.name, "ready"),
-            reasons => warn!(node = %shared.name, reasons = reasons.join("; "), "not ready yet"),
+    let over = match over {
+        Some(over) => over,
+        None => {
+            tell_systemd(&[NotifyState::Ready]);
+            match shared.not_ready().as_slice() {
+                [] => info!(node = %shared.name, "ready"),
+                reasons => {
+                    warn!(node = %shared.name, reasons = reasons.join("; "), "not ready yet");
+                }
+            }
+            saying.tasks.spawn(saying.shutdown.clone().run_until_cancelled_owned(give_back_code()));
+            place.until_over(&mut signals).await
         }
-        saying.tasks.spawn(saying.shutdown.clone().run_until_cancelled_owned(give_back_code()));
-        signals.until_asked_to_stop(&asked, &reopen).await;
-    }
-
-    info!(patience = ?DRAIN_TIMEOUT, "stopping when what is open has ended");
-    tell_systemd(&[NotifyState::Stopping]);
-    // The next agent comes when this one is gone, so whatever is refused before then is refused for
-    // longer.
-    let older = tokio::time::timeout(DRAIN_TIMEOUT, dataplane.older_end());
-    let patience = tokio::select! {
-        _ = older => LAST_DRAIN_TIMEOUT,
-        () = signals.until_asked_to_stop(&asked, &reopen) => Duration::ZERO,
     };
-    info!("nothing more is taken until an agent is back");
-    arrivals.stop();
-    steering.stop().await;
-    tokio::select! {
-        () = dataplane.shutdown(patience) => {}
-        () = signals.until_asked_to_stop(&asked, &reopen) => dataplane.shutdown(Duration::ZERO).await,
+    let (over, is_told) = match over {
+        Over::Told => (stop_serving(&mut place, &dataplane, &mut signals).await, true),
+        handed => (handed, false),
+    };
+    match over {
+        Over::Handed(handed) => {
+            handed.carry(&dataplane, &mut signals, options.instance.as_deref(), is_told).await;
+        }
+        Over::Told => {}
     }
-    knowing.stop().await;
+    beside.stop().await;
+    place.following.end().await;
+    place.entrances.close().await;
     saying.stop().await;
     Ok(())
+}
+
+/// The next agent comes when this one is gone, if it does not take over before, so whatever is refused
+/// before then is refused for longer.
+async fn stop_serving(place: &mut Place, dataplane: &Dataplane, signals: &mut Signals) -> Over {
+    info!(patience = ?DRAIN_TIMEOUT, "stopping when what is open has ended");
+    tell_systemd(&[NotifyState::Stopping]);
+    let mut older = pin!(tokio::time::timeout(DRAIN_TIMEOUT, dataplane.older_end()));
+    let patience = loop {
+        tokio::select! {
+            _ = &mut older => break LAST_DRAIN_TIMEOUT,
+            () = signals.until_asked_to_stop() => break Duration::ZERO,
+            successor = place.entrances.successor() => {
+                if let Some(handed) = place.hand_over(successor).await {
+                    return Over::Handed(handed);
+                }
+            }
+        }
+    };
+    info!("nothing more is taken until an agent is back");
+    if let Some(steering) = place.steering.take() {
+        steering.halt().await.workloads.end().await;
+    }
+    tokio::select! {
+        () = dataplane.shutdown(patience) => {}
+        () = signals.until_asked_to_stop() => dataplane.shutdown(Duration::ZERO).await,
+    }
+    Over::Told
 }
 
 /// Who issues certificates, by what the node file says.
@@ -271,36 +328,5 @@ async fn kernel_log(log: KernelLog, shutdown: CancellationToken) {
 fn tell_systemd(state: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "systemd was not told");
-    }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("listening for signals");
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    /// SIGHUP reads the node file again, and opens the access log again.
-    async fn until_asked_to_stop(&mut self, reload: &Notify, reopen: &Notify) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
-                    reload.notify_one();
-                    reopen.notify_one();
-                }
-            }
-        }
     }
 }

@@ -49,7 +49,7 @@ pub struct Reloader {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     /// What was asked for by SIGHUP.
-    pub asked: Arc<Notify>,
+    asked: Arc<Notify>,
     to: mpsc::Sender<Loaded>,
     /// The latest that was handed on; it may not be in use yet.
     sent: String,
@@ -62,9 +62,10 @@ impl Reloader {
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
         to: mpsc::Sender<Loaded>,
+        asked: Arc<Notify>,
     ) -> Self {
         let sent = shared.configuration().digest;
-        Self { path, node, shared, metrics, asked: Arc::default(), to, sent }
+        Self { path, node, shared, metrics, asked, to, sent }
     }
 
     pub async fn run(mut self, shutdown: CancellationToken) {
@@ -171,7 +172,8 @@ mod tests {
         let dataplane = Dataplane::new(view.clone(), mpsc::channel(1).0);
         let shared = Shared::new(in_use, vec![], Arc::new(issuer), dataplane, view);
         let (to, files) = mpsc::channel(2);
-        (Reloader::new(path, None, Arc::new(shared), Arc::new(Metrics::new("0")), to), files)
+        let metrics = Arc::new(Metrics::new("0"));
+        (Reloader::new(path, None, Arc::new(shared), metrics, to, Arc::default()), files)
     }
 
     #[tokio::test]

@@ -6,7 +6,12 @@
 
 mod socket;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use martlet_identity::{Chain, HandedKey, Svid};
@@ -40,6 +45,16 @@ pub struct Handing {
     lives: u64,
     asking: JoinSet<Vec<Answer>>,
     serving: TaskTracker,
+    /// Whether no socket of an earlier process is left.
+    is_cleared: bool,
+}
+
+/// What becomes of the files of the sockets when an agent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    Removed,
+    /// They are a successor's, or will be.
+    Left,
 }
 
 /// An enrolled workload that asks.
@@ -71,17 +86,13 @@ struct Hand {
 }
 
 impl Handing {
-    /// Nobody is served yet, and no socket of an earlier process is left.
+    /// Nobody is served yet.
     pub fn new(
         issuer: Arc<Issuer>,
         metrics: Arc<Metrics>,
         counts: Arc<Counts>,
         settings: &Settings,
     ) -> Self {
-        let directory = settings.places().workload_sockets();
-        if let Err(error) = socket::clear(&directory) {
-            warn!(%error, directory = %directory.display(), "sockets of the earlier agent are left");
-        }
         Self {
             issuer,
             metrics,
@@ -92,6 +103,7 @@ impl Handing {
             lives: 0,
             asking: JoinSet::new(),
             serving: TaskTracker::new(),
+            is_cleared: false,
         }
     }
 
@@ -130,6 +142,7 @@ impl Handing {
                 }
             }
         }
+        self.clear_once();
         self.take_answers(now);
         self.ask(now);
         self.hands.values().for_each(|hand| hand.publish(&self.issuer, now));
@@ -158,12 +171,26 @@ impl Handing {
         self.hands.values().filter_map(|hand| Some(hand.held.as_ref()?.1.clone()))
     }
 
-    /// Nobody is served any more, and no socket is left.
-    pub async fn end(mut self) {
+    /// Sockets that were made by now have taken the places of an earlier process's.
+    fn clear_once(&mut self) {
+        if std::mem::replace(&mut self.is_cleared, true) {
+            return;
+        }
+        let directory = self.settings.places().workload_sockets();
+        let is_ours = |path: &Path| self.hands.values().any(|hand| hand.socket == path);
+        if let Err(error) = socket::clear(&directory, is_ours) {
+            warn!(%error, directory = %directory.display(), "sockets of the earlier agent are left");
+        }
+    }
+
+    /// Nobody is served any more.
+    pub async fn end(&mut self, sockets: Sockets) {
         for hand in self.hands.values() {
             // The workloads keep their identities; this process only can't tell them any more.
             hand.stop.cancel();
-            socket::remove(&hand.socket);
+            if sockets == Sockets::Removed {
+                socket::remove(&hand.socket);
+            }
         }
         self.serving.close();
         self.serving.wait().await;

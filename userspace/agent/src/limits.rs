@@ -55,6 +55,26 @@ pub const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(300);
 pub const REPAIRS_KEPT: usize = 64;
 /// Log lines about what others have changed, per look: a whole map may be emptied.
 pub const REPAIRS_SAID: usize = 16;
+/// How long what is open may go on when another agent has taken over and nothing is refused meanwhile.
+/// Kubernetes kills after 330.
+pub const HANDED_DRAIN_TIMEOUT: Duration = Duration::from_secs(300);
+/// How often a successor is told how much of it is left.
+pub const DRAIN_SAID: Duration = Duration::from_secs(1);
+/// How long an agent waits for a word of another that has nothing else to do.
+pub const TAKEOVER_ANSWER: Duration = Duration::from_secs(5);
+/// How long a successor may take for attaching and enrolling: some hundred milliseconds, and more for
+/// many workloads and for certificates that must be asked for.
+pub const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it waits for its workloads' certificates before it takes over without those that have none.
+pub const TAKEOVER_SETTLE: Duration = Duration::from_secs(5);
+/// How often it looks.
+pub const TAKEOVER_LOOK: Duration = Duration::from_millis(50);
+/// How long one that finds an agent that is ending looks for it again: longer than ending takes.
+pub const TAKEOVER_FIND: Duration = Duration::from_secs(60);
+/// The longest word between two agents.
+pub const TAKEOVER_LINE: usize = 64 * 1024;
+/// What may wait to be taken of what was handed over: four listeners for each of 1,000 pods.
+pub const TAKEOVER_FILES: usize = 4096;
 /// How long `uninstall --stop` waits for the agent: longer than what it waits for itself.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it looks.

@@ -20,6 +20,7 @@ mod probing;
 mod renewal;
 mod reports;
 mod standing;
+mod takeover;
 mod told;
 mod uninstall;
 mod upkeep;
@@ -43,8 +44,9 @@ use crate::{app::Options, configuration::Loaded, issuer::Issuer, uninstall::Unin
 
 /// Transparent mutual TLS for the workloads of this node.
 ///
-/// SIGHUP reads the node file again. SIGTERM refuses what is new and waits for what is open; the
-/// kernel programs stay attached, so that nothing goes out in plaintext while no agent runs.
+/// SIGHUP reads the node file again. SIGTERM waits for what is open; the kernel programs stay attached,
+/// so that nothing goes out in plaintext while no agent runs. An agent that starts while another one
+/// lives on its node takes over from it.
 #[derive(Parser)]
 #[command(name = "martlet-agent", version)]
 struct Args {
@@ -68,6 +70,10 @@ struct Args {
     /// Log what the kernel programs decide: for debugging only, it costs time in every `connect()`.
     #[arg(long, env = "MARTLET_BPF_LOG")]
     bpf_log: bool,
+    /// What starts this agent again when it has ended, as a pod. An agent that was taken over from then
+    /// waits until it is told to stop, and does not take over again.
+    #[arg(long, env = "MARTLET_INSTANCE", hide = true)]
+    instance: Option<String>,
     /// Kernel features to take as missing.
     #[arg(long, env = "MARTLET_WITHOUT_FEATURES", value_delimiter = ',', hide = true)]
     without_features: Vec<Feature>,
@@ -121,6 +127,7 @@ fn run(args: Args) -> Result<()> {
         path: args.config,
         node: args.node_name,
         without: args.without_features,
+        instance: args.instance,
         leaf_lifetime: args.leaf_seconds.map(Duration::from_secs),
         verbose_kernel: args.bpf_log,
         open_files,

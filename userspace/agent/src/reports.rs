@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Instant, SystemTime},
 };
@@ -71,6 +71,10 @@ pub struct Shared {
     configuration: Mutex<InUse>,
     states: Mutex<BTreeMap<WorkloadName, State>>,
     prober_problem: Mutex<Option<String>>,
+    /// How many connections an agent carries still that was taken over from.
+    predecessor: Mutex<Option<usize>>,
+    /// Whether another agent has taken over from this one.
+    handed_over: AtomicBool,
     pub issuer: Arc<Issuer>,
     pub dataplane: Arc<Dataplane>,
     pub view: Arc<ArcSwap<View>>,
@@ -104,6 +108,8 @@ impl Shared {
             configuration: Mutex::new(configuration),
             states: Mutex::default(),
             prober_problem: Mutex::default(),
+            predecessor: Mutex::default(),
+            handed_over: AtomicBool::new(false),
             issuer,
             dataplane,
             view,
@@ -147,6 +153,14 @@ impl Shared {
         is_news
     }
 
+    pub fn set_predecessor(&self, open: Option<usize>) {
+        *lock(&self.predecessor) = open;
+    }
+
+    pub fn set_handed_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
+    }
+
     /// What is known of a workload of this node.
     pub fn with_state<T>(&self, name: &WorkloadName, look: impl FnOnce(Option<&State>) -> T) -> T {
         look(lock(&self.states).get(name))
@@ -166,6 +180,9 @@ impl Shared {
 
     /// Why the agent is not ready; empty when it is.
     pub fn not_ready(&self) -> Vec<String> {
+        if self.handed_over.load(Ordering::Relaxed) {
+            return vec!["another agent has taken over from this one".to_owned()];
+        }
         let mut reasons: Vec<_> = self.missing.iter().map(ToString::to_string).collect();
         reasons.extend(
             self.confinement.get().map(|confined| confined.missing.clone()).unwrap_or_default(),
@@ -315,6 +332,7 @@ impl Reports for Answers {
             hooks: node.map(|node| node.hooks()).unwrap_or_default(),
             counters: self.counters(),
             repairs: shared.repairs(),
+            predecessor: *lock(&shared.predecessor),
         }
     }
 

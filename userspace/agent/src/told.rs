@@ -26,6 +26,11 @@ impl Told {
         Self { controller, declared: None, is_connected: false }
     }
 
+    /// Whether there is anything to go by.
+    pub fn is_told(&self) -> bool {
+        self.controller.as_ref().is_none_or(|(_, said)| said.borrow().is_some())
+    }
+
     /// Waits until there is anything to go by: at once without a controller.
     pub async fn first(&mut self) {
         if self.controller.is_some() {
@@ -53,6 +58,14 @@ impl Told {
                 _ => {}
             }
         }
+    }
+
+    /// The same, from what another agent of this node keeps; `None` if that is nothing new.
+    pub fn overhear(&mut self, last: &mut Option<SystemTime>) -> Option<Arc<Declared>> {
+        let (client, _) = self.controller.as_ref()?;
+        let declared = Arc::new(client.kept_by_another(last)?);
+        self.declared = Some(declared.clone());
+        Some(declared)
     }
 
     /// The node file with everything that was said last.

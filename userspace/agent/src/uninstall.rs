@@ -135,8 +135,8 @@ impl Uninstall {
 
     /// The sockets, what was kept of a controller, and directories that are empty now.
     fn remove_files(&self, places: &Places, say: &mut dyn FnMut(String)) -> io::Result<()> {
-        let socket = &places.socket;
-        for socket in [socket, &socket.with_file_name(martlet_cni::message::SOCKET)] {
+        let plugins = places.socket.with_file_name(martlet_cni::message::SOCKET);
+        for socket in [&places.socket, &plugins, &places.takeover_socket()] {
             let found = fs::symlink_metadata(socket);
             let is_ours = found.is_ok_and(|file| file.file_type().is_socket())
                 && UnixStream::connect(socket).is_err();
@@ -163,7 +163,9 @@ impl Uninstall {
                 fs::remove_dir_all(&sockets)?;
             }
         }
-        for directory in [Some(places.state.as_path()), socket.parent()].into_iter().flatten() {
+        for directory in
+            [Some(places.state.as_path()), places.socket.parent()].into_iter().flatten()
+        {
             let is_empty = fs::read_dir(directory).is_ok_and(|mut found| found.next().is_none());
             if is_empty && !self.dry_run {
                 say(format!("directory {}", directory.display()));

@@ -14,12 +14,13 @@
 //! What is declared stays a member of the mesh while it is not steered: it cannot be reached in
 //! plaintext by enrolled callers, and what an earlier process left for it keeps refusing.
 
+mod enrolled;
 mod newcomers;
 mod sources;
+mod succession;
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
     net::IpAddr,
     sync::Arc,
     time::{Instant, SystemTime},
@@ -28,7 +29,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use martlet_dataplane::{Dataplane, Local, View};
-use martlet_kernel::{Finding, KernelError, Keyring, Membership, Netns, Node, Pod};
+use martlet_kernel::{Finding, KernelError, Keyring, Membership, Node};
 use martlet_model::{Directory, LocalWorkload, Mode, WorkloadName};
 use martlet_standalone::NodeFile;
 use martlet_telemetry::Metrics;
@@ -39,15 +40,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
+use self::enrolled::Enrolled;
 use crate::{
-    accept::{self, Inside},
+    accept::{self, Inside, Term},
     arrivals::Arrivals,
     certificates::Certificates,
     closing::Plaintext,
     configuration::Loaded,
     coverage::{party, terms},
     failing::Failing,
-    handing::{Asking, Handing},
+    handing::{Asking, Handing, Sockets},
     issuer::Issuer,
     limits::LOOK_INTERVAL,
     outside::Decided,
@@ -97,22 +99,20 @@ pub struct Workloads {
     probing: Probing,
     failing: Failing,
     accepting: TaskTracker,
-}
-
-struct Enrolled {
-    wanted: LocalWorkload,
-    local: Arc<Local>,
-    pod: Pod,
-    netns: Netns,
-    /// Why the guard is not everywhere where it should be.
-    unguarded: Option<String>,
-    plaintext: Plaintext,
-    stop: CancellationToken,
+    /// Cancelled when this agent serves them: not while a predecessor does.
+    serving: CancellationToken,
+    files: mpsc::Receiver<Loaded>,
 }
 
 impl Workloads {
     /// Nothing is enrolled yet; [`Workloads::begin`] does that.
-    pub fn new(parts: Parts, shared: Arc<Shared>, told: Told, file: Loaded) -> Self {
+    pub fn new(
+        parts: Parts,
+        shared: Arc<Shared>,
+        told: Told,
+        file: Loaded,
+        files: mpsc::Receiver<Loaded>,
+    ) -> Self {
         let Parts { node, dataplane, view, issuer, metrics, arrivals } = parts;
         let settings = &file.file.settings;
         let keyring = issuer.client().map(|_| Keyring::of(&settings.pin, &settings.name));
@@ -141,18 +141,25 @@ impl Workloads {
             probing: Probing::default(),
             failing: Failing::default(),
             accepting: TaskTracker::new(),
+            serving: CancellationToken::new(),
+            files,
         }
     }
 
-    /// Until `shutdown`. Then the listeners close, so that what is new is refused, and the
-    /// kernel's state stays as it is.
-    pub async fn run(mut self, mut files: mpsc::Receiver<Loaded>, shutdown: CancellationToken) {
+    /// From now on what is enrolled is served.
+    pub fn serve(&mut self) {
+        self.serving.cancel();
+        self.hand_out(SystemTime::now());
+    }
+
+    /// Until `halt`. Then the kernel's state stays as it is; what is enrolled is served on.
+    pub async fn run(mut self, halt: CancellationToken) -> Self {
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => break,
-                Some(loaded) = files.recv() => self.replace(loaded),
+                () = halt.cancelled() => return self,
+                Some(loaded) = self.files.recv() => self.replace(loaded),
                 declared = self.told.changed() => self.hear(&declared),
                 () = self.arrivals.changed() => self.welcome(),
                 Some(answers) = self.certificates.answered() => {
@@ -163,10 +170,15 @@ impl Workloads {
                 _ = ticks.tick() => self.look_after(),
             }
         }
+    }
+
+    /// The listeners close, so that what is new is refused, and the kernel's state stays as it is.
+    pub async fn end(mut self) {
+        self.arrivals.stop();
         for enrolled in self.enrolled.values() {
             enrolled.stop.cancel();
         }
-        self.handing.end().await;
+        self.handing.end(Sockets::Removed).await;
         self.accepting.close();
         self.accepting.wait().await;
         self.node.stop_living();
@@ -344,7 +356,8 @@ impl Workloads {
         let local =
             Arc::new(Local::new(workload.clone(), credentials, Arc::new(Inside(dialer.clone()))));
         let stop = CancellationToken::new();
-        accept::serve(&self.accepting, listeners, &dialer, &local, &self.dataplane, &stop);
+        let term = Term { begun: self.serving.clone(), stop: stop.clone() };
+        accept::serve(&self.accepting, listeners, &dialer, &local, &self.dataplane, &term);
         let mut plaintext = Plaintext::default();
         plaintext.is_due();
         let unguarded = pod.unguarded().map(|why| chain(&why));
@@ -379,8 +392,13 @@ impl Workloads {
         }
     }
 
-    /// Puts back what others have changed in the kernel.
+    /// Puts back what others have changed in the kernel, and says so.
     fn repair(&mut self) {
+        let findings = self.put_back();
+        self.shared.take_findings(findings, &self.metrics);
+    }
+
+    fn put_back(&mut self) -> Vec<Finding> {
         let mut findings = self.node.repair();
         let mut deaf = Vec::new();
         match self.node.look() {
@@ -397,10 +415,13 @@ impl Workloads {
         for name in deaf {
             self.abandon(&name, "a listener of the agent's was closed");
         }
-        self.shared.take_findings(findings, &self.metrics);
+        findings
     }
 
     fn hand_out(&mut self, now: SystemTime) {
+        if !self.serving.is_cancelled() {
+            return;
+        }
         let asking = self.enrolled.values().filter(|enrolled| enrolled.wanted.workload_api);
         let asking = asking.map(|Enrolled { wanted, netns, stop, .. }| Asking {
             workload: &wanted.workload,
@@ -428,45 +449,6 @@ impl Workloads {
         let declared = declared.map(|one| (one, self.certificates.renewal(&one.workload.name)));
         self.told.report_standings(|| standing::all(declared, &self.shared, SystemTime::now()));
         self.settle_arrivals();
-    }
-}
-
-impl Enrolled {
-    /// Whether the difference is one that needs no new enrolment.
-    fn can_become(&self, wanted: &LocalWorkload) -> bool {
-        let (old, new) = (&self.wanted.workload, &wanted.workload);
-        self.wanted.netns == wanted.netns
-            && old.identity == new.identity
-            && old.service_account == new.service_account
-            && old.addresses == new.addresses
-    }
-
-    fn become_like(&mut self, wanted: &LocalWorkload) -> Result<()> {
-        if terms(&self.wanted) != terms(wanted) {
-            self.pod
-                .set_terms(terms(wanted))
-                .with_context(|| format!("changing the mode of {}", wanted.workload.name))?;
-        }
-        self.wanted = wanted.clone();
-        Ok(())
-    }
-
-    /// What is news is said.
-    fn set_unguarded(&mut self, now: Option<String>) {
-        if let Some(why) = now.as_ref().filter(|_| now != self.unguarded) {
-            warn!(workload = %self.wanted.workload.name, why, "not guarded");
-        }
-        self.unguarded = now;
-    }
-
-    /// Whether its network namespace is gone or replaced. Not being able to look is no answer.
-    fn is_lost(&self, arrivals: &Arrivals) -> bool {
-        match arrivals.find(&self.wanted.netns) {
-            Ok(now) => now.cookie() != self.netns.cookie(),
-            Err(KernelError::Netns { source, .. }) => source.kind() == io::ErrorKind::NotFound,
-            Err(KernelError::CgroupEmpty { .. } | KernelError::PodAbsent { .. }) => true,
-            Err(_) => false,
-        }
     }
 }
 

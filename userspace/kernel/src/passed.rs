@@ -6,10 +6,7 @@ use crate::passing;
 
 /// Reads into `buffer`, as read(2) does, and takes the descriptor that came along; of several the
 /// first. All others are closed.
-pub fn receive_passed(
-    socket: &impl AsFd,
-    buffer: &mut [u8],
-) -> io::Result<(usize, Option<File>)> {
+pub fn receive_passed(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<File>)> {
     let (count, fds) = passing::receive(socket, buffer)?;
     Ok((count, fds.into_iter().next().map(File::from)))
 }

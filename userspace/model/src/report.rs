@@ -54,6 +54,10 @@ pub struct Status {
     /// What was put back since the agent started, the latest last; at most 64 things.
     #[serde(default)]
     pub repairs: Vec<Repair>,
+    /// The connections that are carried to their end by an agent that this one has taken over from;
+    /// absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<usize>,
 }
 
 /// How it stands between an agent and its controller.

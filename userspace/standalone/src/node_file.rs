@@ -142,6 +142,11 @@ impl Places {
     pub fn workload_sockets(&self) -> PathBuf {
         self.socket.with_file_name("workloads")
     }
+
+    /// Where an agent is asked to give its place to another one.
+    pub fn takeover_socket(&self) -> PathBuf {
+        self.socket.with_file_name("takeover.sock")
+    }
 }
 
 /// Where access records go.

@@ -80,6 +80,7 @@ pub fn status() -> Status {
         hooks: vec![Hook { name: "martlet_connect4".to_owned(), attached: true, adopted: false }],
         counters: vec![counter("connect", "steered", 12), counter("lookup", "passed_plaintext", 5)],
         repairs: Vec::new(),
+        predecessor: None,
     }
 }
 

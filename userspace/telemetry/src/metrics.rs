@@ -33,6 +33,7 @@ use labels::{
     BuildLabels, ByCause, ByCloser, ByColumn, ByDirection, ByHook, ByLane, ByOutcome, ByRepair,
     ByReporter, BySide, ByTraffic, ByVerdict, ByWorkload, own_identity,
 };
+pub use labels::{Outcome, RecordLoss};
 
 /// Hook and verdict by which the kernel counts plaintext that a permissive workload lets in.
 pub const PLAINTEXT_LET_IN: (&str, &str) = ("lookup", "passed_plaintext");
@@ -45,13 +46,6 @@ pub const FAILED_OPEN_OUTBOUND: (&str, &str) = ("connect", "passed_failed_open")
 
 /// Hook and verdict by which the kernel counts what they accept then.
 pub const FAILED_OPEN_INBOUND: (&str, &str) = ("lookup", "passed_failed_open");
-
-/// How something ended that can only succeed or fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Success,
-    Failure,
-}
 
 /// Totals that the data plane counts by itself, taken over at each scrape.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,17 +64,6 @@ pub struct Totals {
     pub workload_api_refused: u64,
     /// Counted by the kernel.
     pub coverage: CoverageTotals,
-}
-
-/// Where a record was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordLoss {
-    /// The queue from the connections to the writer was full.
-    Queue,
-    /// The output did not keep up.
-    OutputBusy,
-    /// Writing to the output failed.
-    OutputFailed,
 }
 
 /// All metrics of the agent.
@@ -107,6 +90,8 @@ pub struct Metrics {
     expiry: Family<ByWorkload, Gauge>,
     reloads: Family<ByOutcome, Counter>,
     repairs: Family<ByRepair, Counter>,
+    takeovers: Family<ByOutcome, Counter>,
+    predecessor: Gauge,
     ready: Gauge,
     workloads: Gauge,
     attached: Family<ByHook, Gauge>,
@@ -150,6 +135,8 @@ impl Metrics {
             expiry: Family::default(),
             reloads: Family::default(),
             repairs: Family::default(),
+            takeovers: Family::default(),
+            predecessor: Gauge::default(),
             ready: Gauge::default(),
             workloads: Gauge::default(),
             attached: Family::default(),
@@ -269,6 +256,16 @@ impl Metrics {
             self.repairs.clone(),
         );
         r.register(
+            "takeovers",
+            "Takeovers between a living agent and its successor: those by which this agent began, and those of others that this one has taken back, as failures",
+            self.takeovers.clone(),
+        );
+        r.register(
+            "predecessor_connections",
+            "Connections that the agent before this one carries to their end; 0 when it has ended",
+            self.predecessor.clone(),
+        );
+        r.register(
             "hook_attached",
             "Whether an eBPF program is attached: 1 or 0",
             self.attached.clone(),
@@ -309,6 +306,7 @@ impl Metrics {
         for outcome in [Outcome::Success, Outcome::Failure] {
             self.renewals.get_or_create(&outcome.into()).inc_by(0);
             self.reloads.get_or_create(&outcome.into()).inc_by(0);
+            self.takeovers.get_or_create(&outcome.into()).inc_by(0);
             self.workload_api.get_or_create(&outcome.into()).inc_by(0);
             for kind in RepairKind::ALL {
                 self.repairs.get_or_create(&ByRepair::new(*kind, outcome)).inc_by(0);
@@ -362,6 +360,11 @@ impl Metrics {
         self.repairs.get_or_create(&ByRepair::new(kind, outcome)).inc();
     }
 
+    /// This agent has taken over, or another one has not.
+    pub fn takeover(&self, outcome: Outcome) {
+        self.takeovers.get_or_create(&outcome.into()).inc();
+    }
+
     /// An access record was lost.
     pub fn record_dropped(&self, cause: RecordLoss) {
         self.lost.get_or_create(&cause.into()).inc();
@@ -388,6 +391,8 @@ impl Metrics {
     fn take_status(&self, status: &Status) {
         self.ready.set(status.ready.into());
         self.fails_open.set(status.fails_open.into());
+        let carried = status.predecessor.unwrap_or(0);
+        self.predecessor.set(i64::try_from(carried).unwrap_or(i64::MAX));
         let lost = status.controller.as_ref().filter(|controller| controller.away.is_some());
         let lost = lost.map_or(0, |controller| i64::try_from(controller.since).unwrap_or(i64::MAX));
         self.controller_lost.set(lost);

@@ -108,9 +108,16 @@ fn pins_that_are_removed_are_put_back_and_nothing_is_plain_meanwhile() -> Result
 }
 
 #[test]
-fn an_agent_that_is_replaced_by_another_leaks_nothing_and_never_runs_beside_it() -> Result<()> {
-    let name = "an_agent_that_is_replaced_by_another_leaks_nothing_and_never_runs_beside_it";
+fn an_agent_that_takes_over_from_another_leaks_nothing_and_interrupts_nothing() -> Result<()> {
+    let name = "an_agent_that_takes_over_from_another_leaks_nothing_and_interrupts_nothing";
     let series =
-        Series { prepare: upgrade::with_successors, ..Series::new(name, upgrade::replace) };
+        Series { prepare: upgrade::with_successors, ..Series::new(name, upgrade::take_over) };
     Series { same_agents: false, patience: UNCONCERNED, ..series }.run()
+}
+
+#[test]
+fn agents_that_are_killed_while_one_takes_over_leak_nothing_and_one_of_them_serves() -> Result<()> {
+    let name = "agents_that_are_killed_while_one_takes_over_leak_nothing_and_one_of_them_serves";
+    let series = Series { prepare: upgrade::with_successors, ..Series::new(name, upgrade::kill) };
+    Series { same_agents: false, ..series }.run()
 }

@@ -70,6 +70,8 @@ pub struct Trial {
     /// Why connections failed for the applications.
     pub errors: BTreeMap<String, u64>,
     servers: Vec<Server>,
+    /// Agents that carry to its end what they had when they were taken over from.
+    carrying: Vec<Running>,
     sniffer: Sniffer,
     canaries: Canaries,
     pub stage: Stage,
@@ -124,6 +126,7 @@ impl Trial {
             near,
             outside,
             servers,
+            carrying: Vec::new(),
             stage,
             canaries,
             sniffer,
@@ -149,6 +152,12 @@ impl Trial {
         let connections = connections.to_string();
         let arguments = ["crowd", "--to", &to, "--connections", &connections, "--until-input-ends"];
         self.stage.caller.probe(&arguments)?.args(["--timeout-ms", "300"]).with_input().spawn()
+    }
+
+    /// Until it ends by itself.
+    pub fn carry(&mut self, before: Running) {
+        self.carrying.retain_mut(Running::is_running);
+        self.carrying.push(before);
     }
 
     /// For a random time.

@@ -1,4 +1,4 @@
-//! An agent that is replaced by another one, which is started from another path and has other
+//! An agent that is replaced by another one while it lives, which is started from another path and has other
 //! kernel programs: those of one of the two write a line for each verdict.
 
 use std::{fs, path::PathBuf, time::Duration};
@@ -8,13 +8,12 @@ use martlet_lab::{Agent, Stage, find_binary};
 use rand::RngExt as _;
 
 use crate::{
-    deaths::{ask_to_end, end_at_once, nothing_passed},
     files::nothing_was_interrupted,
     trial::{Struck, Trial, Victim, now},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const HOLD: Duration = Duration::from_millis(150);
+/// Within this a successor is somewhere between its first instruction and its first connection.
+const TAKEOVER: Duration = Duration::from_millis(500);
 const LINES: &str = "MARTLET_BPF_LOG";
 
 /// To be done before the agents start.
@@ -29,26 +28,43 @@ fn successor(agent: &Agent) -> Result<PathBuf> {
     Ok(agent.node().directory()?.join("martlet-agent-next"))
 }
 
-/// In half of all cases the successor is started first while its predecessor runs, and refused.
-pub fn replace(trial: &mut Trial) -> Result<Struck> {
+/// The successor takes over while its predecessor lives.
+pub fn take_over(trial: &mut Trial) -> Result<Struck> {
     let victim = trial.any();
     prepare(trial.agent(victim))?;
-    if trial.rng.random() {
-        refused_beside_another(trial, victim)?;
-    }
-    ask_to_end(trial.agent(victim))?;
-    let ended = end_at_once(trial.agent(victim))?;
-    trial.hold(HOLD)?;
-    nothing_passed(trial, victim, ended, now())?;
+    let began = now();
+    let before = trial.agent(victim).succeed()?;
+    trial.carry(before);
     let agent = trial.agent(victim);
-    agent.launch()?;
-    let launched = now();
-    agent.wait_until_ready()?;
     let status = agent.get("/status")?;
     let hooks = status["hooks"].as_array().context("the status lists hooks")?;
     let is_adopted = hooks.iter().all(|hook| hook["adopted"] == true && hook["attached"] == true);
     ensure!(!hooks.is_empty() && is_adopted, "adopted with programs of its own: {status}");
-    Ok(Struck { ended: launched, spared_near: victim == Victim::Callee })
+    trial.wait_for_service(began)?;
+    nothing_was_interrupted(trial)?;
+    Ok(Struck { ended: began, spared_near: true })
+}
+
+/// One of the two is killed at some time before, while or after the other takes over.
+pub fn kill(trial: &mut Trial) -> Result<Struck> {
+    let victim = trial.any();
+    prepare(trial.agent(victim))?;
+    let mut before = trial.agent(victim).launch_successor()?;
+    trial.hold(TAKEOVER)?;
+    match trial.rng.random() {
+        true => drop(before.kill()?),
+        false => {
+            trial.agent(victim).kill()?;
+            // One that has handed over serves nobody any more.
+            match before.is_running() && !before.stderr().contains("handed over; what is open") {
+                true => trial.agent(victim).adopt(before),
+                false => trial.agent(victim).launch()?,
+            }
+        }
+    }
+    let ended = now();
+    trial.agent(victim).wait_until_ready()?;
+    Ok(Struck { ended, spared_near: victim == Victim::Callee })
 }
 
 /// The next launch is of the one that does not run.
@@ -61,13 +77,4 @@ fn prepare(agent: &mut Agent) -> Result<()> {
     agent.set_binary(&binary);
     agent.set_env(LINES, if is_next { "true" } else { "false" });
     Ok(())
-}
-
-fn refused_beside_another(trial: &mut Trial, victim: Victim) -> Result<()> {
-    let began = now();
-    let refused = trial.agent(victim).program()?.run_within(PATIENCE)?;
-    let is_told = refused.stderr.contains("another agent");
-    ensure!(!refused.status.success() && is_told, "{:?} {}", refused.status, refused.stderr);
-    trial.wait_for_service(began)?;
-    nothing_was_interrupted(trial)
 }

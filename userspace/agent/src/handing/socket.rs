@@ -27,11 +27,17 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
             _ => fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE))?,
         }
     }
-    if is_there(path) {
-        fs::remove_file(path)?;
+    if !is_there(path) && path.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    // In the place of an earlier one there is a socket at every moment.
+    let beside = namespace.join(".new");
+    if is_there(&beside) {
+        fs::remove_file(&beside)?;
+    }
+    let listener = UnixListener::bind(&beside)?;
+    fs::set_permissions(&beside, Permissions::from_mode(SOCKET_MODE))?;
+    fs::rename(&beside, path)?;
     Ok(listener)
 }
 
@@ -48,12 +54,12 @@ pub fn remove(path: &Path) {
     }
 }
 
-/// Removes every socket; what is not there needs no removing.
-pub fn clear(all: &Path) -> io::Result<()> {
+/// Removes every socket but some; what is not there needs no removing.
+pub fn clear(all: &Path, stays: impl Fn(&Path) -> bool) -> io::Result<()> {
     for namespace in entries(all)? {
         if namespace.file_type()?.is_dir() {
             for found in entries(&namespace.path())? {
-                if found.file_type()?.is_socket() {
+                if found.file_type()?.is_socket() && !stays(&found.path()) {
                     fs::remove_file(found.path())?;
                 }
             }

@@ -92,6 +92,10 @@ fn facts(status: &Status, now: SystemTime) -> Vec<(&'static str, String)> {
         ("idle lanes", status.idle_lanes.to_string()),
         ("hooks", hooks(&status.hooks)),
     ];
+    if let Some(open) = status.predecessor {
+        let carried = format!("carries {open} connections to their end");
+        facts.push(("predecessor", paint(&carried, Tone::Warning)));
+    }
     if let Some(report) = &status.controller {
         facts.insert(1, ("controller", controller(report, now)));
         facts.extend(report.clock.map(|skew| ("clock", clock(skew))));

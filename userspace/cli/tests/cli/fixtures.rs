@@ -72,6 +72,7 @@ pub fn status() -> Status {
             counter("lookup", "passed_plaintext", 5),
         ],
         repairs: Vec::new(),
+        predecessor: None,
     }
 }
 
@@ -87,6 +88,7 @@ pub fn not_ready() -> Status {
     status.configuration_error = Some("line 7, column 3: unknown field `mood`".to_owned());
     status.unconfined = vec!["landlock: this kernel has none".to_owned()];
     status.fails_open = true;
+    status.predecessor = Some(3);
     status.controller = Some(ControllerReport {
         address: "controller.example.org:15012".to_owned(),
         away: Some("connection refused".to_owned()),

@@ -4,7 +4,23 @@
 use martlet_model::{AccessRecord, Reporter, report::RepairKind};
 use prometheus_client::encoding::EncodeLabelSet;
 
-use super::{Outcome, RecordLoss};
+/// How something ended that can only succeed or fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    Failure,
+}
+
+/// Where a record was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordLoss {
+    /// The queue from the connections to the writer was full.
+    Queue,
+    /// The output did not keep up.
+    OutputBusy,
+    /// Writing to the output failed.
+    OutputFailed,
+}
 
 macro_rules! label_sets {
     ($($name:ident { $($field:ident: $type:ty),* })*) => {

@@ -57,6 +57,8 @@ fn the_names_are_these() {
         "martlet_certificate_renewals_total",
         "martlet_configuration_reloads_total",
         "martlet_repairs_total",
+        "martlet_takeovers_total",
+        "martlet_predecessor_connections",
         "martlet_hook_attached",
         "martlet_hook_verdicts_total",
         "martlet_coverage_bytes_total",

@@ -2,7 +2,7 @@
 
 use super::{
     ADOPTION, BOUNDS, FAULTS, GUARD, KUBERNETES_INSTALL, LIFE, QUOTAS, REFUSALS, STANDALONE,
-    STRICT, TAMPERING, UNINSTALL,
+    STRICT, TAKEOVER, TAKEOVER_CONTROLLER, TAKEOVER_DEATHS, TAMPERING, UNINSTALL,
 };
 use crate::promises::{Promise, Test};
 
@@ -12,8 +12,21 @@ pub const PROMISES: &[Promise] = &[
         promise: "A planned upgrade of the agent fails no new connection and resets no \
                   established one within the time to drain.",
         bar: "0 of 1,000,000 requests and 0 of 10,000 streams, over 20 upgrades",
-        tests: &[],
-        missing: "",
+        tests: &[
+            Test(
+                TAKEOVER,
+                "agents_are_replaced_again_and_again_and_no_connection_is_refused_or_reset",
+            ),
+            Test(TAKEOVER_DEATHS, "a_successor_that_is_killed_before_it_serves_interrupts_nothing"),
+            Test(TAKEOVER_DEATHS, "a_predecessor_that_is_killed_meanwhile_is_followed"),
+            Test(TAKEOVER, "an_agent_that_was_told_to_stop_is_taken_over_from_before_it_does"),
+            Test(
+                TAKEOVER_CONTROLLER,
+                "without_a_controller_an_agent_is_replaced_and_serves_with_what_is_kept",
+            ),
+        ],
+        missing: "the number of requests and streams of the bar; a cluster whose DaemonSets make \
+                  the next pod first; two released versions",
     },
     Promise {
         number: 16,

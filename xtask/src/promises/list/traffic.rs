@@ -58,7 +58,11 @@ pub const PROMISES: &[Promise] = &[
             Test(FAULTS, "a_clock_that_jumps_leaks_nothing_and_service_is_back_when_it_is_right"),
             Test(
                 FAULTS,
-                "an_agent_that_is_replaced_by_another_leaks_nothing_and_never_runs_beside_it",
+                "an_agent_that_takes_over_from_another_leaks_nothing_and_interrupts_nothing",
+            ),
+            Test(
+                FAULTS,
+                "agents_that_are_killed_while_one_takes_over_leak_nothing_and_one_of_them_serves",
             ),
             Test(FAULTS, "pins_that_are_removed_are_put_back_and_nothing_is_plain_meanwhile"),
             Test(FAULT_CLAIMS, "without_enrollment_the_sniffer_sees_every_secret"),

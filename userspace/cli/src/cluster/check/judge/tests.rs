@@ -36,6 +36,7 @@ fn status() -> Status {
         hooks: vec![],
         counters: vec![],
         repairs: vec![],
+        predecessor: None,
     }
 }
 

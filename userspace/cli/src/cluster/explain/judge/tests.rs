@@ -43,6 +43,7 @@ fn end(name: &str, node: &str) -> End {
             hooks: vec![hook],
             counters: vec![],
             repairs: vec![],
+            predecessor: None,
         }),
         silent: None,
         state: Some(WorkloadReport {
