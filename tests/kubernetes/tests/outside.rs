@@ -44,7 +44,9 @@ impl Mesh {
         for path in ["deploy/kubernetes/crds.yaml", "deploy/kubernetes/martlet.yaml"] {
             let path = format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"));
             let all = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-            // As docs/install.md says of servers that do not know its kind.
+            // As docs/install.md says of servers that are too old for either.
+            let surge = "Kubernetes 1.23 and later.\n      maxSurge: 1\n      maxUnavailable: 0\n";
+            let all = all.replace(surge, "\n      maxUnavailable: 1\n");
             let known = all.split("\n---\n").filter(|one| !one.contains("PodDisruptionBudget"));
             self.kubectl.apply(&known.collect::<Vec<_>>().join("\n---\n"))?;
         }

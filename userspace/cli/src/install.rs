@@ -15,7 +15,8 @@ use martlet_kubernetes::{
     remote::{self, Remote},
 };
 use martlet_manifests::{
-    BUDGET, DEFINITIONS, MANAGED_BY, Overrides, POD_MONITOR, VERSION, Values, manifests, objects,
+    BUDGET, DEFINITIONS, MANAGED_BY, Overrides, POD_MONITOR, SURGE, VERSION, Values, manifests,
+    objects,
 };
 use martlet_model::Label;
 use serde_json::{Value, json};
@@ -29,13 +30,13 @@ pub async fn install(reach: &Reach, options: Install) -> Result<ExitCode> {
     let given = given(&options.choice)?;
     if options.output == Some(Form::Yaml) {
         let values = Values::with(&given)?;
-        let all = manifests(&values, &namespace, &[BUDGET]);
+        let all = manifests(&values, &namespace, &[BUDGET, SURGE]);
         write(&format!("{DEFINITIONS}---\n{all}"))?;
         return Ok(ExitCode::SUCCESS);
     }
     Values::with(&given)?;
     let installer = installer(reach).await?;
-    let served = installer.served(&[BUDGET, POD_MONITOR]).await?;
+    let served = installer.served(&[BUDGET, POD_MONITOR, SURGE]).await?;
     demand_rights(&installer, &namespace, &served).await?;
     let found = installer.found().await?;
     if let Some(found) = &found {
@@ -60,7 +61,7 @@ pub async fn upgrade(reach: &Reach, options: Upgrade) -> Result<ExitCode> {
     let given = given(&options.choice)?;
     Values::with(&given)?;
     let installer = installer(reach).await?;
-    let served = installer.served(&[BUDGET, POD_MONITOR]).await?;
+    let served = installer.served(&[BUDGET, POD_MONITOR, SURGE]).await?;
     demand_rights(&installer, &namespace, &served).await?;
     let Some(found) = installer.found().await? else {
         bail!("Martlet is not installed in {namespace}; `martlet install` installs it");

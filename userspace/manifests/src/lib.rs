@@ -33,6 +33,9 @@ pub const DEFINITIONS: &str = include_str!("../../../deploy/kubernetes/crds.yaml
 /// is.
 pub const BUDGET: &str = "policy/v1/PodDisruptionBudget";
 pub const POD_MONITOR: &str = "monitoring.coreos.com/v1/PodMonitor";
+/// Not of ours: every server from Kubernetes 1.23 on has it, and DaemonSets make the next pod before
+/// the one that is there is gone since 1.22.
+pub const SURGE: &str = "autoscaling/v2/HorizontalPodAutoscaler";
 
 /// Whose every object of ours says to be.
 pub const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "martlet");

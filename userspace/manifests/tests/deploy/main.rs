@@ -7,7 +7,7 @@ mod go;
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use martlet_manifests::{
-    BUDGET, DEFINITIONS, NAMESPACE, Overrides, VERSION, Values, chart, manifests, objects,
+    BUDGET, DEFINITIONS, NAMESPACE, Overrides, SURGE, VERSION, Values, chart, manifests, objects,
 };
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn values(yaml: &str) -> Values {
 }
 
 fn installed(yaml: &str, namespace: &str) -> Vec<Value> {
-    installed_at(&[BUDGET], yaml, namespace)
+    installed_at(&[BUDGET, SURGE], yaml, namespace)
 }
 
 fn installed_at(served: &[&str], yaml: &str, namespace: &str) -> Vec<Value> {
@@ -43,7 +43,7 @@ fn installed_at(served: &[&str], yaml: &str, namespace: &str) -> Vec<Value> {
 fn the_plain_manifests_are_the_template_with_the_defaults() {
     let head = "# Martlet in a cluster: kubectl apply -k deploy/kubernetes (docs/install.md). Made from\n\
                 # userspace/manifests/src/template by `MARTLET_BLESS=1 cargo test -p martlet-manifests`.\n";
-    let text = manifests(&values(""), &NAMESPACE.parse().unwrap(), &[BUDGET]);
+    let text = manifests(&values(""), &NAMESPACE.parse().unwrap(), &[BUDGET, SURGE]);
     same("kubernetes/martlet.yaml", &format!("{head}{text}"));
 }
 
@@ -120,7 +120,7 @@ fn the_chart_makes_the_objects_that_martlet_applies() {
     let cases: [(&[&str], &str, &str); 6] = [
         (&[BUDGET], "", NAMESPACE),
         (&[], "", NAMESPACE),
-        (&[BUDGET], FULL, "mesh"),
+        (&[BUDGET, SURGE], FULL, "mesh"),
         (&[], tagged, "mesh"),
         (&[], "agent: {cni: {enabled: true, exempt: []}}", "mesh"),
         (&[], leaving, "mesh"),
@@ -155,6 +155,17 @@ fn a_kind_that_the_server_does_not_know_is_left_out_and_nothing_else() {
     assert!(!without.contains(&"PodDisruptionBudget".to_owned()));
     with.retain(|kind| kind != "PodDisruptionBudget");
     assert_eq!(with, without);
+}
+
+#[test]
+fn the_next_agent_comes_before_the_last_has_gone_where_the_server_can() {
+    let rolling = |served: &[&str]| {
+        let all = installed_at(served, "", NAMESPACE);
+        let agents = all.into_iter().find(|one| one["kind"] == "DaemonSet").unwrap();
+        agents["spec"]["updateStrategy"]["rollingUpdate"].clone()
+    };
+    assert_eq!(rolling(&[SURGE]), json!({ "maxSurge": 1, "maxUnavailable": 0 }));
+    assert_eq!(rolling(&[BUDGET]), json!({ "maxUnavailable": 1 }));
 }
 
 #[test]
