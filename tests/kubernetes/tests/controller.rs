@@ -242,9 +242,9 @@ fn what_is_set_for_the_mesh_is_in_effect_until_it_is_set_otherwise(mesh: &Mesh) 
     let before = controllers(mesh)?;
     mesh.system().run(&["rollout", "restart", "deployment/martlet-controller"])?;
     mesh.wait_for_rollout("deployment/martlet-controller")?;
-    wait_for("a new pod to be the controller", PATIENCE, || {
-        let now = holder(mesh)?;
-        Ok((!now.is_empty() && !before.contains(&now)).then_some(()))
+    wait_for("a new pod to be the controller, and the old ones to be gone", PATIENCE, || {
+        let (now, all) = (holder(mesh)?, controllers(mesh)?);
+        Ok((all.contains(&now) && all.is_disjoint(&before)).then_some(()))
     })?;
     shop.apply(&pods::idle("newcomer", "node1"))?;
     shop.ready_pod("newcomer")?;
