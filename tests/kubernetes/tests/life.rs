@@ -273,6 +273,11 @@ fn a_node_that_begins_anew_with_its_pods_first_sends_nothing_plain(life: &Life) 
         life.shop.ready_pod("client")?;
         // By name and by address, before its agent is back.
         let near = life.address("near")?;
+        // The API server's word takes its time, too; before it is heard, who calls there calls a stranger.
+        wait_for("the other agent to know where it is now", PATIENCE, || {
+            let said = life.mesh.agents_say(&["workloads"])?;
+            Ok(said.split_whitespace().any(|word| word == near).then_some(()))
+        })?;
         for _ in 0..5 {
             assert!(!life.mesh.is_answered("client"), "it is not proven who it is");
             let url = format!("http://{near}:8080/");
