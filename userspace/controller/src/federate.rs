@@ -30,9 +30,11 @@ use crate::{
     web::{self, KeyPair},
 };
 
-/// The endpoints that are followed, by their trust domains.
-#[derive(Default)]
-pub struct Federation(BTreeMap<TrustDomain, Followed>);
+/// The endpoints that are followed.
+pub struct Federation {
+    followed: BTreeMap<TrustDomain, Followed>,
+    saying: Arc<Saying>,
+}
 
 struct Followed {
     url: String,
@@ -78,6 +80,8 @@ impl Plan {
         let first = trusts.borrow().clone();
         let (bundle, document) = told(&first, &book.trust_domain)?;
         let (bundle, document) = (watch::Sender::new(bundle), watch::Sender::new(document));
+        let own = book.trust_domain.clone();
+        let saying = Arc::new(Saying { trusts: trusts.clone(), own, bundle, document });
         let mut followed = BTreeMap::new();
         for endpoint in self.endpoints {
             let (domain, url) = (endpoint.domain.clone(), endpoint.url.to_string());
@@ -87,7 +91,7 @@ impl Plan {
             };
             let known = book.look_at_store(|store| store.foreign().remove(&domain));
             let hint = known.and_then(|known| known.refresh_hint);
-            let trust = bundle.subscribe();
+            let trust = saying.bundle.subscribe();
             let (follower, following) = Follower::new(endpoint, &book.trust_domain, hint, trust)?;
             let (book, changed) = (book.clone(), changed.clone());
             let source = (domain.clone(), url.clone());
@@ -112,13 +116,13 @@ impl Plan {
                     served_by
                 }
             };
-            let document = document.subscribe();
+            let document = saying.document.subscribe();
             let server = BundleServer { listener, served_by, path: own.path, document };
             tasks.spawn(server.run(shutdown.clone()));
         }
-        let telling = tell(trusts, book.trust_domain.clone(), bundle, document);
-        tasks.spawn(shutdown.clone().run_until_cancelled_owned(telling));
-        Ok(Federation(followed))
+        let always = saying.clone().always(trusts);
+        tasks.spawn(shutdown.clone().run_until_cancelled_owned(always));
+        Ok(Federation { followed, saying })
     }
 }
 
@@ -169,19 +173,29 @@ async fn take(
     Ok(())
 }
 
-/// Says who proves endpoints, and what ours publishes, whenever the trust has changed.
-async fn tell(
-    mut trusts: watch::Receiver<Arc<Trust>>,
+/// Who proves endpoints, and what ours publishes.
+struct Saying {
+    trusts: watch::Receiver<Arc<Trust>>,
     own: TrustDomain,
     bundle: watch::Sender<Arc<TrustBundle>>,
     document: watch::Sender<Bytes>,
-) {
-    while trusts.changed().await.is_ok() {
-        let trust = trusts.borrow_and_update().clone();
-        match told(&trust, &own) {
+}
+
+impl Saying {
+    /// Whenever the trust has changed.
+    async fn always(self: Arc<Self>, mut trusts: watch::Receiver<Arc<Trust>>) {
+        while trusts.changed().await.is_ok() {
+            self.say();
+        }
+    }
+
+    /// As it is now.
+    fn say(&self) {
+        let trust = self.trusts.borrow().clone();
+        match told(&trust, &self.own) {
             Ok((now, published)) => {
-                bundle.send_replace(now);
-                document.send_replace(published);
+                self.bundle.send_replace(now);
+                self.document.send_replace(published);
             }
             Err(error) => {
                 let error = format!("{error:#}");
@@ -210,17 +224,19 @@ pub fn published(
 impl Federation {
     /// Whether its endpoint is followed.
     pub fn follows(&self, domain: &TrustDomain) -> bool {
-        self.0.contains_key(domain)
+        self.followed.contains_key(domain)
     }
 
     /// Looks at a domain's endpoint now.
     pub async fn look(&self, domain: &TrustDomain) -> Result<(), String> {
-        let Some(Followed { following, .. }) = self.0.get(domain) else {
+        let Some(Followed { following, .. }) = self.followed.get(domain) else {
             return Err(format!(
                 "no bundle endpoint of {domain} is followed; the controller file says which are \
                  (`federation`)"
             ));
         };
+        // What somebody has imported just now proves it already.
+        self.saying.say();
         let busy = || "too many ask for it at once; try again".to_owned();
         following.look().await.ok_or_else(busy)?
     }
@@ -250,6 +266,6 @@ impl Federation {
                     && age.is_none_or(|age| age > 3 * BundleDocument::interval(hint)),
             }
         };
-        self.0.iter().map(report).collect()
+        self.followed.iter().map(report).collect()
     }
 }

@@ -234,7 +234,8 @@ async fn a_domain_that_was_removed_comes_back_by_hand_only() {
         a.launch();
     }
     import(&a, "b.org", &json!(first));
-    assert_eq!(refresh(&a, "b.org").0, 200);
+    let (status, said) = refresh(&a, "b.org");
+    assert_eq!(status, 200, "{said}");
     assert_eq!(a.json("/trust")["foreign"][0]["sequence"], 6);
     let (status, said) = refresh(&a, "c.org");
     assert!(status == 409 && said.contains("no bundle endpoint of c.org"), "{said}");
