@@ -309,6 +309,6 @@ fn a_removed_sign_of_life_is_put_back_and_the_warning_stands() -> Result<()> {
     let said = String::from_utf8(said.stdout)?;
     assert!(said.contains("failure: open"), "{said}");
     let check = stage.one.get("/check")?.to_string();
-    assert!(check.contains("the node file says `failure: open`"), "{check}");
+    assert!(check.contains("`failure: open` is in effect"), "{check}");
     Ok(())
 }
