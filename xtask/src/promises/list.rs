@@ -64,6 +64,7 @@ const UNINSTALL: &str = "tests/kernel/tests/uninstall.rs";
 const UNITS: &str = "tests/kernel/tests/units.rs";
 const WIRE: &str = "tests/kernel/tests/wire.rs";
 const KUBERNETES_CHURN: &str = "tests/kubernetes/tests/churn.rs";
+const KUBERNETES_CNI: &str = "tests/kubernetes/tests/cni.rs";
 const KUBERNETES_INSTALL: &str = "tests/kubernetes/tests/install.rs";
 const KUBERNETES_LIFE: &str = "tests/kubernetes/tests/life.rs";
 const KUBERNETES_MESH: &str = "tests/kubernetes/tests/mesh.rs";

@@ -2,8 +2,8 @@
 
 use super::{
     ADOPTION, CONNECTIONS, DETOURS, ENTRANCES, ESCAPE, FAILING_OPEN, FAULT_CLAIMS, FAULTS, FIRST,
-    GUARD, KUBERNETES_MESH, LIFE, PROBES, REDECLARED, REFUSALS, REWRITTEN, STEERING, UNDECIDED,
-    WIRE,
+    GUARD, KUBERNETES_CHURN, KUBERNETES_CNI, KUBERNETES_MESH, LIFE, PROBES, REDECLARED, REFUSALS,
+    REWRITTEN, STEERING, UNDECIDED, WIRE,
 };
 use crate::promises::{Promise, Test};
 
@@ -90,6 +90,11 @@ pub const PROMISES: &[Promise] = &[
             ),
             Test(REDECLARED, "a_pod_that_is_declared_anew_and_cannot_be_enrolled_stays_closed"),
             Test(ADOPTION, "a_pod_that_could_not_be_enrolled_again_stays_closed"),
+            Test(KUBERNETES_CNI, "no_pod_has_a_network_before_its_nodes_agent_is_ready"),
+            Test(
+                KUBERNETES_CHURN,
+                "with_the_plugin_of_the_network_pods_are_enrolled_when_they_start",
+            ),
         ],
         missing: "raw sockets and UDP of a pod that is not enrolled yet",
     },
