@@ -18,7 +18,6 @@ use martlet_kubernetes::{
     api::{BundleObject, BundleStatus, Condition},
     events::{Due, Recorder},
     publish,
-    seen::Problem,
     watch::{Change, Source, follow},
     world::{Kind, Object},
 };
@@ -308,16 +307,12 @@ impl Verdict<'_> {
     }
 
     fn accepted(&self, now: &str) -> Condition {
-        match &self.outcome.refused {
-            None => {
-                let why = "it is used as it is written".to_owned();
-                Condition::new("Accepted", ("True", "Accepted", why), self.generation, now)
-            }
-            Some(Problem { reason, message }) => {
-                let why = ("False", *reason, message.clone());
-                Condition::new("Accepted", why, self.generation, now)
-            }
-        }
+        Condition::accepted(
+            self.outcome.refused.as_ref(),
+            "it is used as it is written",
+            self.generation,
+            now,
+        )
     }
 
     fn programmed(&self, now: &str) -> Condition {
@@ -345,6 +340,8 @@ impl Verdict<'_> {
 mod tests {
     use martlet_kubernetes::ObjectMeta;
     use serde_json::{Value, json};
+
+    use martlet_kubernetes::seen::Problem;
 
     use super::*;
 

@@ -76,16 +76,7 @@ impl<'a> Verdict<'a> {
     }
 
     fn accepted(&self, now: &str) -> Condition {
-        match self.refused {
-            None => {
-                let why = "it is used as it is written".to_owned();
-                Condition::new("Accepted", ("True", "Accepted", why), self.generation, now)
-            }
-            Some(Problem { reason, message }) => {
-                let why = ("False", *reason, message.clone());
-                Condition::new("Accepted", why, self.generation, now)
-            }
-        }
+        Condition::accepted(self.refused, "it is used as it is written", self.generation, now)
     }
 
     fn programmed(&self, now: &str) -> Condition {

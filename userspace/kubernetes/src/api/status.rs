@@ -51,6 +51,16 @@ pub struct Verdict<'a> {
 }
 
 impl Condition {
+    /// Whether an object is used, and how.
+    pub fn accepted(refused: Option<&Problem>, used: &str, generation: i64, now: &str) -> Self {
+        let why = match refused {
+            // Some servers take an empty text for none.
+            None => ("True", "Accepted", used.to_owned()),
+            Some(Problem { reason, message }) => ("False", *reason, message.clone()),
+        };
+        Self::new("Accepted", why, generation, now)
+    }
+
     /// With its status, one word why, and more about it.
     pub fn new(
         kind: &str,
@@ -101,17 +111,8 @@ impl PolicyStatus {
 
 impl Verdict<'_> {
     fn accepted(&self, now: &str) -> Condition {
-        match self.refused {
-            None => {
-                // Some servers take an empty text for none.
-                let why = "it can be enforced as it is written".to_owned();
-                Condition::new("Accepted", ("True", "Accepted", why), self.generation, now)
-            }
-            Some(Problem { reason, message }) => {
-                let why = ("False", *reason, message.clone());
-                Condition::new("Accepted", why, self.generation, now)
-            }
-        }
+        let used = "it can be enforced as it is written";
+        Condition::accepted(self.refused, used, self.generation, now)
     }
 
     fn programmed(&self, now: &str) -> Condition {
