@@ -16,8 +16,7 @@ use aya_ebpf::{
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
     helpers::generated::{
-        bpf_get_listener_sock, bpf_sk_release, bpf_skb_ancestor_cgroup_id, bpf_skb_load_bytes,
-        bpf_skc_lookup_tcp,
+        bpf_get_listener_sock, bpf_sk_release, bpf_skb_ancestor_cgroup_id, bpf_skc_lookup_tcp,
     },
     macros::classifier,
     programs::TcContext,
@@ -26,12 +25,14 @@ use martlet_ebpf_shared::{
     Address, Begun, Connection, Dial, Endpoint, Event, Guarded, Membership, Plain,
     guard::{self, Direction, Known, Owner, Passage, Sender, Verdict},
     ledger::{Amount, Class, Column, Pair, Party},
-    packet::{self, Bytes, Kind, Packet},
+    packet::{self, Kind, Packet},
 };
 
 use crate::{
-    context::{load, load_pointer},
-    failure, ledger,
+    context::load,
+    failure,
+    frame::Frame,
+    ledger,
     log::tell,
     maps::{ASKING, DIALS, GUARDED, PLAIN, PROBES, RECEIVERS, REFUSED, count},
     socket::Socket,
@@ -42,9 +43,6 @@ const PASS: i32 = -1;
 /// `TC_ACT_SHOT` and `TCX_DROP`.
 const DROP: i32 = 2;
 
-const LENGTH: usize = offset_of!(__sk_buff, len);
-const DATA: usize = offset_of!(__sk_buff, data);
-const DATA_END: usize = offset_of!(__sk_buff, data_end);
 const INTERFACE: usize = offset_of!(__sk_buff, ifindex);
 const STATE: usize = offset_of!(bpf_sock, state);
 
@@ -58,32 +56,6 @@ pub fn martlet_guard_out(context: TcContext) -> i32 {
 #[classifier]
 pub fn martlet_guard_in(context: TcContext) -> i32 {
     guard(context.skb.skb, Direction::In)
-}
-
-struct Frame(*mut __sk_buff);
-
-impl Bytes for Frame {
-    #[inline(always)]
-    fn read<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
-        let start = load_pointer!(self.0, DATA) as *const u8;
-        let end = load_pointer!(self.0, DATA_END) as *const u8;
-        // Headers are almost always where the program can read them itself.
-        let bytes = start.wrapping_add(at as usize);
-        if bytes.wrapping_add(N) <= end {
-            // SAFETY: between the packet's start and its end, as the verifier checks.
-            return Some(unsafe { bytes.cast::<[u8; N]>().read_unaligned() });
-        }
-        let mut bytes = [0; N];
-        // SAFETY: the helper writes N bytes, or none and fails.
-        let failed =
-            unsafe { bpf_skb_load_bytes(self.0.cast(), at, bytes.as_mut_ptr().cast(), N as u32) };
-        (failed == 0).then_some(bytes)
-    }
-
-    #[inline(always)]
-    fn length(&self) -> u32 {
-        load!(self.0, LENGTH)
-    }
 }
 
 #[inline(always)]

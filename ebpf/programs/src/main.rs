@@ -14,6 +14,7 @@ mod connect;
 mod context;
 mod establish;
 mod failure;
+mod frame;
 mod guard;
 mod ledger;
 mod log;

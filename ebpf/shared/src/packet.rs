@@ -9,6 +9,8 @@ use crate::Address;
 pub trait Bytes {
     /// `None` beyond the frame's end.
     fn read<const N: usize>(&self, at: u32) -> Option<[u8; N]>;
+    /// By words in the network's order, which is much quicker than by bytes.
+    fn words<const N: usize>(&self, at: u32) -> Option<[u32; N]>;
     fn length(&self) -> u32;
 }
 
@@ -102,10 +104,15 @@ struct Inner {
 pub fn parse(bytes: &impl Bytes) -> Packet {
     match ether_type(bytes) {
         Some((ARP, _)) => without_addresses(Kind::Arp),
-        Some((IPV4, at)) => v4(bytes, at).unwrap_or(without_addresses(Kind::Unreadable)),
-        Some((IPV6, at)) => v6(bytes, at).unwrap_or(without_addresses(Kind::Unreadable)),
-        _ => without_addresses(Kind::Unreadable),
+        Some((IPV4, at)) => v4(bytes, at).unwrap_or_else(unreadable),
+        Some((IPV6, at)) => v6(bytes, at).unwrap_or_else(unreadable),
+        _ => unreadable(),
     }
+}
+
+#[inline(always)]
+fn unreadable() -> Packet {
+    without_addresses(Kind::Unreadable)
 }
 
 #[inline(always)]
@@ -140,45 +147,38 @@ fn ether_type(bytes: &impl Bytes) -> Option<(u16, u32)> {
 /// RFC 791, section 3.1.
 #[inline(always)]
 fn v4(bytes: &impl Bytes, at: u32) -> Option<Packet> {
-    let header: [u8; 20] = bytes.read(at)?;
-    let words = u32::from(header[0] & 0xf);
-    if header[0] >> 4 != 4 || words < 5 {
+    let [first, second, third, source, destination] = bytes.words(at)?;
+    let (first, second, third) = (u32::from_be(first), u32::from_be(second), u32::from_be(third));
+    let words = first >> 24 & 0xf;
+    if first >> 28 != 4 || words < 5 {
         return None;
     }
-    let total = u16::from_be_bytes([header[2], header[3]]);
-    // More fragments, or an offset.
-    let is_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
-    let word =
-        |i: usize| u32::from_ne_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
-    inner(
-        bytes,
-        &Inner {
-            source: Address::v4(word(12)),
-            destination: Address::v4(word(16)),
-            protocol: header[9],
-            at: at + words * 4,
-            end: end(bytes, at, total.into()),
-            is_fragment,
-        },
-    )
+    let inside = Inner {
+        source: Address::v4(source),
+        destination: Address::v4(destination),
+        protocol: (third >> 16) as u8,
+        at: at + words * 4,
+        end: end(bytes, at, first & 0xffff),
+        // More fragments, or an offset.
+        is_fragment: second & 0x3fff != 0,
+    };
+    inner(bytes, &inside)
 }
 
 /// RFC 8200, sections 3 and 4.
 #[inline(always)]
 fn v6(bytes: &impl Bytes, at: u32) -> Option<Packet> {
-    let header: [u8; 40] = bytes.read(at)?;
-    if header[0] >> 4 != 6 {
+    let [first, second, a, b, c, d, e, f, g, h] = bytes.words(at)?;
+    if u32::from_be(first) >> 28 != 6 {
         return None;
     }
-    let total = match u16::from_be_bytes([header[4], header[5]]) {
+    let second = u32::from_be(second);
+    let total = match second >> 16 {
         0 => 0,
-        length => u32::from(length) + 40,
+        length => length + 40,
     };
     let end = end(bytes, at, total);
-    let word =
-        |i: usize| u32::from_ne_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
-    let address = |i: usize| Address::v6([word(i), word(i + 4), word(i + 8), word(i + 12)]);
-    let (mut protocol, mut at, mut is_fragment) = (header[6], at + 40, false);
+    let (mut protocol, mut at, mut is_fragment) = ((second >> 8) as u8, at + 40, false);
     for _ in 0..MAX_EXTENSIONS {
         match protocol {
             protocol::HOP_BY_HOP | protocol::DESTINATION => {
@@ -195,7 +195,7 @@ fn v6(bytes: &impl Bytes, at: u32) -> Option<Packet> {
             _ => break,
         }
     }
-    let (source, destination) = (address(8), address(24));
+    let (source, destination) = (Address::v6([a, b, c, d]), Address::v6([e, f, g, h]));
     inner(bytes, &Inner { source, destination, protocol, at, end, is_fragment })
 }
 
@@ -244,32 +244,33 @@ fn portless(inner: &Inner, kind: Kind) -> Packet {
 /// RFC 9293, section 3.1.
 #[inline(always)]
 fn tcp(bytes: &impl Bytes, inner: &Inner) -> Option<Packet> {
-    let header: [u8; 14] = bytes.read(inner.at)?;
-    let words = u32::from(header[12] >> 4);
+    let [ports, sequence, _, fourth] = bytes.words(inner.at)?;
+    let (ports, fourth) = (u32::from_be(ports), u32::from_be(fourth));
+    let words = fourth >> 28;
     let payload = inner.at + words * 4;
     if words < 5 || payload > inner.end {
         return None;
     }
-    let kind = match header[13] & FIN_SYN_RST_ACK {
+    let kind = match (fourth >> 16) as u8 & FIN_SYN_RST_ACK {
         _ if payload < inner.end => Kind::TcpPayload,
         SYN => Kind::TcpSyn,
         _ => Kind::TcpBare,
     };
     Some(Packet {
-        source_port: u16::from_be_bytes([header[0], header[1]]),
-        destination_port: u16::from_be_bytes([header[2], header[3]]),
+        source_port: (ports >> 16) as u16,
+        destination_port: ports as u16,
         payload: inner.end - payload,
-        sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+        sequence: u32::from_be(sequence),
         ..portless(inner, kind)
     })
 }
 
 #[inline(always)]
 fn udp(bytes: &impl Bytes, inner: &Inner) -> Option<Packet> {
-    let ports: [u8; 4] = bytes.read(inner.at)?;
-    let destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+    let [ports] = bytes.words(inner.at)?;
+    let (source_port, destination_port) =
+        ((u32::from_be(ports) >> 16) as u16, u32::from_be(ports) as u16);
     let kind = if TUNNEL_PORTS.contains(&destination_port) { Kind::Tunnel } else { Kind::Udp };
-    let source_port = u16::from_be_bytes([ports[0], ports[1]]);
     let packet = portless(inner, kind);
     let payload = packet.payload.saturating_sub(8);
     Some(Packet { source_port, destination_port, payload, ..packet })

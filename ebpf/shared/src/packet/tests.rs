@@ -14,6 +14,12 @@ impl Bytes for Frame {
         self.0.get(at as usize..)?.first_chunk().copied()
     }
 
+    fn words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        let (words, _) = self.0.get(at as usize..)?.as_chunks();
+        let words: Vec<_> = words.iter().copied().map(u32::from_ne_bytes).collect();
+        words.first_chunk().copied()
+    }
+
     fn length(&self) -> u32 {
         self.0.len() as u32
     }
