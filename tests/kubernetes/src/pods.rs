@@ -17,6 +17,12 @@ pub fn on_host(name: &str, node: &str) -> String {
     idle(name, node).replace("\nspec:\n", "\nspec:\n  hostNetwork: true\n")
 }
 
+/// The same, and not ready before its status says that it is enrolled.
+pub fn gated(name: &str, node: &str) -> String {
+    let gate = "\nspec:\n  readinessGates: [{conditionType: martlet.dev/enrolled}]\n";
+    idle(name, node).replace("\nspec:\n", gate)
+}
+
 /// A pod that answers HTTP requests on port 8080 with one text, and is ready when it does.
 pub fn web(name: &str, node: &str, text: &str) -> String {
     let serve = format!("mkdir /www && echo {text} > /www/index.html && httpd -f -p 8080 -h /www");

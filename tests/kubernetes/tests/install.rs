@@ -75,6 +75,20 @@ impl Shop {
         Ok(pods.iter().filter_map(of).sum())
     }
 
+    /// What the pods' statuses say of their enrolment.
+    fn said_of(&self) -> Result<Vec<String>> {
+        let all = r#"jsonpath={range .items[*]}{.metadata.name}: {.status.conditions[?(@.type=="martlet.dev/enrolled")].reason}{"\n"}{end}"#;
+        let said = self.kubectl.run(&["get", "pods", "--all-namespaces", "--output", all])?;
+        Ok(said.lines().filter(|line| !line.ends_with(": ")).map(str::to_owned).collect())
+    }
+
+    fn until_said_of(&self, pods: &[&str]) -> Result<()> {
+        let wanted: Vec<_> = pods.iter().map(|pod| format!("{pod}: Permissive")).collect();
+        wait_for("the pods to be said to be enrolled", PATIENCE, || {
+            Ok((self.said_of()? == wanted).then_some(()))
+        })
+    }
+
     /// Of each object of ours, how often it was written.
     fn versions(&self) -> Result<Vec<(String, String)>> {
         let kinds =
@@ -150,7 +164,14 @@ fn two_commands_install_and_one_leaves_the_nodes_as_they_were() -> Result<()> {
     an_upgrade_prunes_what_is_no_more_and_never_goes_back(&shop)?;
 
     // Out again.
+    shop.kubectl.within("shop").apply(&pods::gated("gated", "node1"))?;
+    shop.until_said_of(&["client", "gated", "server"])?;
+    shop.kubectl.within("shop").ready_pod("gated")?;
     let said = shop.says(&["uninstall"])?;
+    assert!(said.contains("shop/gated: the condition martlet.dev/enrolled stays"), "{said}");
+    assert_eq!(shop.said_of()?, ["gated: Uninstalled"], "{said}");
+    shop.kubectl.within("shop").ready_pod("gated")?;
+    shop.kubectl.within("shop").run(&["delete", "pod", "gated"])?;
     for node in NODES {
         assert!(said.contains(&format!("{node}: left as it was")), "{said}");
     }

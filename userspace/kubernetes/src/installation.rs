@@ -7,15 +7,18 @@
 //! | [`found`] | what is installed already, and in which version |
 //! | [`rollout`] | waits until everything runs |
 //! | [`leave`] | lets every node be left as agents found it |
+//! | [`silence`] | takes back what was said of pods' enrolment |
 
 mod apply;
 mod found;
 mod leave;
 mod rollout;
+mod silence;
 
 pub use apply::{Change, Manner};
 pub use found::Found;
 pub use leave::Left;
+pub use silence::Silenced;
 
 use std::{fmt, time::Duration};
 

@@ -95,5 +95,8 @@ pub const INSTALL_QUESTION: Duration = Duration::from_secs(30);
 /// How often it is looked whether what was waited for has come.
 pub const INSTALL_LOOK: Duration = Duration::from_millis(500);
 
+/// Pods of one page, of all that are looked through.
+pub const PODS_PAGE: u32 = 500;
+
 /// How long a pod may take to leave a node as it was.
 pub const LEAVE_NODE_SECONDS: i64 = 300;

@@ -10,7 +10,7 @@ use kube::{
 };
 use martlet_model::WorkloadName;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
@@ -65,11 +65,7 @@ pub async fn say(
 ) -> Result<Written, String> {
     let api: Api<PodObject> = Api::namespaced(client.clone(), pod.namespace.as_str());
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
-    // A pod's UID does not change, so that a patch with another one is refused.
-    let patch = Patch::Strategic(json!({
-        "metadata": { "uid": uid },
-        "status": { "conditions": [condition(before, said, &now())] },
-    }));
+    let patch = patch(uid, &condition(before, said, &now()));
     let writing = api.patch_status(pod.name.as_str(), &parameters, &patch);
     match timeout(limits::QUESTION, writing).await {
         Err(_) => Err("no answer in time".to_owned()),
@@ -81,8 +77,27 @@ pub async fn say(
     }
 }
 
+/// Takes back what was said of this life of a pod when Martlet is uninstalled. A pod that is ready only
+/// while it is said stays as ready as it is.
+pub(crate) fn last_word(uid: &str, said: &Said, is_gated: bool) -> Patch<Value> {
+    let last = Said {
+        status: said.status.clone(),
+        reason: "Uninstalled".to_owned(),
+        message: "Martlet is gone; a readiness gate of the pod asks for this condition".to_owned(),
+    };
+    patch(uid, &condition(Some(said), is_gated.then_some(&last), ""))
+}
+
+/// A pod's UID does not change, so that a patch with another one is refused.
+fn patch(uid: &str, condition: &Value) -> Patch<Value> {
+    Patch::Strategic(json!({
+        "metadata": { "uid": uid },
+        "status": { "conditions": [condition] },
+    }))
+}
+
 /// What is not named in it stays as it is, such as the time of what has not changed.
-fn condition(before: Option<&Said>, said: Option<&Said>, now: &str) -> serde_json::Value {
+fn condition(before: Option<&Said>, said: Option<&Said>, now: &str) -> Value {
     let Some(said) = said else { return json!({ "type": CONDITION, "$patch": "delete" }) };
     let mut condition = json!({
         "type": CONDITION, "status": said.status, "reason": said.reason, "message": said.message,
@@ -105,8 +120,22 @@ mod tests {
         assert_eq!(time(None, &yes), "now");
         assert_eq!(time(Some(&no), &yes), "now");
         let other = Said::new(true, "Permissive", "");
-        assert_eq!(time(Some(&yes), &other), serde_json::Value::Null, "it stays");
+        assert_eq!(time(Some(&yes), &other), Value::Null, "it stays");
         assert_eq!(condition(Some(&yes), None, "now")["$patch"], "delete");
+    }
+
+    #[test]
+    fn the_last_word_leaves_a_pod_ready_that_is_gated_by_it_and_nothing_on_others() {
+        let said = Said::new(true, "Strict", "");
+        let conditions = |is_gated| {
+            let Patch::Strategic(patch) = last_word("1", &said, is_gated) else { panic!() };
+            assert_eq!(patch["metadata"]["uid"], "1");
+            patch["status"]["conditions"][0].clone()
+        };
+        assert_eq!(conditions(false)["$patch"], "delete");
+        let stays = conditions(true);
+        assert_eq!((&stays["status"], &stays["reason"]), (&json!("True"), &json!("Uninstalled")));
+        assert_eq!(stays["lastTransitionTime"], Value::Null, "the time stays");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! `martlet uninstall`: the nodes first, while there is something that can be sent to them.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use martlet_kubernetes::installation::Installer;
+use martlet_kubernetes::installation::{Installer, Named};
 use martlet_manifests::{Overrides, Values, manifests, objects};
 use serde_json::Value;
 
@@ -30,9 +30,9 @@ pub async fn uninstall(reach: &Reach, options: Uninstall) -> Result<ExitCode> {
         Some(_) => {}
     }
     if found.is_some() {
-        remove(&installer).await?;
+        remove(&installer, options.timeout).await?;
     }
-    let (again, authority) = installer.made_by_controller();
+    let (again, kept) = installer.made_by_controller();
     let (has_authority, is_ours) = installer.remains().await?;
     let kinds = installer.kinds().await?;
     if !options.purge {
@@ -51,11 +51,7 @@ pub async fn uninstall(reach: &Reach, options: Uninstall) -> Result<ExitCode> {
             say(&format!("removed {kind} with all its objects"));
         }
     }
-    for named in again.into_iter().chain([authority]) {
-        if installer.delete(&named).await? {
-            say(&format!("removed {named}"));
-        }
-    }
+    delete(&installer, again.into_iter().chain(kept).collect()).await?;
     if is_ours {
         let space = installer.own_namespace();
         installer.delete(&space).await?;
@@ -87,12 +83,28 @@ async fn leave(installer: &Installer, options: &Uninstall, set: &Value) -> Resul
     Ok(())
 }
 
-async fn remove(installer: &Installer) -> Result<()> {
+async fn remove(installer: &Installer, patience: Duration) -> Result<()> {
     let (again, _) = installer.made_by_controller();
-    // The settings last: as long as they are there, this can be done again.
     let mut all = installer.everything().await?;
     all.extend(again);
-    all.sort_by_key(|named| named.kind == "ConfigMap");
+    // The settings last: as long as they are there, this can be done again.
+    let (settings, others): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|named| named.kind == "ConfigMap");
+    delete(installer, others).await?;
+    let silenced = installer.silence(patience, &mut |why| say(why)).await?;
+    if silenced.count > 0 {
+        say(&format!("removed the condition martlet.dev/enrolled of {} pods", silenced.count));
+    }
+    for pod in silenced.gated {
+        say(&format!(
+            "{pod}: the condition martlet.dev/enrolled stays, with the reason Uninstalled, since a \
+             readiness gate of the pod asks for it"
+        ));
+    }
+    delete(installer, settings).await
+}
+
+async fn delete(installer: &Installer, all: Vec<Named>) -> Result<()> {
     for named in all {
         if installer.delete(&named).await? {
             say(&format!("removed {named}"));

@@ -126,9 +126,9 @@ impl Installer {
         Ok((secret.is_some(), is_ours))
     }
 
-    /// What the controller has made in its namespace; of these the authority is what cannot be had
-    /// again.
-    pub fn made_by_controller(&self) -> (Vec<Named>, Named) {
+    /// What the controller has made in its namespace: what it makes again, and what it could not, which
+    /// is the authority and what was in effect in the mesh last.
+    pub fn made_by_controller(&self) -> (Vec<Named>, Vec<Named>) {
         let named = |api_version: &str, kind: &str, name: &str| Named {
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),
@@ -142,7 +142,9 @@ impl Installer {
             named("discovery.k8s.io/v1", "EndpointSlice", CONTROLLER),
             named("discovery.k8s.io/v1beta1", "EndpointSlice", CONTROLLER),
         ];
-        (again, named("v1", "Secret", AUTHORITY))
+        let kept =
+            vec![named("v1", "Secret", AUTHORITY), named("v1", "ConfigMap", crate::kept::SETTINGS)];
+        (again, kept)
     }
 
     pub fn own_namespace(&self) -> Named {

@@ -28,6 +28,13 @@ struct Spec {
     host_network: bool,
     containers: Vec<Container>,
     init_containers: Vec<Container>,
+    readiness_gates: Option<Vec<Gate>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Gate {
+    condition_type: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -113,6 +120,19 @@ pub struct Pod {
     pub probes: Vec<u16>,
     /// What its status says of its enrolment. Nothing is decided by it.
     pub said: Option<Said>,
+}
+
+impl PodObject {
+    /// What its status says of its enrolment.
+    pub fn said(&self) -> Option<Said> {
+        said(&self.status)
+    }
+
+    /// Whether it is ready only while its status says that it is enrolled.
+    pub fn is_gated(&self) -> bool {
+        let mut gates = self.spec.readiness_gates.iter().flatten();
+        gates.any(|gate| gate.condition_type == CONDITION)
+    }
 }
 
 impl Pod {
