@@ -101,7 +101,16 @@ pub struct OwnPod {
     /// Why its program does not run, as far as the API server knows.
     pub absent: Option<String>,
     pub restarts: i32,
+    /// The pod's other containers, which nobody asks.
+    pub beside: Vec<Beside>,
     is_ending: bool,
+}
+
+/// A container beside the one that is asked, such as that of the plugin of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beside {
+    pub container: String,
+    pub restarts: i32,
 }
 
 /// The agents' pods, one for each node, and the nodes that should have one.
@@ -213,8 +222,8 @@ impl Remote {
         Ok(answer(&what, api.list(&chosen)).await?.items.into_iter().map(own).collect())
     }
 
-    /// The last lines of what a pod's program has written; of the one before it, if it was
-    /// restarted and `previous` is said.
+    /// The last lines of what the program of a pod's container has written; of the one before it, if it
+    /// was restarted and `previous` is said.
     ///
     /// # Errors
     ///
@@ -222,12 +231,13 @@ impl Remote {
     pub async fn log(
         &self,
         pod: &OwnPod,
+        container: &str,
         lines: i64,
         previous: bool,
     ) -> Result<String, RemoteError> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), self.system.as_str());
         let chosen = LogParams {
-            container: Some(pod.container.clone()),
+            container: Some(container.to_owned()),
             tail_lines: Some(lines),
             previous,
             ..LogParams::default()
@@ -254,10 +264,17 @@ pub(crate) async fn answer<T>(
 fn own(pod: Pod) -> OwnPod {
     let spec = pod.spec.unwrap_or_default();
     let status = pod.status.unwrap_or_default();
-    let container = spec.containers.into_iter().next().unwrap_or_default();
     let statuses = status.container_statuses.unwrap_or_default();
-    let found = statuses.into_iter().find(|one| one.name == container.name);
-    let absent = match found.as_ref().and_then(|found| found.state.as_ref()) {
+    let of = |name: &str| statuses.iter().find(|one| one.name == name);
+    let mut containers = spec.containers.into_iter();
+    let container = containers.next().unwrap_or_default();
+    let beside = containers.map(|one| Beside {
+        restarts: of(&one.name).map_or(0, |found| found.restart_count),
+        container: one.name,
+    });
+    let beside = beside.collect();
+    let found = of(&container.name);
+    let absent = match found.and_then(|found| found.state.as_ref()) {
         None => Some(status.phase.unwrap_or_else(|| "Pending".to_owned())),
         Some(state) if state.running.is_some() => None,
         Some(state) => {
@@ -274,7 +291,8 @@ fn own(pod: Pod) -> OwnPod {
         node: spec.node_name.unwrap_or_default(),
         container: container.name,
         image: container.image.unwrap_or_default(),
-        is_ready: found.as_ref().is_some_and(|found| found.ready),
+        beside,
+        is_ready: found.is_some_and(|found| found.ready),
         absent,
         restarts: found.map_or(0, |found| found.restart_count),
         is_ending: pod.metadata.deletion_timestamp.is_some(),

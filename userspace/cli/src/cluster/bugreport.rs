@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use flate2::{Compression, write::GzEncoder};
-use martlet_kubernetes::remote::OwnPod;
+use martlet_kubernetes::remote::{Beside, OwnPod};
 
 use super::{Cluster, ask_all, chain, check};
 use crate::{agent::Told, write};
@@ -135,18 +135,31 @@ async fn controllers(cluster: &Cluster, contents: &mut Contents) {
     }
 }
 
-/// Of the program that runs, and of the one before it if it was restarted.
+/// Of all containers of a pod.
 async fn logs(cluster: &Cluster, pod: &OwnPod, directory: &str, contents: &mut Contents) {
+    log(cluster, pod, (&pod.container, pod.restarts), &format!("{directory}/log"), contents).await;
+    for Beside { container, restarts } in &pod.beside {
+        let name = format!("{directory}/log-of-{container}");
+        log(cluster, pod, (container, *restarts), &name, contents).await;
+    }
+}
+
+/// Of the program that runs, and of the one before it if it was restarted.
+async fn log(
+    cluster: &Cluster,
+    pod: &OwnPod,
+    (container, restarts): (&str, i32),
+    name: &str,
+    contents: &mut Contents,
+) {
     for previous in [false, true] {
-        if previous && pod.restarts == 0 {
+        if previous && restarts == 0 {
             continue;
         }
-        let name = if previous { "log-before-restart.txt" } else { "log.txt" };
-        match cluster.remote.log(pod, LOG_LINES, previous).await {
-            Ok(text) => contents.add(format!("{directory}/{name}"), text),
-            Err(error) => {
-                contents.missing.push(format!("{directory}/{name}: {}", chain(&error)));
-            }
+        let name = format!("{name}{}.txt", if previous { "-before-restart" } else { "" });
+        match cluster.remote.log(pod, container, LOG_LINES, previous).await {
+            Ok(text) => contents.add(name, text),
+            Err(error) => contents.missing.push(format!("{name}: {}", chain(&error))),
         }
     }
 }

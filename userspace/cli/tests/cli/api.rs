@@ -29,7 +29,8 @@ use tokio_tungstenite::{
 /// What it knows.
 #[derive(Default)]
 pub struct Objects {
-    /// By path, without what comes after `?`; of pods, by the name that is selected.
+    /// By path, without what comes after `?`; of pods, by the name that is selected; of logs, by the
+    /// container.
     pub answers: BTreeMap<String, Value>,
     /// The sockets in pods, by the pods' names.
     pub sockets: BTreeMap<String, PathBuf>,
@@ -119,7 +120,9 @@ async fn answer(mut stream: TcpStream, objects: &Objects, head: &str, target: &s
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let selected = query.split('&').find_map(|part| part.strip_prefix("labelSelector="));
     let selected = selected.and_then(|selector| selector.rsplit_once("%3D"));
+    let container = query.split('&').find_map(|part| part.strip_prefix("container="));
     let path = match selected {
+        _ if path.ends_with("/log") => format!("{path}?{}", container.unwrap_or_default()),
         Some((_, name)) if path.ends_with("/pods") => format!("{path}?{name}"),
         _ => path.to_owned(),
     };

@@ -11,6 +11,7 @@ mod fixtures;
 mod install;
 mod mesh;
 mod pages;
+mod report;
 mod sessions;
 mod streams;
 mod transcript;
