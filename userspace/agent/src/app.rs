@@ -157,6 +157,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         entrances,
         metrics: metrics.clone(),
         shared: shared.clone(),
+        dataplane: dataplane.clone(),
     };
     let over = match can_steer {
         // Until then what an earlier agent has left in the kernel stays as it is.
@@ -171,7 +172,11 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     if can_steer && over.is_none() {
         let complete = Arc::new(told.complete(&loaded.file));
         shared.set_configuration(loaded.digest.clone(), complete.clone());
-        let (prepared, estate, taking) = prepare(&kernel, predecessor).await?;
+        let (prepared, estate, mut taking) = prepare(&kernel, predecessor).await?;
+        if let Some(taking) = &mut taking {
+            arrivals.inherit(std::mem::take(&mut taking.received.arrivals));
+            dataplane.keep_stayings(std::mem::take(&mut taking.received.stayings));
+        }
         place.following.begin();
         let mut node = prepared
             .attach(estate, addresses(&complete.directory))

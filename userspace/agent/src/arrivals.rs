@@ -13,6 +13,7 @@
 //!
 //! The word of the plugin is root's, as the cgroups are; who a pod is says the controller alone.
 
+mod inheritance;
 mod listening;
 
 use std::{
@@ -37,6 +38,7 @@ use crate::{
     reports::Shared,
 };
 
+pub use inheritance::Inherited;
 pub use listening::serve;
 
 /// Who has arrived lately. One for the whole agent.
@@ -58,6 +60,8 @@ enum Gate {
     #[default]
     Starting,
     Open,
+    /// Another agent is about to answer in the place of this one.
+    Handing,
     Stopping,
 }
 
@@ -81,7 +85,26 @@ impl Arrivals {
 
     /// From now on, who comes is closed until it is decided.
     pub fn open(&self) {
-        self.inner().gate = Gate::Open;
+        let mut inner = self.inner();
+        if matches!(inner.gate, Gate::Starting) {
+            inner.gate = Gate::Open;
+        }
+    }
+
+    /// Nobody more comes here: a successor is told of those that there are, and not of others.
+    pub fn pause(&self) {
+        let mut inner = self.inner();
+        if matches!(inner.gate, Gate::Open) {
+            inner.gate = Gate::Handing;
+        }
+    }
+
+    /// There is no successor after all.
+    pub fn resume(&self) {
+        let mut inner = self.inner();
+        if matches!(inner.gate, Gate::Handing) {
+            inner.gate = Gate::Open;
+        }
     }
 
     /// The next agent says when they may again.
@@ -213,6 +236,7 @@ impl Arrivals {
         match inner.gate {
             Gate::Open => {}
             Gate::Starting => return Err(None),
+            Gate::Handing => return Err(Some("another agent takes over".to_owned())),
             Gate::Stopping => return Err(Some("the node's agent is stopping".to_owned())),
         }
         // An address that is given again is nobody's else any more, whatever was not heard.

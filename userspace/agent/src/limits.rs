@@ -36,6 +36,11 @@ pub const ARRIVAL_PATIENCE: Duration = Duration::from_secs(2);
 pub const ARRIVAL_KEPT: Duration = Duration::from_secs(120);
 /// Of so many; as many as a node can have workloads.
 pub const ARRIVALS_KEPT: usize = 10_000;
+/// Of those, a successor is told of so many; kubelet starts a pod in a second or so.
+pub const ARRIVALS_HANDED: usize = 1_000;
+/// How long an agent that hands over finishes what plugins have asked it: what is asked later waits for
+/// the successor.
+pub const ARRIVALS_FINISH: Duration = Duration::from_secs(3);
 /// For the plugin of the container network to say what it wants, and to take the answer.
 pub const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause between two looks at ports on which nobody listens any more.
@@ -73,6 +78,10 @@ pub const TAKEOVER_LOOK: Duration = Duration::from_millis(50);
 pub const TAKEOVER_FIND: Duration = Duration::from_secs(60);
 /// The longest word between two agents.
 pub const TAKEOVER_LINE: usize = 64 * 1024;
+/// The longest name of a piece that is handed over: of as many as go with one word, all fit into it.
+pub const TAKEOVER_PIECE: usize = 960;
+/// Of what callers stay with, as many go with one word: some 500 bytes each at most.
+pub const TAKEOVER_AFFINITIES: usize = 96;
 /// What may wait to be taken of what was handed over: four listeners for each of 1,000 pods.
 pub const TAKEOVER_FILES: usize = 4096;
 /// How long `uninstall --stop` waits for the agent: longer than what it waits for itself.

@@ -23,10 +23,12 @@
 //! |---|---|
 //! | `channel` | words and descriptors, each with a deadline |
 //! | `door` | where a living agent is asked |
+//! | `given` | what it gives, in words |
 //! | `predecessor` | asking |
 
 mod channel;
 mod door;
+mod given;
 mod predecessor;
 
 use std::{
@@ -40,11 +42,11 @@ use martlet_model::{Label, TrustDomain};
 use martlet_standalone::NodeFile;
 use serde::{Deserialize, Serialize};
 
-pub use door::{Door, Successor};
-pub use predecessor::{Drains, Predecessor, Taking, find};
+use given::Stays;
 
-/// The listener for metrics, among the pieces that the kernel crate knows.
-const METRICS: &str = "metrics";
+pub use door::{Door, Successor};
+pub use given::{Given, Received};
+pub use predecessor::{Drains, Predecessor, Taking, find};
 
 /// Who an agent says it is. Only one that is the same in all of it may take over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +119,9 @@ enum Word {
     Handed {
         pieces: Vec<String>,
         is_last: bool,
+        /// Beside pieces that an agent does not know, it passes over these.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        stayings: Vec<Stays>,
     },
     Ready {
         /// Whether the successor serves the listener for metrics.

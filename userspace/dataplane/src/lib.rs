@@ -64,6 +64,7 @@ use crate::{
     share::Places,
 };
 
+pub use affinity::Staying;
 pub use bound::Bound;
 pub use dial::{Dial, Dialing, HostNetwork};
 pub use local::Local;
@@ -234,6 +235,19 @@ impl Dataplane {
     /// carried what they carry.
     pub fn desert(&self, at: SocketAddr) {
         self.standing.desert(at);
+    }
+
+    /// Which endpoints callers stay with.
+    pub fn stayings(&self) -> Vec<Staying> {
+        self.affinity.all(tokio::time::Instant::now())
+    }
+
+    /// Callers stay with these too, as another process has said. To be called before anybody calls.
+    pub fn keep_stayings(&self, all: impl IntoIterator<Item = Staying>) {
+        let now = tokio::time::Instant::now();
+        for Staying { caller, service, endpoint, lasts } in all {
+            self.affinity.uses(&caller, resolve::Stay { service, lasts }, endpoint, now);
+        }
     }
 
     pub fn stats(&self) -> &Arc<Stats> {

@@ -23,7 +23,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Metrics, Recent, Totals, limits};
-pub use bind::{AdminError, AdminSocket, FileStays, bind_socket, bind_tcp, replace_socket};
+pub use bind::{
+    AdminError, AdminSocket, FileStays, bind_socket, bind_tcp, inherit_socket, replace_socket,
+};
 
 /// What the agent knows of itself. May block for as long as some system calls take.
 pub trait Reports: Send + Sync + 'static {

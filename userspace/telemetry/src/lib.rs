@@ -15,8 +15,8 @@ mod metrics;
 mod records;
 
 pub use admin::{
-    Admin, AdminError, AdminSocket, FileStays, Reports, bind_socket, bind_tcp, replace_socket,
-    serve_pages_tcp, serve_pages_unix,
+    Admin, AdminError, AdminSocket, FileStays, Reports, bind_socket, bind_tcp, inherit_socket,
+    replace_socket, serve_pages_tcp, serve_pages_unix,
 };
 pub use logs::Format;
 pub use metrics::{

@@ -48,6 +48,27 @@ impl Talk {
         self.say(word)?;
         self.hear()
     }
+
+    /// What is handed over to one that wants the place.
+    fn take(&mut self, claim: &Value) -> Result<Vec<String>> {
+        ensure!(self.ask(&json!({ "take": claim }))?["yes"].is_object());
+        let mut pieces = Vec::new();
+        loop {
+            let word = self.hear()?;
+            let part = word["handed"]["pieces"].as_array().context(word.to_string())?;
+            pieces.extend(part.iter().filter_map(|piece| Some(piece.as_str()?.to_owned())));
+            if word["handed"]["is_last"] == true {
+                return Ok(pieces);
+            }
+        }
+    }
+}
+
+/// A successor that has got all and says nothing more; when it is dropped it is gone.
+pub fn silent_successor(agent: &Agent) -> Result<impl Sized> {
+    let mut talk = Talk::with(agent)?;
+    talk.take(&claim(agent, layout(agent)?)?)?;
+    Ok(talk)
 }
 
 fn door(agent: &Agent) -> PathBuf {
@@ -113,39 +134,28 @@ fn only_the_same_node_domain_pins_and_layout_may_take_over_and_others_hear_why()
 fn a_successor_that_is_silent_or_gone_or_talks_nonsense_changes_nothing() -> Result<()> {
     let mut stage = Stage::set("strict")?;
     let mut traffic = Traffic::start(&stage)?;
-    let take = json!({ "take": claim(&stage.two, layout(&stage.two)?)? });
-    let handed = |talk: &mut Talk| -> Result<Vec<String>> {
-        ensure!(talk.ask(&take)?["yes"].is_object());
-        let mut pieces = Vec::new();
-        loop {
-            let word = talk.hear()?;
-            let part = word["handed"]["pieces"].as_array().context(word.to_string())?;
-            pieces.extend(part.iter().filter_map(|piece| Some(piece.as_str()?.to_owned())));
-            if word["handed"]["is_last"] == true {
-                return Ok(pieces);
-            }
-        }
-    };
+    let claim = claim(&stage.two, layout(&stage.two)?)?;
     // Gone at once, gone when it has all, and one that says what has no place there.
     drop(Talk::with(&stage.two)?);
-    Talk::with(&stage.two)?.say(&take)?;
+    Talk::with(&stage.two)?.say(&json!({ "take": claim }))?;
     let mut talk = Talk::with(&stage.two)?;
-    let pieces = handed(&mut talk)?;
+    let pieces = talk.take(&claim)?;
     let far = stage.far.v4();
-    for piece in ["hold".into(), "life".into(), "metrics".into(), format!("inbound {far}")] {
+    for piece in ["hold", "life", "metrics", "plugins", &format!("inbound {far}")] {
+        let piece = piece.to_owned();
         ensure!(pieces.contains(&piece), "{piece} is not among {pieces:?}");
     }
     drop(talk);
     traffic.goes_on("after one that was gone")?;
     let mut talk = Talk::with(&stage.two)?;
-    handed(&mut talk)?;
+    talk.take(&claim)?;
     ensure!(talk.ask(&json!({ "sing": 1 }))?["taken_back"].is_string());
     ensure!(Talk::with(&stage.two)?.ask(&json!({ "sing": 1 }))?.is_null());
     traffic.goes_on("after one that talked nonsense")?;
     // Silent.
     let mut talk = Talk::with(&stage.two)?;
     talk.0.get_ref().set_read_timeout(Some(3 * ANSWER))?;
-    handed(&mut talk)?;
+    talk.take(&claim)?;
     let heard = talk.hear()?;
     ensure!(heard["taken_back"].as_str().is_some_and(|why| why.contains("in time")), "{heard}");
     traffic.goes_on("after one that was silent")?;

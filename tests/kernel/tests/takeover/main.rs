@@ -4,6 +4,7 @@
 mod controller;
 mod deaths;
 mod door;
+mod plugin;
 mod traffic;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};

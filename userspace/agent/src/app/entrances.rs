@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
     sync::Arc,
 };
@@ -11,17 +11,18 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use martlet_standalone::Settings;
 use martlet_telemetry::{
-    Admin, AdminError, AdminSocket, FileStays, bind_socket, bind_tcp, replace_socket,
+    Admin, AdminError, AdminSocket, FileStays, bind_socket, bind_tcp, inherit_socket,
+    replace_socket,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use tracing::{error, warn};
 
 use super::Stage;
 use crate::{
     arrivals::{self, Arrivals},
+    limits::ARRIVALS_FINISH,
     reports::Shared,
-    takeover::{Claim, Door, Successor},
-    workloads::chain,
+    takeover::{Claim, Door, Given, Successor},
 };
 
 pub struct Entrances {
@@ -33,7 +34,7 @@ pub struct Entrances {
     arrivals: PathBuf,
     heard: (Arc<Arrivals>, Arc<Shared>),
     unix: Option<Unix>,
-    plugins: Option<Unix>,
+    plugins: Option<Plugins>,
     tcp: Option<Tcp>,
     open: Option<Door>,
 }
@@ -41,6 +42,15 @@ pub struct Entrances {
 struct Unix {
     stage: Stage,
     stays: FileStays,
+}
+
+/// Where the plugin of the container network asks.
+struct Plugins {
+    /// `None` while nobody is answered.
+    stage: Option<Stage>,
+    stays: FileStays,
+    /// For a successor: who asks meanwhile waits in it.
+    copy: OwnedFd,
 }
 
 struct Tcp {
@@ -106,7 +116,12 @@ impl Entrances {
     }
 
     /// In the place of a predecessor's. That one is gone already, so nothing of this is worth ending for.
-    pub fn replace(&mut self, before: Option<String>, metrics: Option<OwnedFd>) {
+    pub fn replace(
+        &mut self,
+        before: Option<String>,
+        metrics: Option<OwnedFd>,
+        plugins: Option<OwnedFd>,
+    ) {
         match replace_socket(&self.socket) {
             Ok(socket) => self.serve_unix(socket),
             Err(error) => error!(
@@ -114,7 +129,9 @@ impl Entrances {
                 "the agent can't be asked about itself"
             ),
         }
-        self.hear_plugins(replace_socket(&self.arrivals));
+        // None, of a version from before this; or its file has gone.
+        let kept = plugins.and_then(|listener| inherit_socket(&self.arrivals, listener).ok());
+        self.hear_plugins(kept.map_or_else(|| replace_socket(&self.arrivals), Ok));
         match Door::replace(&self.door, self.claim.clone(), before) {
             Ok(door) => self.open = Some(door),
             Err(error) => no_door(&error),
@@ -135,9 +152,37 @@ impl Entrances {
         }
     }
 
-    /// What a successor may serve in the place of this agent.
-    pub fn listener(&self) -> Option<BorrowedFd<'_>> {
-        self.tcp.as_ref().map(|tcp| tcp.copy.as_fd())
+    /// Plugins that ask from now on wait; those that have asked are answered.
+    pub async fn pause_plugins(&mut self) {
+        let (arrivals, _) = &self.heard;
+        if let Some(plugins) = &mut self.plugins
+            && let Some(stage) = plugins.stage.take()
+        {
+            // Not by this agent, whatever becomes of the other one: this one goes on with the copy.
+            plugins.stays.set();
+            if timeout(ARRIVALS_FINISH, stage.stop()).await.is_err() {
+                warn!("not all that the plugin of the container network has asked was answered");
+            }
+        }
+        arrivals.pause();
+    }
+
+    /// There is no successor after all: whoever has waited is answered.
+    pub fn resume_plugins(&mut self) {
+        self.heard.0.resume();
+        if let Some(Plugins { copy, .. }) = self.plugins.take() {
+            self.hear_plugins(inherit_socket(&self.arrivals, copy));
+        }
+    }
+
+    /// What a successor may serve in the place of this agent, and who has arrived.
+    pub fn given(&self) -> Given<'_> {
+        Given {
+            metrics: self.tcp.as_ref().map(|tcp| tcp.copy.as_fd()),
+            plugins: self.plugins.as_ref().map(|plugins| plugins.copy.as_fd()),
+            arrivals: self.heard.0.inheritance(),
+            ..Given::default()
+        }
     }
 
     /// The successor has them: the files stay, and the listener for metrics if it is that one's now.
@@ -145,10 +190,12 @@ impl Entrances {
         if let Some(door) = self.open.take() {
             door.stays().set();
         }
-        for Unix { stage, stays } in [self.unix.take(), self.plugins.take()].into_iter().flatten() {
+        if let Some(Unix { stage, stays }) = self.unix.take() {
             stays.set();
             stage.shutdown.cancel();
         }
+        // Its listener is the successor's, or has been replaced.
+        self.plugins = None;
         if metrics && let Some(Tcp { stage, .. }) = self.tcp.take() {
             stage.shutdown.cancel();
         }
@@ -156,7 +203,8 @@ impl Entrances {
 
     pub async fn close(self) {
         drop(self.open);
-        let unix = [self.unix, self.plugins].into_iter().flatten().map(|unix| unix.stage);
+        let plugins = self.plugins.and_then(|plugins| plugins.stage);
+        let unix = self.unix.map(|unix| unix.stage).into_iter().chain(plugins);
         for stage in unix.chain(self.tcp.map(|tcp| tcp.stage)) {
             stage.stop().await;
         }
@@ -169,17 +217,19 @@ impl Entrances {
     }
 
     fn hear_plugins(&mut self, socket: Result<AdminSocket, AdminError>) {
-        match socket {
-            Ok(socket) => {
-                let (stage, stays) = (Stage::new(), socket.stays());
-                let (arrivals, shared) = self.heard.clone();
-                let heard = arrivals::serve(arrivals, socket, shared, stage.shutdown.clone());
-                stage.tasks.spawn(heard);
-                self.plugins = Some(Unix { stage, stays });
-            }
+        let heard = socket.map_err(anyhow::Error::from).and_then(|socket| {
+            let (stage, stays) = (Stage::new(), socket.stays());
+            let copy = socket.copy().context("copying a listener")?;
+            let (arrivals, shared) = self.heard.clone();
+            let heard = arrivals::serve(arrivals, socket, shared, stage.shutdown.clone());
+            stage.tasks.spawn(heard);
+            Ok(Plugins { stage: Some(stage), stays, copy })
+        });
+        match heard {
+            Ok(plugins) => self.plugins = Some(plugins),
             // Only where that plugin is used is anything missing, and there nothing is open for it.
             Err(error) => {
-                warn!(error = chain(&error), "no plugin of the container network is heard");
+                warn!(error = format!("{error:#}"), "no plugin of the container network is heard");
             }
         }
     }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     limits::{DRAIN_SAID, HANDED_DRAIN_TIMEOUT, STOP_LOOK, TAKEOVER_FIND},
     reports::Shared,
-    takeover::{Drains, Predecessor, Successor, Taking},
+    takeover::{Drains, Given, Predecessor, Successor, Taking},
     told::Told,
     workloads::Workloads,
 };
@@ -35,7 +35,7 @@ pub async fn prepare(
     };
     let prepared = Prepared::load(kernel).context(loading)?;
     let mut taking = predecessor.take().await?;
-    let mut estate = std::mem::take(&mut taking.estate);
+    let mut estate = std::mem::take(&mut taking.received.estate);
     if !estate.has_hold() {
         estate.set_hold(hold_soon(&kernel.pin).await?);
     }
@@ -61,11 +61,11 @@ pub async fn take_over(
     workloads: &mut Workloads,
     entrances: &mut Entrances,
 ) -> Result<Drains> {
-    let metrics = taking.metrics.take().filter(|_| entrances.lacks_metrics());
-    let before = taking.before.clone();
+    let metrics = taking.received.metrics.take().filter(|_| entrances.lacks_metrics());
+    let (before, plugins) = (taking.before.clone(), taking.received.plugins.take());
     let drains = taking.finish(metrics.is_some()).await?;
     workloads.serve();
-    entrances.replace(before, metrics);
+    entrances.replace(before, metrics, plugins);
     info!("taken over from the agent that lived here");
     Ok(drains)
 }
@@ -90,6 +90,7 @@ pub struct Place {
     pub entrances: Entrances,
     pub metrics: Arc<Metrics>,
     pub shared: Arc<Shared>,
+    pub dataplane: Arc<Dataplane>,
 }
 
 /// Why this agent does not go on.
@@ -142,6 +143,8 @@ impl Place {
     /// Not to be dropped before it has ended. `None`: this agent goes on as before.
     pub async fn hand_over(&mut self, mut successor: Successor) -> Option<Handed> {
         info!(version = successor.version, "another agent begins to take over");
+        // What plugins have asked is answered while what they wait for still comes.
+        self.entrances.pause_plugins().await;
         let mut halted = match self.steering.take() {
             Some(steering) => Some(steering.halt().await),
             None => None,
@@ -151,8 +154,12 @@ impl Place {
         let estate = halted.as_ref().map(|halted| halted.workloads.estate()).transpose();
         let handed = match estate.context("gathering what it needs") {
             Ok(estate) => {
-                let listener = self.entrances.listener();
-                successor.hand(&estate.unwrap_or_default(), listener).await
+                let given = Given {
+                    estate: estate.unwrap_or_default(),
+                    stayings: self.dataplane.stayings(),
+                    ..self.entrances.given()
+                };
+                successor.hand(&given).await
             }
             Err(error) => Err(error),
         };
@@ -176,6 +183,7 @@ impl Place {
                 self.metrics.takeover(Outcome::Failure);
                 self.following.begin();
                 self.steering = halted.map(Halted::go_on);
+                self.entrances.resume_plugins();
                 None
             }
         }

@@ -1,6 +1,6 @@
 //! What the plugin is answered, and what of it is kept.
 
-use std::{path::PathBuf, time::Duration};
+use std::{os::fd::AsFd as _, path::PathBuf, time::Duration};
 
 use arc_swap::ArcSwap;
 use martlet_authority::Authority;
@@ -101,6 +101,55 @@ async fn a_pod_may_have_a_network_when_the_agent_is_ready_and_not_before_nor_aft
     let late = agent.arrives("c2", Some("u2"), "10.0.0.2").await;
     assert!(is_no(&late, "is stopping"), "{late:?}");
     assert_eq!(agent.arrivals.told().len(), 1, "of those that may not, nothing is kept");
+}
+
+#[tokio::test]
+async fn nobody_comes_while_another_agent_takes_over_and_whoever_does_when_it_has_not() {
+    let agent = Begun::start();
+    agent.arrivals.pause();
+    agent.arrivals.resume();
+    let early = agent.arrives("c1", Some("u1"), "10.0.0.1").await;
+    assert!(is_no(&early, "is not ready"), "what was not open before is not open after: {early:?}");
+    agent.arrivals.open();
+    agent.arrivals.pause();
+    agent.arrivals.open();
+    let meanwhile = agent.arrives("c1", Some("u1"), "10.0.0.1").await;
+    assert!(is_no(&meanwhile, "another agent takes over"), "{meanwhile:?}");
+    assert!(agent.arrivals.inheritance().is_empty());
+    agent.arrivals.resume();
+    assert_eq!(agent.arrives("c1", Some("u1"), "10.0.0.1").await, Answer::Go);
+    agent.arrivals.stop();
+    agent.arrivals.resume();
+    let late = agent.arrives("c2", Some("u2"), "10.0.0.2").await;
+    assert!(is_no(&late, "is stopping"), "{late:?}");
+}
+
+#[tokio::test]
+async fn a_successor_knows_who_has_arrived_and_decides_itself_what_they_are() {
+    let agent = Begun::start();
+    agent.arrivals.open();
+    agent.arrives("c1", Some("u1"), "10.0.0.1").await;
+    assert!(agent.arrivals.settle(|uid, _, _| uid == "u1"));
+    agent.arrives("c2", Some("u2"), "10.0.0.2").await;
+    let exempt = Arrival { is_exempt: true, ..arrival("c3", Some("u3"), "10.0.0.3") };
+    agent.asks(Ask::Arrives(exempt), true).await;
+    let told = agent.arrivals.inheritance();
+    let last = serde_json::to_string(&told[0].0).unwrap();
+    assert!(last.contains("\"c3\""), "the last one first: {last}");
+    let told = told.into_iter().map(|(one, netns)| {
+        let text = serde_json::to_string(&one).unwrap();
+        (serde_json::from_str(&text).unwrap(), netns.as_fd().try_clone_to_owned().unwrap())
+    });
+    let successor = Arrivals::default();
+    successor.inherit(told.collect());
+    let mut undecided: Vec<_> = successor.undecided().into_iter().map(|(ip, _)| ip).collect();
+    undecided.sort_unstable();
+    let closed: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
+    assert_eq!(undecided, closed, "an exempt one is not closed");
+    let own = Netns::open(std::path::Path::new("/proc/self/ns/net")).unwrap();
+    let found = successor.find(&NetnsSource::Pod("u2".into())).unwrap();
+    assert_eq!(found.cookie(), own.cookie());
+    assert!(successor.find(&NetnsSource::Pod("u4".into())).is_err());
 }
 
 #[tokio::test]

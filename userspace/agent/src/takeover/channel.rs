@@ -115,7 +115,11 @@ mod tests {
     async fn words_arrive_in_order_with_what_was_handed_over_and_then_the_end() {
         let (mut one, mut other) = pair();
         let file = File::open("/proc/self/comm").unwrap();
-        let handed = |is_last| Word::Handed { pieces: vec!["a".to_owned(); 60], is_last };
+        let handed = |is_last| Word::Handed {
+            pieces: vec!["a".to_owned(); 60],
+            is_last,
+            stayings: Vec::new(),
+        };
         let talk = async {
             for is_last in [false, false, true] {
                 one.say(&handed(is_last), &[file.as_fd(); 60]).await.unwrap();

@@ -1,14 +1,13 @@
 //! Where a living agent hears of a successor, and what it does with one.
 
-use std::{os::fd::BorrowedFd, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Result, bail};
-use martlet_kernel::{Estate, MOST_PASSED};
 use martlet_telemetry::{AdminSocket, FileStays, bind_socket, replace_socket};
 use tokio::{net::UnixStream, time::sleep};
 use tracing::{info, warn};
 
-use super::{Claim, METRICS, Word, channel::Channel};
+use super::{Claim, Given, Word, channel::Channel};
 use crate::limits::{ACCEPT_PAUSE, TAKEOVER_ANSWER, TAKEOVER_TIMEOUT};
 
 /// A socket for root alone. Nobody is heard while nobody waits for [`Door::successor`].
@@ -86,15 +85,10 @@ impl Door {
 impl Successor {
     /// Hands everything over, and waits until the successor can do without this agent; whether it serves
     /// the listener for metrics then.
-    pub async fn hand(&mut self, estate: &Estate, metrics: Option<BorrowedFd<'_>>) -> Result<bool> {
-        let metrics = metrics.map(|listener| (METRICS.to_owned(), listener));
-        let (names, fds): (Vec<_>, Vec<_>) = estate.pieces().into_iter().chain(metrics).unzip();
-        let parts = names.chunks(MOST_PASSED).zip(fds.chunks(MOST_PASSED));
-        for (pieces, fds) in parts {
-            let word = Word::Handed { pieces: pieces.to_vec(), is_last: false };
-            self.channel.say(&word, fds).await?;
+    pub async fn hand(&mut self, given: &Given<'_>) -> Result<bool> {
+        for (word, fds) in given.words() {
+            self.channel.say(&word, &fds).await?;
         }
-        self.channel.say(&Word::Handed { pieces: Vec::new(), is_last: true }, &[]).await?;
         match self.channel.hear(TAKEOVER_TIMEOUT).await? {
             Some(Word::Ready { metrics }) => Ok(metrics),
             None => bail!("it has ended"),

@@ -2,19 +2,17 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use martlet_kernel::Estate;
 use tokio::{
     net::UnixStream,
     time::{Instant, sleep},
 };
 use tracing::{info, warn};
 
-use super::{Claim, METRICS, Word, channel::Channel};
+use super::{Claim, Received, Word, channel::Channel};
 use crate::limits::{STOP_LOOK, TAKEOVER_ANSWER, TAKEOVER_FIND, TAKEOVER_LOOK, TAKEOVER_TIMEOUT};
 
 /// One that gives way.
@@ -28,8 +26,7 @@ pub struct Predecessor {
 pub struct Taking {
     /// `None` if it has ended.
     channel: Option<Channel>,
-    pub estate: Estate,
-    pub metrics: Option<OwnedFd>,
+    pub received: Received,
     /// What starts it again, if that has a name.
     pub before: Option<String>,
     door: PathBuf,
@@ -135,9 +132,8 @@ async fn is_gone(door: &Path) -> Result<bool> {
 impl Predecessor {
     /// Takes what it hands over. It serves on, and changes nothing in the kernel.
     pub async fn take(self) -> Result<Taking> {
-        let (estate, before) = (Estate::default(), self.instance);
-        let door = self.door;
-        let mut taking = Taking { channel: None, estate, metrics: None, before, door };
+        let (received, before, door) = (Received::default(), self.instance, self.door);
+        let mut taking = Taking { channel: None, received, before, door };
         let Knocked::In(mut channel) = knock(&taking.door).await? else { return Ok(taking) };
         if channel.say(&Word::Take(self.claim), &[]).await.is_err() {
             return Ok(taking);
@@ -148,10 +144,12 @@ impl Predecessor {
             Some(word) => return Err(not_given(word)),
         }
         loop {
-            match channel.hear(TAKEOVER_ANSWER).await? {
-                Some(Word::Handed { pieces, is_last }) => {
-                    let given = channel.take(pieces.len())?;
-                    pieces.iter().zip(given).for_each(|(name, piece)| taking.receive(name, piece));
+            // Before the first of them it finishes what it was asked.
+            match channel.hear(TAKEOVER_TIMEOUT).await? {
+                Some(Word::Handed { pieces, is_last, stayings }) => {
+                    let (given, received) = (channel.take(pieces.len())?, &mut taking.received);
+                    pieces.iter().zip(given).for_each(|(name, piece)| received.take(name, piece));
+                    received.stay(stayings);
                     if is_last {
                         taking.channel = Some(channel);
                         return Ok(taking);
@@ -174,15 +172,6 @@ fn not_given(word: Word) -> anyhow::Error {
 }
 
 impl Taking {
-    fn receive(&mut self, name: &str, piece: OwnedFd) {
-        if name == METRICS {
-            self.metrics = Some(piece);
-        } else if !self.estate.take(name, piece) {
-            // Of a later version: this one has no use for it.
-            warn!(name, "the other agent hands something over that is not known");
-        }
-    }
-
     /// This agent can do without the other one from now on. After an error the other one goes on, and
     /// this one must not.
     pub async fn finish(self, metrics: bool) -> Result<Drains> {

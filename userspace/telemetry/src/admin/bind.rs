@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd as _, OwnedFd},
         unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
@@ -107,6 +107,20 @@ pub fn replace_socket(path: &Path) -> Result<AdminSocket, AdminError> {
     replace().map_err(failed)
 }
 
+/// Takes a listener from another agent that has its file at this path: whoever waits there waits on.
+pub fn inherit_socket(path: &Path, listener: OwnedFd) -> Result<AdminSocket, AdminError> {
+    let failed = |source| AdminError::Socket { path: path.to_owned(), source };
+    let listener = std::os::unix::net::UnixListener::from(listener);
+    let inherit = move || {
+        if !SockRef::from(&listener).is_listener()? {
+            return Err(io::Error::other("what another agent has left does not listen"));
+        }
+        listener.set_nonblocking(true)?;
+        admin_socket(UnixListener::from_std(listener)?, path)
+    };
+    inherit().map_err(failed)
+}
+
 fn admin_socket(listener: UnixListener, path: &Path) -> io::Result<AdminSocket> {
     let metadata = fs::symlink_metadata(path)?;
     let device_and_inode = (metadata.dev(), metadata.ino());
@@ -177,6 +191,11 @@ impl AdminSocket {
 
     pub fn stays(&self) -> FileStays {
         self.file.stays.clone()
+    }
+
+    /// The listener once more: what waits there waits until the last of them is closed.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 
     pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
