@@ -33,7 +33,7 @@ use crate::{
     issuer::Issuer,
     limits::{DRAIN_TIMEOUT, LAST_DRAIN_TIMEOUT, STARTED},
     reports::{Answers, InUse, Shared},
-    takeover::{Claim, find},
+    takeover::{Claim, Way, find},
     told::Told,
     workloads::{Parts, Workloads, addresses, chain},
 };
@@ -51,6 +51,8 @@ pub struct Options {
     /// How many files this process may have open.
     pub open_files: u64,
     pub confinement: Confinement,
+    /// What an agent has left that could not hand over.
+    pub way: Option<Way>,
 }
 
 /// A group of components that end together.
@@ -132,8 +134,9 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         found = find(&door, &claim) => found?,
         () = signals.until_asked_to_stop() => return Ok(()),
     };
+    let (hold, before) = options.way.map(|way| (way.hold, way.before)).unzip();
     if predecessor.is_none() {
-        entrances.open()?;
+        entrances.open(before.flatten())?;
     }
     if predecessor.is_none() || !told.is_told() {
         // Otherwise the predecessor follows still.
@@ -172,7 +175,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     if can_steer && over.is_none() {
         let complete = Arc::new(told.complete(&loaded.file));
         shared.set_configuration(loaded.digest.clone(), complete.clone());
-        let (prepared, estate, mut taking) = prepare(&kernel, predecessor).await?;
+        let (prepared, estate, mut taking) = prepare(&kernel, predecessor, hold).await?;
         if let Some(taking) = &mut taking {
             arrivals.inherit(std::mem::take(&mut taking.received.arrivals));
             dataplane.keep_stayings(std::mem::take(&mut taking.received.stayings));

@@ -122,6 +122,7 @@ fn run(args: Args) -> Result<()> {
     })?;
     let open_files =
         martlet_kernel::raise_open_files().context("raising the limit of open files")?;
+    let way = way(&loaded, args.instance.as_ref())?;
     let confinement = confine(&places(&loaded.file.settings))?;
     let options = Options {
         path: args.config,
@@ -132,12 +133,22 @@ fn run(args: Args) -> Result<()> {
         verbose_kernel: args.bpf_log,
         open_files,
         confinement,
+        way,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
     runtime.block_on(app::run(options, loaded))
+}
+
+/// For an agent in a pod: see [`takeover::make_way`].
+fn way(loaded: &Loaded, instance: Option<&String>) -> Result<Option<takeover::Way>> {
+    let Some(instance) = instance else { return Ok(None) };
+    let claim = takeover::Claim::of(&loaded.file, Some(instance.clone()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("starting the runtime")?;
+    runtime.block_on(takeover::make_way(&loaded.file, &claim))
 }
 
 /// Each of these changes only with a restart, and so does what the agent may write to.

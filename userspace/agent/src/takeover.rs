@@ -25,11 +25,13 @@
 //! | `door` | where a living agent is asked |
 //! | `given` | what it gives, in words |
 //! | `predecessor` | asking |
+//! | `way` | what an agent in a pod does with one that can't hand over |
 
 mod channel;
 mod door;
 mod given;
 mod predecessor;
+mod way;
 
 use std::{
     fs,
@@ -47,6 +49,7 @@ use given::Stays;
 pub use door::{Door, Successor};
 pub use given::{Given, Received};
 pub use predecessor::{Drains, Predecessor, Taking, find};
+pub use way::{Way, make_way};
 
 /// Who an agent says it is. Only one that is the same in all of it may take over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +95,9 @@ impl Claim {
             () if other.instance.is_some() && other.instance.as_deref() == before => {
                 "it has taken over from this very instance, which is to be removed".to_owned()
             }
-            () if other.layout != self.layout => return Word::Layout(self.layout),
+            () if other.layout != self.layout => {
+                return Word::Layout { layout: self.layout, instance: self.instance.clone() };
+            }
             () => return Word::Yes { instance: self.instance.clone() },
         };
         Word::No(no)
@@ -114,7 +119,10 @@ enum Word {
     },
     No(String),
     /// No: the maps have another layout, this one.
-    Layout(u32),
+    Layout {
+        layout: u32,
+        instance: Option<String>,
+    },
     /// With as many descriptors as there are names.
     Handed {
         pieces: Vec<String>,
@@ -176,7 +184,8 @@ mod tests {
 
     #[test]
     fn another_layout_is_said_to_be_one_and_nothing_else_is() {
-        assert_eq!(claim().answer(&Claim { layout: 4, ..claim() }, None), Word::Layout(3));
+        let layout = Word::Layout { layout: 3, instance: Some("pod-1".to_owned()) };
+        assert_eq!(claim().answer(&Claim { layout: 4, ..claim() }, None), layout);
         let both = Claim { layout: 4, node: "two".parse().unwrap(), ..claim() };
         assert!(refused(both, None).contains("the node one"), "a stranger is not waited for");
     }
@@ -186,6 +195,8 @@ mod tests {
         let back = Claim { instance: Some("pod-0".to_owned()), ..claim() };
         assert!(refused(back.clone(), Some("pod-0")).contains("removed"));
         assert!(matches!(claim().answer(&back, Some("pod-2")), Word::Yes { .. }));
+        let other = Claim { layout: 4, ..back };
+        assert!(refused(other, Some("pod-0")).contains("removed"), "whatever its layout is");
         let nameless = Claim { instance: None, ..claim() };
         assert!(matches!(claim().answer(&nameless, None), Word::Yes { .. }));
     }

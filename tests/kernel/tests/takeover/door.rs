@@ -19,24 +19,24 @@ use super::{PATIENCE, traffic::Traffic};
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// One end of the conversation, spoken by hand.
-struct Talk(BufReader<UnixStream>);
+pub struct Talk(BufReader<UnixStream>);
 
 impl Talk {
-    fn with(agent: &Agent) -> Result<Talk> {
+    pub fn with(agent: &Agent) -> Result<Talk> {
         Talk::over(UnixStream::connect(door(agent)).context("knocking")?)
     }
 
-    fn over(stream: UnixStream) -> Result<Talk> {
+    pub fn over(stream: UnixStream) -> Result<Talk> {
         stream.set_read_timeout(Some(ANSWER))?;
         Ok(Talk(BufReader::new(stream)))
     }
 
-    fn say(&mut self, word: &Value) -> Result<()> {
+    pub fn say(&mut self, word: &Value) -> Result<()> {
         Ok(self.0.get_mut().write_all(format!("{word}\n").as_bytes())?)
     }
 
     /// `null` at the end.
-    fn hear(&mut self) -> Result<Value> {
+    pub fn hear(&mut self) -> Result<Value> {
         let mut line = String::new();
         match self.0.read_line(&mut line)? {
             0 => Ok(Value::Null),
@@ -44,7 +44,7 @@ impl Talk {
         }
     }
 
-    fn ask(&mut self, word: &Value) -> Result<Value> {
+    pub fn ask(&mut self, word: &Value) -> Result<Value> {
         self.say(word)?;
         self.hear()
     }
@@ -71,12 +71,12 @@ pub fn silent_successor(agent: &Agent) -> Result<impl Sized> {
     Ok(talk)
 }
 
-fn door(agent: &Agent) -> PathBuf {
+pub fn door(agent: &Agent) -> PathBuf {
     agent.socket().with_file_name("takeover.sock")
 }
 
 /// What a good successor of this agent says of itself.
-fn claim(agent: &Agent, layout: u64) -> Result<Value> {
+pub fn claim(agent: &Agent, layout: u64) -> Result<Value> {
     let pin = agent.node().pin();
     let device = std::fs::metadata(&pin)?.dev();
     Ok(json!({
@@ -91,13 +91,13 @@ fn claim(agent: &Agent, layout: u64) -> Result<Value> {
 }
 
 /// As the directory below the pins says it.
-fn layout(agent: &Agent) -> Result<u64> {
+pub fn layout(agent: &Agent) -> Result<u64> {
     let entry = std::fs::read_dir(agent.node().pin())?.next().context("a version is pinned")??;
     let name = entry.file_name();
     Ok(name.to_string_lossy().trim_start_matches('v').parse()?)
 }
 
-fn wait_for_log(agent: &Agent, text: &str) -> Result<()> {
+pub fn wait_for_log(agent: &Agent, text: &str) -> Result<()> {
     let heard = wait_for(text, PATIENCE, || Ok(agent.log().contains(text).then_some(())));
     heard.with_context(|| agent.log())
 }
@@ -124,7 +124,8 @@ fn only_the_same_node_domain_pins_and_layout_may_take_over_and_others_hear_why()
         }
     }
     let other = claim(agent, number + 1)?;
-    ensure!(Talk::with(agent)?.ask(&json!({ "take": other }))? == json!({ "layout": number }));
+    let answer = Talk::with(agent)?.ask(&json!({ "take": other }))?;
+    ensure!(answer["layout"]["layout"] == number, "{answer}");
     let mode = std::fs::metadata(door(agent))?.permissions().mode();
     ensure!(mode & 0o777 == 0o600, "{mode:o}");
     wait_for_log(agent, "another agent was told that it can't take over")
@@ -220,7 +221,7 @@ fn an_agent_waits_for_one_with_another_layout_and_starts_when_that_is_gone() -> 
     stage.two.launch()?;
     let mut talk = Talk::over(other.accept()?.0)?;
     ensure!(talk.hear()?["ask"]["node"] == "two");
-    talk.say(&json!({ "layout": 4_000_000_000_u32 }))?;
+    talk.say(&json!({ "layout": { "layout": 4_000_000_000_u32, "instance": null } }))?;
     wait_for_log(&stage.two, "waiting until it is stopped")?;
     drop((talk, other));
     stage.two.wait_until_ready()

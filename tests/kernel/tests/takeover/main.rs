@@ -6,6 +6,7 @@ mod deaths;
 mod door;
 mod plugin;
 mod traffic;
+mod way;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 

@@ -83,14 +83,14 @@ impl Entrances {
         }
     }
 
-    /// All that are not open yet, of an agent without a predecessor.
-    pub fn open(&mut self) -> Result<()> {
+    /// All that are not open yet, of an agent without a predecessor. `before`: whom it has stopped.
+    pub fn open(&mut self, before: Option<String>) -> Result<()> {
         self.serve_unix(bind_socket(&self.socket)?);
         if let Some(address) = self.metrics.filter(|_| self.tcp.is_none()) {
             self.serve_tcp(bind_tcp(address)?)?;
         }
         self.hear_plugins(bind_socket(&self.arrivals));
-        match Door::open(&self.door, self.claim.clone()) {
+        match Door::open(&self.door, self.claim.clone(), before) {
             Ok(door) => self.open = Some(door),
             Err(error) => no_door(&error),
         }

@@ -27,10 +27,12 @@ use crate::{
 pub async fn prepare(
     kernel: &Settings,
     predecessor: Option<Predecessor>,
+    hold: Option<Hold>,
 ) -> Result<(Prepared, Estate, Option<Taking>)> {
     let loading = "loading the kernel programs";
     let Some(predecessor) = predecessor else {
-        let estate = Estate::of(Hold::take(&kernel.pin).context(loading)?);
+        let hold = hold.map_or_else(|| Hold::take(&kernel.pin), Ok).context(loading)?;
+        let estate = Estate::of(hold);
         return Ok((Prepared::load(kernel).context(loading)?, estate, None));
     };
     let prepared = Prepared::load(kernel).context(loading)?;

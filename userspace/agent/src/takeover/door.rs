@@ -14,7 +14,7 @@ use crate::limits::{ACCEPT_PAUSE, TAKEOVER_ANSWER, TAKEOVER_TIMEOUT};
 pub struct Door {
     socket: AdminSocket,
     claim: Claim,
-    /// The instance that this agent has taken over from.
+    /// The instance that this agent has taken over from, or has stopped.
     before: Option<String>,
 }
 
@@ -26,8 +26,8 @@ pub struct Successor {
 
 impl Door {
     /// Of an agent that has no predecessor.
-    pub fn open(path: &Path, claim: Claim) -> Result<Self> {
-        Ok(Self { socket: bind_socket(path)?, claim, before: None })
+    pub fn open(path: &Path, claim: Claim, before: Option<String>) -> Result<Self> {
+        Ok(Self { socket: bind_socket(path)?, claim, before })
     }
 
     /// In the place of the predecessor's.

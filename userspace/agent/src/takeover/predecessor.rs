@@ -36,11 +36,14 @@ pub struct Taking {
 pub struct Drains(Option<Channel>);
 
 /// How an agent answers.
-enum Answer {
+pub(super) enum Answer {
     Yes {
         instance: Option<String>,
     },
-    Layout(u32),
+    Layout {
+        layout: u32,
+        instance: Option<String>,
+    },
     /// Nobody is there.
     Nobody,
     /// It has ended, or has handed over to another one.
@@ -60,7 +63,7 @@ pub async fn find(door: &Path, claim: &Claim) -> Result<Option<Predecessor>> {
                 let (door, claim) = (door.to_owned(), claim.clone());
                 return Ok(Some(Predecessor { door, claim, instance }));
             }
-            Answer::Layout(layout) => {
+            Answer::Layout { layout, .. } => {
                 if !std::mem::replace(&mut is_said, true) {
                     let own = claim.layout;
                     warn!(
@@ -79,7 +82,7 @@ pub async fn find(door: &Path, claim: &Claim) -> Result<Option<Predecessor>> {
     }
 }
 
-async fn ask(door: &Path, claim: &Claim) -> Result<Answer> {
+pub(super) async fn ask(door: &Path, claim: &Claim) -> Result<Answer> {
     let asking = "asking the agent that lives on this node";
     let mut channel = match knock(door).await.context(asking)? {
         Knocked::In(channel) => channel,
@@ -91,7 +94,7 @@ async fn ask(door: &Path, claim: &Claim) -> Result<Answer> {
     }
     Ok(match channel.hear(TAKEOVER_TIMEOUT).await.context(asking)? {
         Some(Word::Yes { instance }) => Answer::Yes { instance },
-        Some(Word::Layout(layout)) => Answer::Layout(layout),
+        Some(Word::Layout { layout, instance }) => Answer::Layout { layout, instance },
         Some(Word::No(why)) => bail!("another agent lives on this node and keeps its place: {why}"),
         Some(word) => bail!("another agent lives on this node and says {word:?}"),
         None => Answer::Ended,
