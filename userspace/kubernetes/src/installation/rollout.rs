@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment},
-        core::v1::Pod,
+        core::v1::{ContainerStatus, Pod},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -117,6 +117,42 @@ pub(super) fn trouble_of(pod: &Pod) -> Option<String> {
         condition.filter(|found| found.status == "False").map(|why| (&why.reason, &why.message));
     let mut all = waiting.into_iter().chain(ended).chain(condition);
     let (reason, message) = all.find(|(reason, _)| reason.is_some())?;
-    let parts: Vec<_> = [reason.as_deref(), message.as_deref()].into_iter().flatten().collect();
+    let last = container.and_then(last_words);
+    let parts: Vec<_> =
+        [reason.as_deref(), message.as_deref(), last].into_iter().flatten().collect();
     Some(format!("pod {name}: {}", parts.join(": ")))
+}
+
+/// Of a program that has ended and is to be started again: why.
+fn last_words(container: &ContainerStatus) -> Option<&str> {
+    let ended = container.last_state.as_ref()?.terminated.as_ref()?;
+    ended.message.as_deref()?.lines().map(str::trim).rfind(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn trouble(container: &serde_json::Value) -> Option<String> {
+        let mut container = container.clone();
+        for (name, value) in [("name", "agent"), ("image", ""), ("imageID", "")] {
+            container[name] = json!(value);
+        }
+        container["restartCount"] = json!(1);
+        let pod = json!({"metadata": {"name": "a"}, "status": {"containerStatuses": [container]}});
+        trouble_of(&serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn a_program_that_ends_again_and_again_says_why_and_one_that_is_ready_nothing() {
+        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
+        let why = json!({"terminated": {"exitCode": 1, "message": "INFO x\nerror: it is so\n"}});
+        let said = trouble(&json!({"ready": false, "state": waiting, "lastState": why})).unwrap();
+        assert_eq!(said, "pod a: CrashLoopBackOff: back-off 10s: error: it is so");
+        let said = trouble(&json!({"ready": false, "state": waiting})).unwrap();
+        assert_eq!(said, "pod a: CrashLoopBackOff: back-off 10s");
+        assert_eq!(trouble(&json!({"ready": true, "state": {"running": {}}})), None);
+    }
 }
