@@ -36,6 +36,9 @@ fn no_pod_has_a_network_before_its_nodes_agent_is_ready() -> Result<()> {
     })?;
     assert!(!is_seen, "the secret was plain on the node");
     what_others_do_to_the_network_is_followed(&near.mesh)?;
+    turned_off_the_plugin_leaves_the_networks_as_they_were(&near, &before)?;
+    near.mesh.install_with(&PLUGIN)?;
+    assert_ne!(networks(&near.mesh)?, before);
     an_uninstall_leaves_the_networks_as_they_were(&near.mesh, &before)
 }
 
@@ -153,6 +156,41 @@ fn what_others_do_to_the_network_is_followed(mesh: &Mesh) -> Result<()> {
     wait_for("the network to follow", PATIENCE, || Ok(says("1234").then_some(())))?;
     set("\"mtu\": 1234, ", "")?;
     wait_for("the network to follow", PATIENCE, || Ok((!says("1234")).then_some(())))
+}
+
+/// First the files are removed, and then who would keep them; whoever was enrolled stays so.
+fn turned_off_the_plugin_leaves_the_networks_as_they_were(
+    near: &Near,
+    before: &[String],
+) -> Result<()> {
+    let mesh = &near.mesh;
+    for (name, settings) in [
+        ("removed", ["--set", "agent.cni.remove=true"].as_slice()),
+        ("off", &["--set", "agent.cni.enabled=false", "--set", "agent.cni.remove=false"]),
+    ] {
+        mesh.install_with(settings)?;
+        wait_for("the networks to be as they were", PATIENCE, || {
+            Ok((networks(mesh)? == before).then_some(()))
+        })?;
+        for node in NODES {
+            let pod = format!("{name}-{node}");
+            near.shop.apply(&pods::idle(&pod, node))?;
+            near.shop.ready_pod(&pod)?;
+        }
+        near.until_called()?;
+    }
+    // Nobody asks any more whether a pod may have a network.
+    near.only_on(r#"{"kubernetes.io/hostname":"node2"}"#, "OnDelete")?;
+    wait_for("node1 to be without an agent", ROLLOUT, || {
+        Ok((mesh.agents()?.len() == 1).then_some(()))
+    })?;
+    near.shop.apply(&pods::idle("unasked", "node1"))?;
+    near.shop.ready_pod("unasked")?;
+    assert!(!mesh.is_answered("unasked"), "nobody has said who it is");
+    near.only_on("null", "RollingUpdate")?;
+    wait_for("both agents", PATIENCE, || Ok((mesh.agents()?.len() == 2).then_some(())))?;
+    mesh.wait_for_rollout("daemonset/martlet-agent")?;
+    near.until_called()
 }
 
 fn an_uninstall_leaves_the_networks_as_they_were(mesh: &Mesh, before: &[String]) -> Result<()> {

@@ -90,6 +90,11 @@ impl Places {
         Ok(is_so && self.program().exists())
     }
 
+    /// Whether nothing of it is there.
+    pub fn is_gone(&self) -> bool {
+        [self.network(), self.program()].iter().all(|path| fs::symlink_metadata(path).is_err())
+    }
+
     fn wanted(&self, settings: &Settings) -> Result<String, FilesError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -192,13 +197,13 @@ mod tests {
         assert!(!places.is_kept(&settings).unwrap());
         let written = places.keep(b"program", &settings).unwrap();
         assert_eq!(written, [places.program(), places.network()]);
-        assert!(places.is_kept(&settings).unwrap());
+        assert!(places.is_kept(&settings).unwrap() && !places.is_gone());
         assert!(places.keep(b"program", &settings).unwrap().is_empty());
         let mode = fs::metadata(places.program()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, PROGRAM_MODE);
         assert_eq!(places.remove().unwrap(), [places.network(), places.program()]);
         assert_eq!(all(&places), before);
-        assert!(places.remove().unwrap().is_empty());
+        assert!(places.is_gone() && places.remove().unwrap().is_empty());
     }
 
     #[test]

@@ -18,6 +18,7 @@ martlet-cni is a plugin that a container runtime starts (docs/kubernetes.md), or
   martlet-cni keep   PROGRAMS NETWORKS SOCKET [NAMESPACE…]  puts it on a node, and keeps it there
   martlet-cni look   PROGRAMS NETWORKS SOCKET [NAMESPACE…]  says whether it is there
   martlet-cni remove PROGRAMS NETWORKS [--stay]             takes it away
+  martlet-cni gone   PROGRAMS NETWORKS                      says whether it is away
 PROGRAMS and NETWORKS are the directories of the node, such as /opt/cni/bin and /etc/cni/net.d.
 NAMESPACE: whose pods have a network also without the agent.";
 
@@ -33,9 +34,8 @@ fn main() -> ExitCode {
             look(&places(programs, networks), &settings(socket, exempt))
         }
         ["remove", programs, networks] => remove(&places(programs, networks)),
-        ["remove", programs, networks, "--stay"] => {
-            remove(&places(programs, networks)).map(|()| stay())
-        }
+        ["remove", programs, networks, "--stay"] => stay_away(&places(programs, networks)),
+        ["gone", programs, networks] => gone(&places(programs, networks)),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -107,10 +107,18 @@ fn remove(places: &Places) -> Result<(), String> {
     Ok(())
 }
 
-/// A container that ends would be started again.
-fn stay() {
-    println!("the plugin is not in the node's network");
+fn gone(places: &Places) -> Result<(), String> {
+    match places.is_gone() {
+        true => Ok(()),
+        false => Err("the plugin is still on the node".to_owned()),
+    }
+}
+
+/// Until it is told to end: a container that ends would be started again, and the one before it may
+/// still put there what is taken away.
+fn stay_away(places: &Places) -> Result<(), String> {
     loop {
-        thread::park();
+        remove(places)?;
+        thread::sleep(limits::LOOK_INTERVAL);
     }
 }

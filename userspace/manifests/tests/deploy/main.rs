@@ -240,7 +240,11 @@ fn the_plugin_of_the_network_has_the_nodes_directories_and_the_agent_does_not() 
     let leaving = pod("agent: {cni: {enabled: true, remove: true}}");
     let keeper = &leaving["containers"][1];
     assert_eq!(keeper["args"], json!(["remove", said[0], said[1], "--stay"]));
-    assert_eq!(keeper["readinessProbe"], Value::Null);
+    let mut probe = keeper["readinessProbe"].clone();
+    assert_eq!(probe["exec"]["command"], json!(["/usr/bin/martlet-cni", "gone", said[0], said[1]]));
+    // What is left of a probe that is not there any more is refused by the server.
+    probe["exec"]["command"] = with["containers"][1]["readinessProbe"]["exec"]["command"].clone();
+    assert_eq!(probe, with["containers"][1]["readinessProbe"]);
 }
 
 /// What kubelet mounts without it is looked at again after more than a minute.
