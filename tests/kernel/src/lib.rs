@@ -6,7 +6,6 @@
 
 mod arrival;
 pub mod packets;
-pub mod pinned;
 pub mod raw;
 pub mod secrets;
 pub mod strict;

@@ -6,19 +6,14 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 use anyhow::{Context as _, Result};
 use martlet_lab::{
     Agent, Canaries, Lab, Mesh, Node, PORT, Pod, Resources, Server, Sniffer, evidence, is_long,
-    wait_for,
+    pinned, wait_for,
 };
-use martlet_tests_kernel::pinned;
 use serde_json::Value;
 
 /// Pods that are replaced at the same time.
 const PLACES: usize = 10;
 /// How long a caller may take until it is answered: an agent looks for new pods every second.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Maps with entries for pods; the two that are left out hold what is in flight or was, and drop
-/// the oldest.
-const MAPS: &[&str] =
-    &["WORKLOADS", "OUTSIDE", "MEMBERS", "RECEIVERS", "LISTENERS", "LISTENING", "FOUND", "GUARDED"];
 /// What the agent's memory may grow by: buffers and caches of the allocator.
 const GROWTH: u64 = 24 << 20;
 
@@ -152,7 +147,7 @@ impl Holdings {
             target.starts_with("/run/netns") || target.to_string_lossy().starts_with("net:")
         };
         Ok(Self {
-            entries: pinned::entries(&agent.node().pin(), MAPS)?,
+            entries: pinned::entries(&agent.node().pin(), pinned::OF_PODS)?,
             notes: fs::read_dir(agent.node().directory()?.join("state/sysctl"))?.count(),
             namespaces: targets.filter(is_namespace).count(),
             threads: agent.resources()?.threads,

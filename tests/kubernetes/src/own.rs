@@ -105,11 +105,22 @@ impl Own {
 
     /// The number of a process of the control plane, such as `kube-apiserver`.
     pub fn control_process(&self, name: &str) -> Result<u32> {
+        self.process("control", name)
+    }
+
+    /// Where a node has its pins, seen from here.
+    pub fn pins(&self, node: &str) -> Result<PathBuf> {
+        let number = self.process(&format!("{node}/system.slice/kubelet.service"), "kubelet")?;
+        Ok(PathBuf::from(format!("/proc/{number}/root/sys/fs/bpf/martlet")))
+    }
+
+    /// The number, as this machine counts, of a process in one of the cluster's groups.
+    fn process(&self, group: &str, name: &str) -> Result<u32> {
         let mounts = fs::read_to_string("/proc/mounts").context("reading the mounts")?;
         let unified = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let unified = unified.filter(|fields| fields.get(2) == Some(&"cgroup2"));
         let group = |fields: Vec<&str>| {
-            Path::new(fields[1]).join(format!("cluster-{}/control/cgroup.procs", self.name))
+            Path::new(fields[1]).join(format!("cluster-{}/{group}/cgroup.procs", self.name))
         };
         let group = unified.map(group).find(|path| path.exists()).context("there is no cluster")?;
         let numbers = fs::read_to_string(group).context("reading a group's processes")?;

@@ -1,7 +1,7 @@
 //! Pods come and go on a real cluster, at addresses that others have had just before.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{BufRead as _, BufReader},
     process::{Child, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use martlet_lab::{evidence, is_long, wait_for};
+use martlet_lab::{evidence, is_long, pinned, wait_for};
 use martlet_tests_kubernetes::{Kubectl, Mesh, PATIENCE, has_condition, load, pods};
 use serde_json::Value;
 
@@ -112,6 +112,7 @@ fn churn(test: &str, options: &[&str]) -> Result<f64> {
         let is_settled = |(before, after): (&Holdings, &Holdings)| {
             after.files <= before.files + SLACK
                 && (after.links, after.namespaces) == (before.links, before.namespaces)
+                && after.entries == before.entries
         };
         Ok(before.iter().zip(&after).all(is_settled).then_some(()))
     });
@@ -128,6 +129,8 @@ fn churn(test: &str, options: &[&str]) -> Result<f64> {
             ("pods", &count),
             ("records of them", &seen),
             ("wrong identities", &0),
+            ("files, links, namespaces and map entries, before", &held(&before)),
+            ("after", &held(&after)),
             ("enrolled after their start", &from_start),
             ("enrolled after the API server had their addresses", &from_address),
             ("the runtime waited for that", &waits),
@@ -326,6 +329,16 @@ struct Holdings {
     links: usize,
     /// Of pods, by their names.
     namespaces: usize,
+    /// Of the kernel's maps, by their names.
+    entries: BTreeMap<String, usize>,
+}
+
+fn held(all: &[Holdings]) -> String {
+    let of = |one: &Holdings| {
+        let entries: usize = one.entries.values().sum();
+        format!("{} {} {} {entries}", one.files, one.links, one.namespaces)
+    };
+    all.iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
 fn mesh_holds(mesh: &Mesh) -> Result<Vec<Holdings>> {
@@ -336,7 +349,8 @@ fn mesh_holds(mesh: &Mesh) -> Result<Vec<Holdings>> {
         let numbers: Vec<usize> =
             said.lines().filter_map(|line| line.trim().parse().ok()).collect();
         ensure!(numbers.len() == 3, "{node} says {said}");
-        Ok(Holdings { files: numbers[0], links: numbers[1], namespaces: numbers[2] })
+        let entries = pinned::entries(&mesh.own.pins(node)?, pinned::OF_PODS)?;
+        Ok(Holdings { files: numbers[0], links: numbers[1], namespaces: numbers[2], entries })
     };
     NODES.iter().map(of).collect()
 }

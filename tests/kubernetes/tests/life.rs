@@ -62,8 +62,8 @@ impl Life {
     }
 
     fn load(&self) -> Result<Load<'_>> {
-        let service = self.shop.get(&["service", "server"])?;
-        let address = service["spec"]["clusterIP"].as_str().context("a service has an address")?;
+        let address = self.server_url()?;
+        let address = address.trim_start_matches("http://").trim_end_matches('/');
         Load::start(&self.shop, "client", address, &self.address("server")?)
     }
 
@@ -84,6 +84,46 @@ impl Life {
     fn address(&self, pod: &str) -> Result<String> {
         let pod = self.shop.get(&["pod", pod])?;
         Ok(pod["status"]["podIP"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn server_url(&self) -> Result<String> {
+        let service = self.shop.get(&["service", "server"])?;
+        let address = service["spec"]["clusterIP"].as_str().context("a service has an address")?;
+        Ok(format!("http://{address}/"))
+    }
+
+    /// What runs of a pod on node1, as the runtime knows it. No API server is needed for that, nor for
+    /// what follows.
+    fn tasks(&self, pod: &str, kind: &str) -> Result<Vec<String>> {
+        let list = format!(
+            r#"ctr -n k8s.io containers ls -q 'labels."io.kubernetes.pod.name"=={pod},labels."io.cri-containerd.kind"=={kind}'"#
+        );
+        let node = |script: &str| self.mesh.own.task(&["exec", "node1", "sh", "-c", script]);
+        let running = node("ctr -n k8s.io tasks ls | grep RUNNING | cut -d ' ' -f 1")?;
+        let is_running = |name: &&str| running.lines().any(|one| one == *name);
+        Ok(node(&list)?.lines().filter(is_running).map(str::to_owned).collect())
+    }
+
+    /// Ends a pod with its network, and waits until kubelet has made it anew: its container.
+    fn begins_anew(&self, pod: &str) -> Result<String> {
+        let before = self.tasks(pod, "container")?;
+        for task in self.tasks(pod, "sandbox")? {
+            let kill = format!("ctr -n k8s.io tasks kill --all --signal SIGKILL {task}");
+            self.mesh.own.task(&["exec", "node1", "sh", "-c", &kill])?;
+        }
+        wait_for("the pod to have begun anew", PATIENCE, || {
+            let now = self.tasks(pod, "container")?;
+            Ok(now.into_iter().find(|task| !before.contains(task)))
+        })
+    }
+
+    /// Whether a container is answered that the API server cannot be asked about.
+    fn is_answered_within(&self, node: &str, container: &str, url: &str) -> Result<bool> {
+        let call = format!(
+            "ctr -n k8s.io tasks exec --exec-id x$$ {container} timeout 3 wget -q -O - {url} 2> /dev/null; true"
+        );
+        let said = self.mesh.own.task(&["exec", node, "sh", "-c", &call])?;
+        Ok(said.contains(self.mesh.secret()))
     }
 
     fn restarts(&self, pod: &str) -> Result<i64> {
@@ -179,15 +219,36 @@ fn without_the_api_server_all_goes_on(life: &Life) -> Result<()> {
     // Longer than a controller keeps its lease.
     let away = Duration::from_secs(if is_long() { 600 } else { 20 });
     let server = life.mesh.own.control_process("kube-apiserver")?;
+    life.shop.apply(&pods::idle("again", "node1"))?;
+    life.shop.ready_pod("again")?;
+    life.mesh.until_answered("again")?;
+    let to = life.server_url()?;
+    let before = life.tasks("again", "container")?.pop().context("it runs")?;
+    assert!(life.is_answered_within("node1", &before, &to)?);
+    let mut refused = 0;
     let calls = life.under_load(|| {
         let frozen = Frozen::freeze(server)?;
         let until = Instant::now() + away;
-        wait_for("the time to be over", away * 2, || Ok((Instant::now() >= until).then_some(())))?;
+        // Its address is a new one, and nobody can say so.
+        let container = life.begins_anew("again")?;
+        wait_for("the time to be over", away * 2, || {
+            assert!(
+                !life.is_answered_within("node1", &container, &to)?,
+                "nobody can say who it is"
+            );
+            refused += 1;
+            Ok((Instant::now() >= until).then_some(()))
+        })?;
         drop(frozen);
         wait_for("the API server to answer", PATIENCE, || Ok(life.shop.get(&["pods"]).ok()))?;
-        Ok(())
+        life.mesh.until_answered("again").context("who it is can be said again")
     })?;
     said("API server away", &calls)?;
+    let what = "calls of a pod that began anew without an API server, all refused";
+    println!("{what}: {refused}");
+    evidence(TEST, &[(what, &refused)])?;
+    assert!(refused > 1, "it was tried again and again");
+    life.shop.run(&["delete", "pod", "again"])?;
     assert!(calls.lasted() >= away.as_secs_f64(), "{}", calls.lasted());
     assert_eq!((calls.failed(), calls.was_ended), (0, false), "{calls}");
     assert!(calls.echoed as f64 > away.as_secs_f64(), "{}", calls.echoed);

@@ -26,6 +26,7 @@ mod mesh;
 mod netns;
 mod node;
 mod patrol;
+pub mod pinned;
 mod pod;
 mod program;
 mod resources;

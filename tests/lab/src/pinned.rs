@@ -18,6 +18,10 @@ use anyhow::{Context as _, Result};
 /// Of `enum bpf_cmd` and `union bpf_attr` (include/uapi/linux/bpf.h).
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_OBJ_GET: libc::c_long = 7;
+/// Maps with entries for pods; the two that are left out hold what is in flight or was, and drop
+/// the oldest.
+pub const OF_PODS: &[&str] =
+    &["WORKLOADS", "OUTSIDE", "MEMBERS", "RECEIVERS", "LISTENERS", "LISTENING", "FOUND", "GUARDED"];
 /// No key of ours is longer.
 const KEY: usize = 256;
 
