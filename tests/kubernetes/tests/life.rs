@@ -120,9 +120,11 @@ impl Life {
     /// Whether a container is answered that the API server cannot be asked about.
     fn is_answered_within(&self, node: &str, container: &str, url: &str) -> Result<bool> {
         let call = format!(
-            "ctr -n k8s.io tasks exec --exec-id x$$ {container} timeout 3 wget -q -O - {url} 2> /dev/null; true"
+            "ctr -n k8s.io tasks exec --exec-id x$$ {container} \
+             sh -c 'timeout 3 wget -q -O - {url}; echo asked' 2> /dev/null"
         );
         let said = self.mesh.own.task(&["exec", node, "sh", "-c", &call])?;
+        ensure!(said.contains("asked"), "nothing was run in {container}: {said}");
         Ok(said.contains(self.mesh.secret()))
     }
 
