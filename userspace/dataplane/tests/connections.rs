@@ -4,10 +4,11 @@
 
 mod world;
 
-use std::{io::ErrorKind, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
+use martlet_dataplane::Staying;
 use martlet_identity::originate;
-use martlet_model::{Closed, Protection};
+use martlet_model::{Closed, Protection, Service};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -15,7 +16,8 @@ use tokio::{
 };
 
 use crate::world::{
-    PATIENCE, Setup, closed, greet, listener, read_all, reset, set_policies, world, world_of,
+    PATIENCE, Setup, closed, greet, listener, read_all, reset, service, set_policies, world,
+    world_of,
 };
 
 #[tokio::test]
@@ -225,4 +227,41 @@ async fn a_peer_that_opens_nothing_after_its_handshake_is_let_go() {
     let record = world.record_there().await;
     assert_eq!(record.closed, Closed::HandshakeTimedOut);
     assert_eq!(record.source.identity.as_ref(), Some(&world.cart.workload.identity));
+}
+
+const ENDPOINTS: [&str; 4] = ["10.0.0.3:1", "10.0.0.3:2", "10.0.0.3:3", "10.0.0.3:4"];
+
+/// Which endpoint a caller reaches that another process has said to stay with `endpoint`.
+async fn reached(endpoint: Option<&str>) -> SocketAddr {
+    let origin = "10.9.0.1:80";
+    let mut service = Service::clone(&service(origin, &ENDPOINTS));
+    service.choice.affinity = Some(Duration::from_secs(60));
+    let services = vec![Arc::new(service)];
+    let mut world = world_of(Setup { origin: Some(origin), services, ..Setup::default() }).await;
+    let caller = world.cart.workload.name.clone();
+    let staying = endpoint.map(|endpoint| Staying {
+        caller,
+        service: origin.parse().unwrap(),
+        endpoint: endpoint.parse().unwrap(),
+        lasts: Duration::from_secs(60),
+    });
+    world.here.keep_stayings(staying);
+    let (mut caller, callee) = world.open().await;
+    caller.shutdown().await.unwrap();
+    drop(callee);
+    assert_eq!(read_all(&mut caller).await.unwrap(), b"");
+    let (record, _) = world.records().await;
+    let reached = record.destination.address.unwrap();
+    let said: Vec<_> = world.here.stayings().into_iter().map(|one| one.endpoint).collect();
+    assert_eq!(said, [reached], "it is said to the next one");
+    reached
+}
+
+#[tokio::test]
+async fn a_caller_stays_where_another_process_has_said_and_chooses_anew_if_that_is_gone() {
+    let anew = reached(None).await;
+    for endpoint in ENDPOINTS {
+        assert_eq!(reached(Some(endpoint)).await, endpoint.parse().unwrap());
+    }
+    assert_eq!(reached(Some("10.0.0.3:9")).await, anew);
 }
