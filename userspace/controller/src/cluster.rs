@@ -25,7 +25,7 @@ use martlet_kubernetes::{
         ServiceObject, Slice, SliceObject, SliceVersion,
     },
     vault::Vault,
-    watch::{Change, Health, Key, Source, follow},
+    watch::{Change, Health, Key, Source, follow, resume},
     world::{Facts, Kind, Object, Set, Settings, World},
 };
 use martlet_model::{Label, TrustDomain, WorkloadName};
@@ -306,8 +306,13 @@ impl Cluster {
         };
         let client = &self.client;
         let (tell, report) = send(KINDS[0]);
-        let namespaces = follow(
+        // The list of namespaces shows by our own whether the server knows its cluster; a list of
+        // policies shows nothing, so that it is asked for when that is known.
+        let (proven, is_proven) = watch::channel(false);
+        let own = self.settings.system_namespace.to_string();
+        let namespaces = resume(
             Source::clusterwide(client),
+            certain([(String::new(), own.clone())]),
             move |change: Change<NamespaceObject>| {
                 tell(match change {
                     Change::Is(object) => {
@@ -315,14 +320,18 @@ impl Cluster {
                         Some(at.read(Namespace::try_from(object), Seen::Namespace))
                     }
                     Change::Gone((_, name)) => name.parse().ok().map(Seen::NoNamespace),
-                    Change::Complete => Some(Seen::Complete(KINDS[0])),
+                    Change::Complete => {
+                        proven.send_replace(true);
+                        Some(Seen::Complete(KINDS[0]))
+                    }
                 });
             },
             report,
         );
         let (tell, report) = send(KINDS[1]);
-        let pods = follow(
+        let pods = resume(
             Source::namespaced(client),
+            certain(self.own_address.map(|_| (own, self.own_name.clone()))),
             move |change: Change<PodObject>| {
                 tell(match change {
                     Change::Is(object) => {
@@ -390,7 +399,12 @@ impl Cluster {
             },
             report,
         );
-        tokio::join!(namespaces, pods, services, slices, policies, nodes);
+        let others = async {
+            // Who tells it follows for ever.
+            let _ = is_proven.clone().wait_for(|is_proven| *is_proven).await;
+            tokio::join!(services, slices, policies, nodes);
+        };
+        tokio::join!(namespaces, pods, Box::pin(others));
     }
 
     async fn slice_version(&self) -> SliceVersion {
@@ -464,6 +478,11 @@ impl At {
             Err(problem) => Seen::Unreadable(self.0, self.1, problem),
         }
     }
+}
+
+/// What is there as long as this process is, so that a list that lacks it is no list of this cluster.
+fn certain(keys: impl IntoIterator<Item = Key>) -> HashMap<Key, String> {
+    keys.into_iter().map(|key| (key, String::new())).collect()
 }
 
 fn pair((namespace, name): Key) -> Option<(Label, Label)> {

@@ -183,5 +183,10 @@ fn add_cluster(registry: &mut Registry, cluster: &Cluster) {
             "Objects that a list lacked and the API server had",
             ConstCounter::new(health.contradictions),
         );
+        registry.register(
+            "watch_outdated",
+            "How often something was said of these objects that is older than what was known",
+            ConstCounter::new(health.outdated),
+        );
     }
 }

@@ -2,9 +2,29 @@
 
 use std::time::Duration;
 
-/// How long one watch lasts before it is begun anew, in seconds. A connection that is dead without
-/// being closed is noticed five seconds after it.
+/// How long one watch lasts before it is begun anew, in seconds.
 pub const WATCH_SECONDS: u32 = 60;
+
+/// How long after a watch should have ended or said something it is believed to be dead.
+pub const WATCH_LATE: Duration = Duration::from_secs(5);
+
+/// How long a server may take to answer that it lets something be watched.
+pub const WATCH_BEGINS: Duration = Duration::from_secs(15);
+
+/// A watch that ends sooner has failed: to begin it anew without a pause would be a loop.
+pub const SHORT_WATCH: Duration = Duration::from_secs(1);
+
+/// Objects of one page of a list.
+pub const PAGE: u32 = 500;
+
+/// How long one page of a list may take; servers give a request a minute, too.
+pub const LIST: Duration = Duration::from_secs(60);
+
+/// How long is waited at most for a server that wants to be left alone.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Lives of objects that have ended, remembered of each kind: who names one of them as there is old.
+pub const ENDED: usize = 10_000;
 
 /// How many objects that a list lacks are asked for at a time.
 pub const ASKED_AT_ONCE: usize = 16;

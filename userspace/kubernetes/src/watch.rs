@@ -3,7 +3,13 @@
 //! A watch can end at any time, and what begins it again is a list. Lists have been wrong before: a
 //! server that was just restored, a cache that lags, a proxy that answers for another. Whoever
 //! believes such a list un-enrols workloads and drops policies. So a list removes nothing here: what
-//! it lacks is asked for, one by one, and goes only when the server says that it is not there.
+//! it lacks is asked for, one by one, and goes only when the server says that it is not there. The same
+//! is done with whatever is older than what is known, or has ended already: it would bring back the
+//! label or the policy of before. And a list that was wrong about one object is taken anew as a whole,
+//! since what it lacks of what is not known yet nobody could ask for.
+
+mod ended;
+mod feed;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,14 +20,7 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use kube::{
-    Api, Client, Resource,
-    api::ObjectMeta,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Event, watcher},
-    },
-};
+use kube::{Api, Client, Resource, api::ObjectMeta};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
@@ -30,6 +29,8 @@ use crate::{
     limits,
     seen::{SliceObject, SliceVersion},
 };
+use ended::Ended;
+use feed::{Anew, Event, feed};
 
 /// Namespace and name; objects without a namespace have an empty one.
 pub type Key = (String, String);
@@ -52,6 +53,8 @@ pub struct Health {
     pub failures: u64,
     /// How often a list lacked an object that was there.
     pub contradictions: u64,
+    /// How often something was said that is older than what was known.
+    pub outdated: u64,
 }
 
 /// Where all objects of a kind are, and where those of one namespace are.
@@ -130,8 +133,9 @@ pub async fn follow<K>(
     resume(source, HashMap::new(), tell, report).await;
 }
 
-/// The same of a kind that was followed before. `known`: what there was then, and the UID of each; a
-/// list that lacks it is asked about as any other is.
+/// The same of a kind of which something is known. `known`: what there was before, and the UID of each,
+/// empty for what is certain to be there whatever its UID; a list that lacks it is asked about as any
+/// other is.
 pub async fn resume<K>(
     source: Source<K>,
     known: HashMap<Key, String>,
@@ -140,9 +144,10 @@ pub async fn resume<K>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let config = watcher::Config::default().timeout(limits::WATCH_SECONDS);
-    let events = watcher(source.all.clone(), config).default_backoff();
-    Following::new(source, known, tell, report).run(events).await;
+    let anew = Anew::default();
+    // Several of them are joined, and what holds a list is large.
+    let events = feed(source.all.clone(), anew.clone()).boxed();
+    Following::new(source, known, anew, tell, report).run(events).await;
 }
 
 impl<K> Ask<K> for Source<K>
@@ -160,33 +165,55 @@ where
 
 struct Following<A, T, H> {
     server: A,
+    anew: Anew,
     tell: T,
     report: H,
     health: Health,
-    /// What is there, and which life of its name.
-    known: HashMap<Key, String>,
-    /// What a list lacked, and the server has not been able to say anything about yet.
-    doubtful: HashSet<Key>,
+    known: HashMap<Key, Life>,
+    ended: Ended,
+    /// What the server has not been able to say anything about yet.
+    doubtful: HashMap<Key, Doubt>,
     ask_again: Instant,
     /// What the list that is being read has named.
     listed: Option<HashSet<Key>>,
 }
 
+/// Of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Life {
+    /// Empty: that of something that is certain to be there.
+    uid: String,
+    /// `None`: the server gives versions that are no numbers, or it is not known.
+    version: Option<u64>,
+}
+
+/// Why the server itself is asked for an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// A list lacks it.
+    Lacked,
+    /// Something older was said of it than what is known.
+    Outdated,
+}
+
 impl<A, T, H> Following<A, T, H> {
-    fn new(server: A, known: HashMap<Key, String>, tell: T, report: H) -> Self {
+    fn new(server: A, known: HashMap<Key, String>, anew: Anew, tell: T, report: H) -> Self {
+        let known = known.into_iter().map(|(key, uid)| (key, Life { uid, version: None }));
         Self {
             server,
+            anew,
             tell,
             report,
             health: Health::default(),
-            known,
-            doubtful: HashSet::new(),
+            known: known.collect(),
+            ended: Ended::default(),
+            doubtful: HashMap::new(),
             ask_again: Instant::now(),
             listed: None,
         }
     }
 
-    async fn run<K>(&mut self, events: impl stream::Stream<Item = watcher::Result<Event<K>>>)
+    async fn run<K>(&mut self, events: impl stream::Stream<Item = Result<Event<K>, String>>)
     where
         K: Resource + Clone,
         A: Ask<K>,
@@ -195,14 +222,15 @@ impl<A, T, H> Following<A, T, H> {
     {
         let mut events = pin!(events);
         loop {
-            let has_doubts = !self.doubtful.is_empty();
+            // What a list names last may answer it.
+            let is_to_ask = !self.doubtful.is_empty() && self.listed.is_none();
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(event)) => self.hear(event).await,
-                    Some(Err(error)) => self.fail(&error.to_string()),
+                    Some(Err(error)) => self.fail(&error),
                     None => return,
                 },
-                () = sleep_until(self.ask_again), if has_doubts => self.ask().await,
+                () = sleep_until(self.ask_again), if is_to_ask => drop(self.ask().await),
             }
         }
     }
@@ -218,69 +246,119 @@ impl<A, T, H> Following<A, T, H> {
             (self.report)(&self.health);
         }
         match event {
-            Event::Init => self.listed = Some(HashSet::new()),
-            Event::InitApply(object) => {
+            Event::Alive => {}
+            Event::List => self.listed = Some(HashSet::new()),
+            Event::Listed(object) => {
                 let key = key(object.meta());
                 self.listed.get_or_insert_default().insert(key.clone());
-                self.take(key, object);
+                self.weigh(key, object);
             }
-            Event::InitDone => {
+            Event::Whole => {
                 let listed = self.listed.take().unwrap_or_default();
-                let lacking = self.known.keys().filter(|key| !listed.contains(*key)).cloned();
-                self.doubtful = lacking.collect();
-                self.ask().await;
-                (self.tell)(Change::Complete);
+                let lacking = self.known.keys().filter(|key| !listed.contains(*key));
+                self.doubtful.extend(lacking.map(|key| (key.clone(), Doubt::Lacked)));
+                match self.ask().await {
+                    true => (self.tell)(Change::Complete),
+                    false => self.anew.ask(),
+                }
             }
-            Event::Apply(object) => self.take(key(object.meta()), object),
-            Event::Delete(object) => {
-                let (key, uid) = (key(object.meta()), uid(object.meta()));
-                // The end of an earlier life says nothing about this one.
-                if self.known.get(&key).is_some_and(|known| *known == uid) {
-                    self.drop(key);
+            Event::Is(object) => self.weigh(key(object.meta()), object),
+            Event::Gone(object) => {
+                let (key, life) = (key(object.meta()), Life::of(object.meta()));
+                match self.known.get(&key) {
+                    Some(known) if known.uid == life.uid && life.is_before(known) => {
+                        self.doubt(key);
+                    }
+                    Some(known) if known.uid == life.uid => self.drop(key),
+                    // The end of an earlier life says nothing about this one.
+                    _ => self.ended.add(life.uid),
                 }
             }
         }
     }
 
-    /// Asks for everything that a list lacked.
-    async fn ask<K>(&mut self)
+    /// Takes what is news, and doubts what is older than what is known.
+    fn weigh<K: Resource>(&mut self, key: Key, object: K)
+    where
+        T: FnMut(Change<K>),
+        H: FnMut(&Health),
+    {
+        let life = Life::of(object.meta());
+        let known = self.known.get(&key);
+        if life.version.is_some() && known == Some(&life) {
+            self.doubtful.remove(&key);
+        } else if self.ended.has(&life.uid) || known.is_some_and(|known| life.is_before(known)) {
+            self.doubt(key);
+        } else {
+            self.take(key, object);
+        }
+    }
+
+    fn doubt(&mut self, key: Key)
+    where
+        H: FnMut(&Health),
+    {
+        info!(namespace = key.0, name = key.1, "something older was said of it than what is known");
+        self.health.outdated += 1;
+        (self.report)(&self.health);
+        if self.doubtful.is_empty() {
+            self.ask_again = Instant::now();
+        }
+        self.doubtful.insert(key, Doubt::Outdated);
+    }
+
+    /// Asks for everything that is doubtful: whether what was said before can be right.
+    async fn ask<K>(&mut self) -> bool
     where
         K: Resource,
         A: Ask<K>,
         T: FnMut(Change<K>),
         H: FnMut(&Health),
     {
-        let keys = std::mem::take(&mut self.doubtful);
-        if keys.is_empty() {
-            return;
+        let doubts = std::mem::take(&mut self.doubtful);
+        if doubts.is_empty() {
+            return true;
         }
         let server = &self.server;
-        let asked = stream::iter(keys).map(|key| async {
+        let asked = stream::iter(doubts).map(|(key, doubt)| async move {
             let answer = server.ask(key.clone()).await;
-            (key, answer)
+            (key, doubt, answer)
         });
         let answers: Vec<_> = asked.buffer_unordered(limits::ASKED_AT_ONCE).collect().await;
-        for (key, answer) in answers {
+        let mut is_right = true;
+        for (key, doubt, answer) in answers {
+            let known = self.known.get(&key);
+            let is_certain = known.is_some_and(|known| known.uid.is_empty());
             match answer {
                 Ok(Some(object)) => {
-                    warn!(namespace = key.0, name = key.1, "a list lacked an object that is there");
-                    self.health.contradictions += 1;
-                    (self.report)(&self.health);
-                    self.take(key, object);
+                    let life = Life::of(object.meta());
+                    let was_there = is_certain || known.is_some_and(|known| known.uid == life.uid);
+                    if doubt == Doubt::Lacked && was_there {
+                        is_right = false;
+                        let (namespace, name) = (&key.0, &key.1);
+                        warn!(namespace, name, "a list lacked an object that is there");
+                        self.health.contradictions += 1;
+                        (self.report)(&self.health);
+                    }
+                    if life.version.is_none() || known != Some(&life) {
+                        self.take(key, object);
+                    }
                 }
                 Ok(None) => self.drop(key),
                 Err(error) => {
+                    is_right &= !is_certain;
                     info!(
                         namespace = key.0,
                         name = key.1,
                         error,
-                        "a list lacks it, and it is not known whether it is there; it stays"
+                        "what was said of it is doubtful, and the server does not answer; it stays"
                     );
-                    self.doubtful.insert(key);
+                    self.doubtful.insert(key, doubt);
                 }
             }
         }
         self.ask_again = Instant::now() + limits::ASK_AGAIN;
+        is_right
     }
 
     fn take<K: Resource>(&mut self, key: Key, object: K)
@@ -288,7 +366,13 @@ impl<A, T, H> Following<A, T, H> {
         T: FnMut(Change<K>),
     {
         self.doubtful.remove(&key);
-        self.known.insert(key, uid(object.meta()));
+        let life = Life::of(object.meta());
+        if let Some(before) = self.known.insert(key, life.clone())
+            && before.uid != life.uid
+        {
+            self.ended.add(before.uid);
+        }
+        self.ended.remove(&life.uid);
         (self.tell)(Change::Is(object));
     }
 
@@ -297,8 +381,10 @@ impl<A, T, H> Following<A, T, H> {
         T: FnMut(Change<K>),
     {
         self.doubtful.remove(&key);
-        self.known.remove(&key);
-        (self.tell)(Change::Gone(key));
+        if let Some(life) = self.known.remove(&key) {
+            self.ended.add(life.uid);
+            (self.tell)(Change::Gone(key));
+        }
     }
 
     fn fail(&mut self, error: &str)
@@ -308,18 +394,29 @@ impl<A, T, H> Following<A, T, H> {
         if self.health.failure.as_deref() != Some(error) {
             warn!(error, "the API server cannot be followed; what is known stays");
         }
+        // Half of a list is no list.
+        self.listed = None;
         self.health.failure = Some(error.to_owned());
         self.health.failures += 1;
         (self.report)(&self.health);
     }
 }
 
-fn key(metadata: &ObjectMeta) -> Key {
-    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+impl Life {
+    fn of(metadata: &ObjectMeta) -> Self {
+        let version = metadata.resource_version.as_deref();
+        let version = version.and_then(|version| version.parse().ok());
+        Self { uid: metadata.uid.clone().unwrap_or_default(), version }
+    }
+
+    /// Versions of one kind grow, over all lives of a name.
+    fn is_before(&self, other: &Self) -> bool {
+        self.version.zip(other.version).is_some_and(|(this, other)| this < other)
+    }
 }
 
-fn uid(metadata: &ObjectMeta) -> String {
-    metadata.uid.clone().unwrap_or_default()
+fn key(metadata: &ObjectMeta) -> Key {
+    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod federation;
 mod hosts;
 mod nodes;
 mod process;
 mod rotation;
+mod server;
+mod silence;

@@ -27,6 +27,8 @@ pub struct Controller {
     /// Where its own roots are published, if they are.
     pub bundles: SocketAddr,
     domain: &'static str,
+    /// Of a controller of a cluster: by what it finds the API server, and what else it is told.
+    environment: Option<Vec<(&'static str, String)>>,
     child: Option<Child>,
 }
 
@@ -53,21 +55,42 @@ impl Controller {
     pub fn prepare(domain: &'static str) -> Self {
         let directory = TempDir::new().unwrap();
         let (agents, metrics, bundles) = (free(), free(), free());
-        let controller = Self { directory, agents, metrics, bundles, domain, child: None };
+        let environment = None;
+        let controller =
+            Self { directory, agents, metrics, bundles, domain, environment, child: None };
         controller.declare(&WORKLOADS.replace("a.org", domain));
+        controller
+    }
+
+    /// That of a cluster, in the pod `controller-0`.
+    pub fn start_in_cluster(kubeconfig: &str) -> Self {
+        let mut controller = Self::prepare("a.org");
+        let path = controller.directory.path().join("kubeconfig");
+        fs::write(&path, kubeconfig).unwrap();
+        controller.environment = Some(vec![
+            ("KUBECONFIG", path.display().to_string()),
+            ("MARTLET_POD_NAME", "controller-0".to_owned()),
+            ("MARTLET_POD_IP", "127.0.0.1".to_owned()),
+        ]);
+        controller.write("kubernetes: {}\n");
+        controller.launch();
         controller
     }
 
     /// Writes the controller file; `more` is what is not the same for all.
     pub fn configure(&self, more: &str) {
+        let directory = self.directory.path().join("directory.yaml");
+        self.write(&format!("directory: {}\n{more}", directory.display()));
+    }
+
+    fn write(&self, more: &str) {
         let at = |name| self.directory.path().join(name);
         let text = format!(
-            "trustDomain: {}\nlisten: [\"{}\"]\nstate: {}\nsocket: {}\ndirectory: {}\nmetrics: \"{}\"\n",
+            "trustDomain: {}\nlisten: [\"{}\"]\nstate: {}\nsocket: {}\nmetrics: \"{}\"\n",
             self.domain,
             self.agents,
             at("state").display(),
             self.socket().display(),
-            at("directory.yaml").display(),
             self.metrics,
         );
         fs::write(at("controller.yaml"), text + more).unwrap();
@@ -84,19 +107,33 @@ impl Controller {
     }
 
     pub fn launch(&mut self) {
+        self.spawn();
+        self.until_ready();
+    }
+
+    /// Starts it, and does not wait.
+    pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.directory.path().join("log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_martlet-controller"))
-            .args(["--standalone", "--config"])
+        let mut command = Command::new(env!("CARGO_BIN_EXE_martlet-controller"));
+        match &self.environment {
+            Some(environment) => command.envs(environment.iter().cloned()),
+            None => command.arg("--standalone"),
+        };
+        let child = command
+            .arg("--config")
             .arg(self.directory.path().join("controller.yaml"))
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .stdin(Stdio::null())
             .spawn();
         self.child = Some(child.unwrap());
+    }
+
+    pub fn until_ready(&self) {
         let until = Instant::now() + PATIENCE;
         while self.get("/readyz").is_none_or(|(status, _)| status != 200) {
             assert!(Instant::now() < until, "not ready: {}", self.log());
