@@ -1,9 +1,10 @@
 //! kubectl against one cluster: run, ask, wait.
 
 use std::{
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -46,6 +47,22 @@ impl Kubectl {
     pub fn get(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.run(&[&["get", "--output", "json"], arguments].concat())?;
         serde_json::from_str(&text).context("reading what kubectl says")
+    }
+
+    /// Where the API server is reached in plain HTTP, with the rights of the kubeconfig, until the
+    /// process is ended.
+    pub fn proxy(&self) -> Result<(Child, SocketAddr)> {
+        let mut command = self.command(&["proxy", "--port=0"]);
+        let mut proxy = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting kubectl proxy")?;
+        let said = proxy.stdout.take().context("its output is piped")?;
+        let mut line = String::new();
+        BufReader::new(said).read_line(&mut line).context("reading where it listens")?;
+        let address = line.trim().rsplit(' ').next().and_then(|text| text.parse().ok());
+        Ok((proxy, address.with_context(|| format!("kubectl proxy says {line:?}"))?))
     }
 
     pub fn apply(&self, manifests: &str) -> Result<()> {
