@@ -38,7 +38,7 @@ pub struct Args {
 }
 
 /// A machine that takes longer is ended. It has room for a host that does something else, too.
-const DEADLINE: &str = "1500";
+const DEADLINE: &str = "2400";
 
 /// What the machine prints about a program that has ended, about its kernel, and last.
 const ENDED: &str = "vm: ended ";

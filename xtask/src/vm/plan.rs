@@ -15,6 +15,9 @@ const RUN: &[&str] = &[
     "ports",
     "services",
     "steering",
+    "strict",
+    "tampering",
+    "undecided",
     "verdicts",
 ];
 
