@@ -5,6 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use martlet_model::Label;
 use tokio::{
     sync::mpsc::Sender,
+    task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tonic::{Status, Streaming};
@@ -48,7 +49,7 @@ async fn hello(said: &mut Streaming<FromAgent>) -> Result<Hello, Status> {
 }
 
 async fn follow<O: Office>(
-    shared: &Shared<O>,
+    shared: &Arc<Shared<O>>,
     node: &NodeCaller,
     hello: Hello,
     mut said: Streaming<FromAgent>,
@@ -114,7 +115,7 @@ async fn follow<O: Office>(
 }
 
 async fn tell<O: Office>(
-    shared: &Shared<O>,
+    shared: &Arc<Shared<O>>,
     node: &NodeCaller,
     seat: &Seat<'_>,
     (instance, known): (&mut u64, &mut u64),
@@ -127,7 +128,17 @@ async fn tell<O: Office>(
         true => Some(shared.tellers.acquire().await),
         false => None,
     };
-    let news = shared.world.news(&node.node, *instance, *known);
+    let news = match is_far {
+        // To make all of it takes long, and who makes it keeps the threads that everything else is
+        // done on: a controller would lose its lease.
+        true => {
+            let (shared, node) = (shared.clone(), node.node.clone());
+            let (instance, known) = (*instance, *known);
+            let made = spawn_blocking(move || shared.world.news(&node, instance, known));
+            made.await.map_err(|_| Status::unavailable("the controller is stopping"))?
+        }
+        false => shared.world.news(&node.node, *instance, *known),
+    };
     // Everything that is declared was found to be sayable before.
     let Some(news) = news.map_err(|bad| Status::internal(bad.to_string()))? else { return Ok(()) };
     for message in news.messages {
