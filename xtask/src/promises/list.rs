@@ -58,6 +58,7 @@ const STRICT: &str = "tests/kernel/tests/strict.rs";
 const TAKEOVER: &str = "tests/kernel/tests/takeover/main.rs";
 const TAKEOVER_CONTROLLER: &str = "tests/kernel/tests/takeover/controller.rs";
 const TAKEOVER_DEATHS: &str = "tests/kernel/tests/takeover/deaths.rs";
+const TAKEOVER_PLUGIN: &str = "tests/kernel/tests/takeover/plugin.rs";
 const TAMPERING: &str = "tests/kernel/tests/tampering.rs";
 const UNDECIDED: &str = "tests/kernel/tests/undecided.rs";
 const UNINSTALL: &str = "tests/kernel/tests/uninstall.rs";

@@ -2,7 +2,7 @@
 
 use super::{
     ADOPTION, BOUNDS, FAULTS, GUARD, KUBERNETES_INSTALL, LIFE, QUOTAS, REFUSALS, STANDALONE,
-    STRICT, TAKEOVER, TAKEOVER_CONTROLLER, TAKEOVER_DEATHS, TAMPERING, UNINSTALL,
+    STRICT, TAKEOVER, TAKEOVER_CONTROLLER, TAKEOVER_DEATHS, TAKEOVER_PLUGIN, TAMPERING, UNINSTALL,
 };
 use crate::promises::{Promise, Test};
 
@@ -23,6 +23,10 @@ pub const PROMISES: &[Promise] = &[
             Test(
                 TAKEOVER_CONTROLLER,
                 "without_a_controller_an_agent_is_replaced_and_serves_with_what_is_kept",
+            ),
+            Test(
+                TAKEOVER_PLUGIN,
+                "a_pod_that_arrives_during_a_takeover_is_answered_and_never_refused_or_lost",
             ),
         ],
         missing: "the number of requests and streams of the bar; a cluster whose DaemonSets make \
