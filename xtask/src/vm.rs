@@ -106,9 +106,8 @@ fn boot(kernel: &Path, image: &Path) -> Result<Seen> {
 fn emulator(kernel: &Path, image: &Path) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--kill-after", "5", DEADLINE, "qemu-system-x86_64"]);
-    // With a thread for each processor, QEMU 7.2 may translate code of a page that the other one is
-    // just writing to, and keep it: kernels that patch themselves then die of a stale breakpoint
-    // ("Oops: int3"), one boot in 60 on a busy host.
+    // With a thread for each processor, QEMU 7.2 lets a kernel that patches itself die of a stale
+    // breakpoint ("Oops: int3" in `sched_clock_cpu`), one boot in 60 on a busy host.
     command.args(["-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "max"]);
     command.args(["-smp", "2", "-m", "3G", "-nodefaults", "-display", "none", "-no-reboot"]);
     command.args(["-serial", "stdio", "-device", "virtio-rng-pci"]);

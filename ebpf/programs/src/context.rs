@@ -30,23 +30,6 @@ macro_rules! load_pointer {
     }};
 }
 
-/// Reads 32 bits of a packet, wherever they are.
-macro_rules! load_packet {
-    ($at:expr) => {{
-        let value: u64;
-        // SAFETY: the verifier has checked that this is between the packet's start and its end.
-        unsafe {
-            core::arch::asm!(
-                "{value} = *(u32 *)({at} + 0)",
-                value = out(reg) value,
-                at = in(reg) $at,
-                options(nostack, readonly, preserves_flags)
-            )
-        };
-        value as u32
-    }};
-}
-
 /// Writes a 32-bit field.
 macro_rules! store {
     ($context:expr, $offset:expr, $value:expr) => {{
@@ -87,4 +70,4 @@ macro_rules! store_v6 {
     }};
 }
 
-pub(crate) use {load, load_packet, load_pointer, load_v6, store, store_v6};
+pub(crate) use {load, load_pointer, load_v6, store, store_v6};

@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use martlet_ebpf_shared::packet::Bytes;
 
-use crate::context::{load, load_packet, load_pointer};
+use crate::context::{load, load_pointer};
 
 const LENGTH: usize = offset_of!(__sk_buff, len);
 const DATA: usize = offset_of!(__sk_buff, data);
@@ -48,7 +48,8 @@ impl Bytes for Frame {
         let Some(bytes) = self.linear(at, 4 * N) else { return self.copy(at, [0; N]) };
         let mut words = [0; N];
         for (i, word) in words.iter_mut().enumerate() {
-            *word = load_packet!(bytes.wrapping_add(4 * i));
+            // The verifier has checked that it is between the packet's start and its end.
+            *word = load!(bytes.wrapping_add(4 * i), 0);
         }
         Some(words)
     }
