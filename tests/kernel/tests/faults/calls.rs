@@ -39,7 +39,7 @@ pub fn failing(trial: &mut Trial) -> Result<Struck> {
     let log = node.directory()?.join("strace");
     let inject = format!("inject={call}:error={error}:when={first}+{step}");
     let strace = node.command_in("strace", STRACE).args(["-f", "-qq", "-p", &pid, "-e", &inject]);
-    let strace = strace.args(["-e", &format!("trace={call}"), "-o"]).arg(&log).spawn()?;
+    let mut strace = strace.args(["-e", &format!("trace={call}"), "-o"]).arg(&log).spawn()?;
     let crowd = trial.crowd(20)?;
     let bitten = wait_for(&format!("{call} to fail"), PATIENCE, || {
         let is_injected = fs::read_to_string(&log).is_ok_and(|log| log.contains("(INJECTED)"));
@@ -48,7 +48,14 @@ pub fn failing(trial: &mut Trial) -> Result<Struck> {
     let held = trial.hold(HOLD);
     // Now it lets go of the agent; killed, it would leave it stopped.
     strace.signal(Signal::SIGTERM)?;
-    strace.wait(PATIENCE)?;
+    wait_for("strace to let go of the agent", PATIENCE, || {
+        // Of a process that dies just then strace 6.1 waits for the first thread for ever: that one
+        // is the last to be had.
+        if is_dead(&pid)? && strace.is_running() {
+            strace.signal(Signal::SIGKILL)?;
+        }
+        Ok((!strace.is_running()).then_some(()))
+    })?;
     let mut ended = now();
     drop(crowd);
     bitten.and(held)?;
@@ -64,4 +71,12 @@ pub fn failing(trial: &mut Trial) -> Result<Struck> {
     }
     fs::remove_file(&log).context("removing strace's log")?;
     Ok(Struck { ended, spared_near: victim == Victim::Callee })
+}
+
+/// Whether its first thread has ended.
+fn is_dead(pid: &str) -> Result<bool> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    let stat = stat.with_context(|| format!("reading the state of process {pid}"))?;
+    // The name comes before, in parentheses.
+    Ok(stat.rsplit(')').next().is_some_and(|after| after.trim_start().starts_with('Z')))
 }
