@@ -228,6 +228,9 @@ impl Agent {
             OpenError::Pod(source) => {
                 return AgentError::Unreached { pod: self.place.to_string(), source };
             }
+            OpenError::NotRelayed(said) => {
+                return AgentError::NotRelayed { pod: self.place.to_string(), said };
+            }
         };
         match source.kind() {
             io::ErrorKind::NotFound => AgentError::Missing(path),

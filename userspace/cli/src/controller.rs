@@ -167,6 +167,9 @@ impl Controller {
             OpenError::Pod(source) => {
                 return ControllerError::Unreached { pod: self.place.to_string(), source };
             }
+            OpenError::NotRelayed(said) => {
+                return ControllerError::NotRelayed { pod: self.place.to_string(), said };
+            }
         };
         match source.kind() {
             io::ErrorKind::NotFound => ControllerError::Missing(path),

@@ -44,6 +44,8 @@ pub struct Words(Option<Said>);
 pub enum OpenError {
     Socket(io::Error),
     Pod(RemoteError),
+    /// The program in the pod has ended, or is no relay; what it said.
+    NotRelayed(String),
 }
 
 impl Place {
@@ -57,7 +59,16 @@ impl Place {
                 let command = ["/usr/bin/martlet", "relay", place.whose];
                 let begun = place.remote.run(&place.pod, &command).await;
                 let (relay, said) = begun.map_err(OpenError::Pod)?;
-                Ok(Opened { stream: Box::new(relay), words: Words(Some(said)) })
+                let mut words = Words(Some(said));
+                // What is sent to a program that ends can end the connection before its last words.
+                match words.greeting().await {
+                    true => Ok(Opened { stream: Box::new(relay), words }),
+                    false => {
+                        let complaint = words.complaint().await;
+                        let silent = || "it ended without a word".to_owned();
+                        Err(OpenError::NotRelayed(complaint.unwrap_or_else(silent)))
+                    }
+                }
             }
         }
     }
@@ -75,10 +86,17 @@ impl Place {
 }
 
 impl Words {
+    /// Whether a relay has begun, once that is known.
+    async fn greeting(&mut self) -> bool {
+        let Some(said) = &mut self.0 else { return true };
+        let greets = |text: &str| text.split_inclusive('\n').any(is_greeting);
+        greets(&said.until(greets).await)
+    }
+
     /// The version of the martlet in the pod, if it has said it.
     pub fn version(&self) -> Option<String> {
         let text = self.0.as_ref()?.text();
-        let line = text.lines().next()?.strip_prefix(GREETING)?;
+        let line = text.lines().find_map(|line| line.strip_prefix(GREETING))?;
         Some(line.trim().to_owned())
     }
 
@@ -90,6 +108,11 @@ impl Words {
         let text = lines.join("; ").replace(char::is_control, " ");
         (!text.is_empty()).then_some(text)
     }
+}
+
+/// Of a line with its end.
+fn is_greeting(line: &str) -> bool {
+    line.starts_with(GREETING) && line.ends_with('\n')
 }
 
 impl fmt::Display for Place {

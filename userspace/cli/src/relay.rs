@@ -1,7 +1,8 @@
 //! `martlet relay`: this process is a connection to a socket of this machine.
 //!
 //! It runs in Martlet's own pods, for a `martlet` elsewhere that was let in by the API server. What
-//! it is comes first, on standard error, so that the other one knows whom it speaks with.
+//! it is comes first, on standard error: the other one knows whom it speaks with, and says nothing
+//! before, since what is sent to a program that ends can cost its last words.
 
 use std::{
     io::{self, Read, Write},
@@ -18,9 +19,9 @@ use anyhow::{Context as _, Result};
 pub const GREETING: &str = "martlet ";
 
 pub fn run(socket: &Path) -> Result<ExitCode> {
-    eprintln!("{GREETING}{}", env!("CARGO_PKG_VERSION"));
     let stream = UnixStream::connect(socket)
         .with_context(|| format!("connecting to {}", socket.display()))?;
+    eprintln!("{GREETING}{}", env!("CARGO_PKG_VERSION"));
     let to = stream.try_clone().context("using the connection in both directions")?;
     thread::spawn(move || {
         let _ = pass(io::stdin().lock(), &to);

@@ -2,7 +2,7 @@
 //! pods are agents of these tests; the program in them is the real `martlet relay`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -36,6 +36,8 @@ pub struct Objects {
     pub sockets: BTreeMap<String, PathBuf>,
     /// What runs in a pod instead of `martlet relay`: a line for its shell.
     pub programs: BTreeMap<String, String>,
+    /// Pods the connection to whose program breaks before it is said how it ended.
+    pub cut: BTreeSet<String>,
 }
 
 /// Runs until the process of the test ends.
@@ -169,6 +171,7 @@ async fn exec(stream: TcpStream, objects: &Objects, pod: &str, target: &str) {
     let errors = program.stderr.take().unwrap();
     let listening = [listen(output, OUTPUT, send.clone()), listen(errors, ERRORS, send.clone())];
     let mut input = program.stdin.take();
+    let is_cut = objects.cut.contains(pod);
     thread::spawn(move || {
         listening.into_iter().for_each(|one| one.join().unwrap());
         let status = match program.wait().unwrap().code() {
@@ -176,7 +179,9 @@ async fn exec(stream: TcpStream, objects: &Objects, pod: &str, target: &str) {
             code => json!({"status": "Failure",
                 "message": format!("command terminated with exit code {}", code.unwrap_or(-1))}),
         };
-        let _ = send.blocking_send([&[STATUS], status.to_string().as_bytes()].concat());
+        if !is_cut {
+            let _ = send.blocking_send([&[STATUS], status.to_string().as_bytes()].concat());
+        }
     });
     loop {
         tokio::select! {

@@ -158,6 +158,30 @@ fn a_martlet_of_another_version_in_the_pod_is_told() {
 }
 
 #[test]
+fn a_connection_to_a_pod_that_breaks_is_told() {
+    let agents = [FakeAgent::start(reports()), FakeAgent::start(reports())];
+    let mut objects = objects(&agents);
+    let pods = vec![pod("cut", "one"), pod("late", "two"), pod("silent", "three")];
+    objects.answers.insert(format!("{PODS}?martlet-agent"), list("PodList", "v1", pods));
+    let programs = [("cut", "exit 1"), ("late", "echo martlet 1 >&2; read x"), ("silent", "true")];
+    for (pod, program) in programs {
+        objects.programs.insert(pod.to_owned(), program.to_owned());
+    }
+    objects.cut.extend(["cut", "late"].map(str::to_owned));
+    let [first, second] = agents;
+    let played = Played { agents: [first, second], api: Api::start(objects) };
+    let said = played.run(&["status"]);
+    let said = stdout(&said);
+    for (node, pod) in [("one", "cut"), ("two", "late")] {
+        let broke = format!(
+            "× {node} did not answer: nothing is relayed by the pod {pod}: the connection to the program broke: "
+        );
+        assert!(said.contains(&broke), "{said}");
+    }
+    assert!(said.contains("relayed by the pod silent: it ended without a word"), "{said}");
+}
+
+#[test]
 fn a_check_finds_what_is_missing_in_a_cluster() {
     let played = start();
     let output = played.run(&["check", "-o", "json"]);

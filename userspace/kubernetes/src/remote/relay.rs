@@ -1,9 +1,9 @@
 //! A program in a pod, whose standard input and output are a stream of bytes.
 
 use std::{
+    error::Error,
     io,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, ReadHalf, SimplexStream, WriteHalf},
-    sync::watch,
+    sync::{oneshot, watch},
     time::timeout,
 };
 
@@ -27,15 +27,18 @@ pub struct Relay {
     writer: WriteHalf<SimplexStream>,
     /// A connection that broke leaves the reader without an end of its own.
     ended: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    _process: AttachedProcess,
+    _held: oneshot::Sender<()>,
 }
 
 /// What the program says beside its output, and how it ended.
 #[derive(Debug, Clone)]
-pub struct Said {
-    text: Arc<Mutex<String>>,
-    /// True when nothing more comes.
-    is_over: watch::Receiver<bool>,
+pub struct Said(watch::Receiver<Heard>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    text: String,
+    /// Nothing more comes.
+    is_over: bool,
 }
 
 impl Remote {
@@ -55,62 +58,89 @@ impl Remote {
         let what = format!("a program in {}", pod.name);
         let begun = api.exec(&pod.name, command.iter().copied(), &parameters);
         let mut process = answer(&what, begun).await?;
-        let said = listen(&mut process);
         let reader = process.stdout().expect("it was asked for");
         let writer = process.stdin().expect("it was asked for");
-        let mut is_over = said.is_over.clone();
-        let ended = async move { drop(is_over.wait_for(|is_over| *is_over).await) };
+        let (to_hear, heard) = watch::channel(Heard::default());
+        let (held, is_dropped) = oneshot::channel();
+        tokio::spawn(listen(process, to_hear, is_dropped));
+        let mut until_over = heard.clone();
+        let ended = async move { drop(until_over.wait_for(|heard| heard.is_over).await) };
         let ended: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(ended);
-        Ok((Relay { reader, writer, ended: Some(ended), _process: process }, said))
+        Ok((Relay { reader, writer, ended: Some(ended), _held: held }, Said(heard)))
     }
 }
 
-fn listen(process: &mut AttachedProcess) -> Said {
-    let text = Arc::new(Mutex::new(String::new()));
-    let (over, is_over) = watch::channel(false);
-    let (errors, status) = (process.stderr(), process.take_status());
-    let into = text.clone();
-    let add = move |more: &str| {
-        let mut text = into.lock().unwrap_or_else(PoisonError::into_inner);
-        if text.len() < limits::SAID_BYTES {
-            text.push_str(more);
+/// Hears a program to its end, or until its relay is dropped.
+async fn listen(
+    mut process: AttachedProcess,
+    to_hear: watch::Sender<Heard>,
+    mut is_dropped: oneshot::Receiver<()>,
+) {
+    let add = |more: &str| {
+        to_hear.send_modify(|heard| {
+            if heard.text.len() < limits::SAID_BYTES {
+                heard.text.push_str(more);
+            }
+        });
+    };
+    let mut errors = process.stderr().expect("it was asked for");
+    let mut status = pin!(process.take_status().expect("nobody has taken it"));
+    let mut buffer = [0; 1024];
+    let (mut is_open, mut is_held) = (true, true);
+    let status = loop {
+        tokio::select! {
+            biased;
+            read = errors.read(&mut buffer), if is_open => match read {
+                Ok(length @ 1..) => add(&String::from_utf8_lossy(&buffer[..length])),
+                _ => is_open = false,
+            },
+            status = &mut status => break status,
+            _ = &mut is_dropped, if is_held => {
+                process.abort();
+                is_held = false;
+            }
         }
     };
-    tokio::spawn(async move {
-        let mut errors = errors.expect("it was asked for");
-        let mut status = pin!(status.expect("nobody has taken it"));
-        let mut buffer = [0; 1024];
-        let mut is_open = true;
-        // Without an outcome the connection broke.
-        let status = loop {
-            tokio::select! {
-                biased;
-                read = errors.read(&mut buffer), if is_open => match read {
-                    Ok(length @ 1..) => add(&String::from_utf8_lossy(&buffer[..length])),
-                    _ => is_open = false,
-                },
-                status = &mut status => break status,
+    match status {
+        Some(Status { status: Some(outcome), message: Some(message), .. }) => {
+            if outcome != "Success" {
+                add(&format!("{message}\n"));
             }
-        };
-        if let Some(Status { status: Some(outcome), message: Some(message), .. }) = status
-            && outcome != "Success"
-        {
-            add(&format!("{message}\n"));
         }
-        over.send_replace(true);
-    });
-    Said { text, is_over }
+        Some(_) => {}
+        // Then the connection ended before the program did.
+        None if is_held => {
+            let broke = process.join().await.err();
+            let why = broke.as_ref().map(|error| innermost(error).to_string());
+            let why = why.unwrap_or_else(|| "closed by the API server".to_owned());
+            add(&format!("the connection to the program broke: {why}\n"));
+        }
+        None => {}
+    }
+    to_hear.send_modify(|heard| heard.is_over = true);
+}
+
+/// The outer ones say only what was tried.
+fn innermost(error: &dyn Error) -> &dyn Error {
+    error.source().map_or(error, innermost)
 }
 
 impl Said {
     /// So far.
     pub fn text(&self) -> String {
-        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().text.clone()
+    }
+
+    /// So far, when it is enough or all.
+    pub async fn until(&mut self, is_enough: impl Fn(&str) -> bool) -> String {
+        let enough = |heard: &Heard| heard.is_over || is_enough(&heard.text);
+        let _ = self.0.wait_for(enough).await;
+        self.text()
     }
 
     /// All of it, if the program ends soon.
     pub async fn to_the_end(&mut self) -> String {
-        let _ = timeout(limits::LAST_WORDS, self.is_over.wait_for(|is_over| *is_over)).await;
+        let _ = timeout(limits::LAST_WORDS, self.until(|_| false)).await;
         self.text()
     }
 }
