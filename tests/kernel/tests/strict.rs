@@ -1,7 +1,7 @@
 //! What a pod has open in plaintext when it becomes strict: what ends, and what does not.
 
 use std::{
-    io,
+    io::{self, Read as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use martlet_kernel::{Feature, Node, Pod, Settings, Terms};
 use martlet_lab::{PORT, Stage, address, wait_for};
-use martlet_tests_kernel::{Lab, Place, arrives, leave_outside, members, relay};
+use martlet_tests_kernel::{Lab, Place, arrives, leave_outside, members, relay, strict::World};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -148,6 +148,28 @@ async fn a_running_pod_that_is_enrolled_as_strict_keeps_the_same() -> Result<()>
         pair.expect_reset().await?;
     }
     open.expect_half().await
+}
+
+/// By a socket whose cgroup has no hooks, as when somebody has taken all hooks away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_permissive_pod_loses_what_nobody_steered_and_keeps_what_is_older() -> Result<()> {
+    let world = World::new()?;
+    let (cart, web) = (&world.caller, &world.callee);
+    let mut older = Pair::open(cart, web, SocketAddr::new(web.v4, 0)).await?;
+    let node = Node::start(&world.lab.settings)?;
+    let (caller, _callee) = (enroll(&node, cart, false)?, enroll(&node, web, false)?);
+    members(&node, &[cart, web])?;
+    assert!(caller.close_plaintext()?.ended.is_empty());
+    let to = SocketAddr::new(web.v4, PORT);
+    let mut unsteered = world.foreign_socket(to)?;
+    unsteered.connect(&to.into())?;
+    older.greet().await?;
+    let closing = caller.close_plaintext()?;
+    let ended: Vec<_> = closing.ended.iter().map(|end| (end.remote, end.is_outbound)).collect();
+    assert_eq!((ended, closing.left), (vec![(to, true)], 0));
+    let error = unsteered.read(&mut [0]).expect_err("it was reset");
+    assert!(RESET.contains(&error.kind()), "{error:?}");
+    older.greet().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

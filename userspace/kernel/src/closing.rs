@@ -5,6 +5,10 @@
 //! is older than the guard, or was pushed out of its notes, the ports tell: what stands on a port on
 //! which the pod listens, or on one from which the kernel does not connect by itself, counts as
 //! accepted, and is ended.
+//!
+//! A permissive pod keeps what it has, but for connections with the mesh that did not begin as
+//! plaintext that was allowed: they began while nobody steered, the guard refuses what they carry,
+//! and their ends would repeat themselves for minutes.
 
 use std::{
     collections::HashSet,
@@ -55,8 +59,8 @@ struct Sight {
     ephemeral: RangeInclusive<u16>,
 }
 
-/// Ends what a strict pod must not have.
-pub fn close(shared: &Shared, netns: &Netns) -> Result<Closing, KernelError> {
+/// Ends what a pod must not have.
+pub fn close(shared: &Shared, netns: &Netns, strict: bool) -> Result<Closing, KernelError> {
     let failed = KernelError::in_netns(netns, "ending its connections");
     let diagnosis = Sockets::open(netns).map_err(&failed)?;
     let mut closing = Closing::default();
@@ -64,11 +68,12 @@ pub fn close(shared: &Shared, netns: &Netns) -> Result<Closing, KernelError> {
         let sight = look(shared, netns)?;
         let mut unwanted = Vec::new();
         for socket in &sight.sockets {
-            if let Some(is_outbound) = sight.unwanted(shared, netns, socket)? {
+            if let Some(is_outbound) = sight.unwanted(shared, netns, strict, socket)? {
                 unwanted.push((socket, is_outbound));
             }
         }
-        closing.left = unwanted.len();
+        // Of a permissive pod it is a kindness only.
+        closing.left = if strict { unwanted.len() } else { 0 };
         if unwanted.is_empty() || !shared.destroys {
             break;
         }
@@ -112,25 +117,27 @@ fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
 }
 
 impl Sight {
-    /// Whether the pod has opened a connection that a strict pod must not have; `None` for others.
+    /// Whether the pod has opened a connection that it must not have; `None` for others.
     fn unwanted(
         &self,
         shared: &Shared,
         netns: &Netns,
+        strict: bool,
         socket: &Socket,
     ) -> Result<Option<bool>, KernelError> {
         if socket.is_marked || self.is_inside(socket) {
             return Ok(None);
         }
-        let is_outbound = match shared.maps.began(&connection(netns, socket))? {
+        let began = shared.maps.began(&connection(netns, socket))?;
+        let is_outbound = match began {
             Some(Plain::Probe) => return Ok(None),
             Some(began) => began == Plain::Opened,
             None => self.seems_opened(socket),
         };
         let unwanted = match shared.maps.is_member(&maps::address(socket.remote.ip())) {
             // It may wait for the agent's listener: that has no mark yet.
-            true => !socket.is_half_open,
-            false => !is_outbound,
+            true => !socket.is_half_open && (strict || began.is_none()),
+            false => strict && !is_outbound,
         };
         Ok(unwanted.then_some(is_outbound))
     }

@@ -267,11 +267,12 @@ impl Pod {
         }
     }
 
-    /// Ends the connections that a strict pod must not have, until it has none; of a permissive pod
-    /// nothing. To be called after the pod has become strict, and after others became members.
+    /// Ends the connections that the pod must not have, until it has none. To be called after the
+    /// pod was enrolled or has become strict, and after others became members.
     pub fn close_plaintext(&self) -> Result<Closing, KernelError> {
-        match self.is_strict() {
-            true => closing::close(&self.node, &self.netns),
+        // Without a guard's notes nobody knows what a permissive pod was allowed.
+        match self.is_strict() || self.node.maps.has_plain(self.netns.cookie())? {
+            true => closing::close(&self.node, &self.netns, self.is_strict()),
             false => Ok(Closing::default()),
         }
     }

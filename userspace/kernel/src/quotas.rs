@@ -93,6 +93,15 @@ impl Maps {
         existing(plain.insert(netns, &made, IF_MISSING)).map_err(&failed)
     }
 
+    /// Whether a pod has such a memory.
+    pub fn has_plain(&self, netns: u64) -> Result<bool, KernelError> {
+        match lock(&self.plain).get(&netns, 0) {
+            Ok(_) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(KernelError::map("PLAIN")(error)),
+        }
+    }
+
     /// Notes a connection of a pod that is older than its guard.
     pub fn add_plain(&self, connection: &Connection, began: Plain) -> Result<(), KernelError> {
         let failed = KernelError::map("PLAIN");
