@@ -264,6 +264,10 @@ impl Agent {
         Ok(Self { node, pods, listening })
     }
 
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
     pub fn count(&self, verdict: &str) -> Result<u64> {
         let counters = self.node.counters()?;
         let found = counters.iter().find(|c| c.hook == "guard" && c.verdict == verdict);

@@ -32,6 +32,11 @@ const LINK_UPDATE: i64 = 29;
 const LINK_BY_ID: i64 = 30;
 const LINK_DETACH: i64 = 34;
 
+/// Of `enum bpf_map_type` (include/uapi/linux/bpf.h).
+const HASH: u32 = 1;
+const LRU_HASH: u32 = 9;
+const HASH_OF_MAPS: u32 = 13;
+
 /// A kind of program, and where it may be attached, as the kernel numbers both.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
@@ -167,7 +172,10 @@ pub struct Entries {
 
 impl Entries {
     pub fn open(pin: &Path) -> Result<Self> {
-        let map = open(pin)?;
+        Self::of(open(pin)?)
+    }
+
+    fn of(map: OwnedFd) -> Result<Self> {
         let info = info(&map)?;
         Ok(Self { map, key: info[2] as usize, value: info[3] as usize })
     }
@@ -208,6 +216,47 @@ impl Entries {
             [Four(number(&self.map)), Four(0), Eight(key as u64), Eight(value as u64), Eight(0)];
         bpf(command, &words)
     }
+}
+
+/// What is in the pinned maps whose keys or values have room for so many bytes, by the maps' names;
+/// of maps of maps, what is in those within.
+pub fn contents(pin: &Path, room: usize) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut all = Vec::new();
+    for pin in fs::read_dir(version(pin)?.join("maps"))? {
+        let pin = pin?.path();
+        let name = pin.file_name().context("a pin has a name")?.to_string_lossy().into_owned();
+        let map = open(&pin)?;
+        let [kind, ..] = info(&map)?;
+        // The others belong to sockets, or are read by their readers only.
+        let within = match kind {
+            HASH | LRU_HASH => vec![map],
+            HASH_OF_MAPS => inner(Entries::of(map)?)?,
+            _ => continue,
+        };
+        for map in within {
+            let entries = Entries::of(map)?;
+            if entries.key.max(entries.value) < room {
+                continue;
+            }
+            let mut bytes = Vec::new();
+            for key in entries.keys()? {
+                // What is gone meanwhile has been forgotten.
+                bytes.extend(entries.get(&key).unwrap_or_default());
+                bytes.extend(key);
+            }
+            all.push((name.clone(), bytes));
+        }
+    }
+    Ok(all)
+}
+
+fn inner(outer: Entries) -> Result<Vec<OwnedFd>> {
+    let mut maps = Vec::new();
+    for key in outer.keys()? {
+        let number = u32::from_ne_bytes(outer.get(&key)?.try_into().ok().context("a number")?);
+        maps.push(fd(bpf(MAP_BY_ID, &[Four(number), Four(0), Four(0)])?)?);
+    }
+    Ok(maps)
 }
 
 /// Where an agent has pinned its maps and links: below the version of their layout.

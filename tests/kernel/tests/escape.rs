@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Result;
 use martlet_lab::evidence;
 use martlet_tests_kernel::{
+    members,
     packets::{Ip, PORT, PUSH_ACK, SYN, TCP, UDP, extended, fragment6, tcp, udp},
     raw,
     strict::{Agent, Escape, World, all_arrive, connect_and_send, none_arrives},
@@ -76,6 +77,14 @@ const PACKETS: &[Escape] = &[
     ("Geneve", |world, canary| world.packet6(UDP, &udp(6081, &[&[0; 8], canary].concat()))),
     ("SCTP", |world, canary| world.packet(132, canary)),
     ("a protocol that nobody knows", |world, canary| world.packet(253, canary)),
+    ("an address that nobody has declared", |world, canary| {
+        let payload = tcp(PUSH_ACK, canary);
+        world.send(&Ip::new([10, 77, 0, 1].into(), world.callee.v4, TCP, &payload))
+    }),
+];
+
+/// Those that end at the guard of the pod that sends them.
+const FORGED: &[Escape] = &[
     ("another workload's address", |world, canary| {
         let payload = udp(DISCARD, canary);
         world.send(&Ip::new(world.other.v4, world.callee.v4, UDP, &payload))
@@ -83,10 +92,6 @@ const PACKETS: &[Escape] = &[
     ("another workload's address over IPv6", |world, canary| {
         let payload = udp(DISCARD, canary);
         world.send(&Ip::new(world.other.v6, world.callee.v6, UDP, &payload))
-    }),
-    ("an address that nobody has declared", |world, canary| {
-        let payload = tcp(PUSH_ACK, canary);
-        world.send(&Ip::new([10, 77, 0, 1].into(), world.callee.v4, TCP, &payload))
     }),
 ];
 
@@ -139,9 +144,10 @@ const SOCKETS: &[Escape] = &[
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn packets_made_by_hand_reach_no_strict_pod() -> Result<()> {
     let world = World::new()?;
-    all_arrive(&world, PACKETS)?;
+    let ways = [PACKETS, FORGED].concat();
+    all_arrive(&world, &ways)?;
     let agent = Agent::start(&world)?;
-    none_arrives(&world, PACKETS, "with an agent")?;
+    none_arrives(&world, &ways, "with an agent")?;
     for verdict in [
         "refused_plaintext",
         "refused_forged_source",
@@ -152,10 +158,10 @@ async fn packets_made_by_hand_reach_no_strict_pod() -> Result<()> {
         assert!(agent.count(verdict)? > 0, "{verdict} is counted");
     }
     agent.end().await;
-    none_arrives(&world, PACKETS, "without an agent")?;
+    none_arrives(&world, &ways, "without an agent")?;
     evidence(
         "packets_made_by_hand_reach_no_strict_pod",
-        &[("kinds", &PACKETS.len()), ("that delivered something", &0)],
+        &[("kinds", &ways.len()), ("that delivered something", &0)],
     )
 }
 
@@ -171,5 +177,27 @@ async fn sockets_that_avoid_steering_reach_no_strict_pod() -> Result<()> {
     evidence(
         "sockets_that_avoid_steering_reach_no_strict_pod",
         &[("ways", &SOCKETS.len()), ("that delivered something", &0)],
+    )
+}
+
+/// Its own interface has no guard: that of the called pod is all that there is. A real socket's
+/// connection would end at the called pod's agent, which wants to be shown a certificate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packets_of_a_pod_that_is_to_be_enrolled_and_is_not_yet_reach_no_strict_pod() -> Result<()>
+{
+    let world = World::new()?;
+    all_arrive(&world, PACKETS)?;
+    let agent = Agent::of(&world, &[&world.callee, &world.other])?;
+    // Who carries it in the directory does so before its pod is enrolled.
+    for known in [&[&world.callee, &world.other][..], &[&world.caller, &world.callee, &world.other]]
+    {
+        members(agent.node(), known)?;
+        none_arrives(&world, PACKETS, "with an agent")?;
+    }
+    agent.end().await;
+    none_arrives(&world, PACKETS, "without an agent")?;
+    evidence(
+        "packets_of_a_pod_that_is_to_be_enrolled_and_is_not_yet_reach_no_strict_pod",
+        &[("kinds", &PACKETS.len()), ("that delivered something", &0)],
     )
 }

@@ -18,6 +18,7 @@ use martlet_lab::{Agent, PORT, Pod, Stage, evidence, find_binary, wait_for};
 use martlet_tests_kernel::{
     children,
     secrets::{Memory, Scalar, Secrets, forms},
+    tamper,
 };
 use nix::sys::signal::Signal;
 
@@ -25,6 +26,8 @@ use nix::sys::signal::Signal;
 const SPKI_END: &[u8] = b"\x03\x42\x00";
 const SEND: [&str; 4] = ["--then", "send", "--bytes", "1000"];
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A map with more room than a key needs.
+const ROOMY: &str = "LEDGER";
 const ANSWERS: [&str; 6] =
     ["/status", "/workloads", "/connections", "/certificates", "/check", "/records"];
 /// Of a process, what says something about its memory or its start.
@@ -77,6 +80,7 @@ fn artefacts(stage: &Stage) -> Result<Vec<(String, Vec<u8>)>> {
             all.push((target.to_owned(), agent.get(target)?.to_string().into_bytes()));
         }
         all.push(("/metrics".to_owned(), agent.admin("/metrics")?.body.into_bytes()));
+        all.extend(tamper::contents(&agent.node().pin(), Scalar::default().len())?);
         let pid = agent.pid().context("the agent runs")?;
         for name in PROC {
             let path = format!("/proc/{pid}/{name}");
@@ -129,6 +133,13 @@ fn no_private_key_is_in_any_artefact_and_a_planted_one_is_found() -> Result<()> 
         assert_eq!(found, [planted.display().to_string()]);
         fs::remove_file(planted)?;
     }
+    let key = known.first().context("keys were found")?;
+    let map = tamper::version(&stage.one.node().pin())?.join("maps").join(ROOMY);
+    let entries = tamper::Entries::open(&map)?;
+    let first = entries.keys()?.pop().context("something is counted")?;
+    let counted = entries.get(&first)?;
+    entries.set(&first, &[key.as_slice(), &counted[key.len()..]].concat())?;
+    assert_eq!(hits(&secrets, &artefacts(&stage)?), [ROOMY]);
     evidence(
         "no_private_key_is_in_any_artefact_and_a_planted_one_is_found",
         &[("keys", &known.len()), ("artefacts searched", &searched.len()), ("found", &0)],

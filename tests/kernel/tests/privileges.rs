@@ -75,6 +75,12 @@ fn claims(pid: u32, effective: u64) -> Result<usize> {
     Ok(threads)
 }
 
+fn kibibytes(status: &str, name: &str) -> Result<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.and_then(|line| line.trim().strip_suffix(" kB")).context("a size")?;
+    Ok(value.trim().parse()?)
+}
+
 #[test]
 fn an_agent_with_exactly_its_capabilities_serves_and_can_do_no_more() -> Result<()> {
     let mut stage = Stage::set("strict")?;
@@ -99,6 +105,9 @@ fn an_agent_with_exactly_its_capabilities_serves_and_can_do_no_more() -> Result<
         assert!(short.iter().all(|why| why.as_str().is_some_and(is_about_memory)), "{status}");
         let pid = agent.pid().context("it runs")?;
         threads += claims(pid, mask(&[Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN]))?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let [locked, resident] = ["VmLck:", "VmRSS:"].map(|name| kibibytes(&status, name));
+        assert!(!short.is_empty() || locked? >= resident?, "memory that may be swapped: {status}");
         let openers = children(pid)?;
         assert_eq!(openers.len(), 1, "{openers:?}");
         claims(openers[0], mask(&[Capability::CAP_SYS_PTRACE]))?;

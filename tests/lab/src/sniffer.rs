@@ -55,6 +55,23 @@ impl Sniffer {
         namespaces: impl IntoIterator<Item = &'a Netns>,
         canaries: &Canaries,
     ) -> Result<Sniffer> {
+        Sniffer::of(namespaces, canaries, false)
+    }
+
+    /// The same, of what these namespaces send only. What comes to a node out of a pod is seen by a
+    /// packet socket before it is refused; this is what was not.
+    pub fn start_outgoing<'a>(
+        namespaces: impl IntoIterator<Item = &'a Netns>,
+        canaries: &Canaries,
+    ) -> Result<Sniffer> {
+        Sniffer::of(namespaces, canaries, true)
+    }
+
+    fn of<'a>(
+        namespaces: impl IntoIterator<Item = &'a Netns>,
+        canaries: &Canaries,
+        only_outgoing: bool,
+    ) -> Result<Sniffer> {
         let search = Arc::new(Search::new(canaries)?);
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -62,7 +79,8 @@ impl Sniffer {
         for netns in namespaces {
             let socket = netns.run(PacketSocket::open)??;
             let (search, stop, seen) = (search.clone(), stop.clone(), seen.clone());
-            threads.push(thread::spawn(move || watch(&socket, &search, &stop, &seen)));
+            threads
+                .push(thread::spawn(move || watch(&socket, only_outgoing, &search, &stop, &seen)));
         }
         if threads.is_empty() {
             bail!("a sniffer needs a namespace to watch");
@@ -127,6 +145,7 @@ impl Capture {
 /// Runs until told to stop and nothing is waiting; gives the number of frames that were lost.
 fn watch(
     socket: &PacketSocket,
+    only_outgoing: bool,
     search: &Search,
     stop: &AtomicBool,
     seen: &Mutex<Seen>,
@@ -139,6 +158,7 @@ fn watch(
         let is_stopping = stop.load(Ordering::Acquire);
         match socket.receive(&mut buffer, !is_stopping)? {
             Some(arrival) if arrival.is_loopback => {}
+            Some(arrival) if only_outgoing && !arrival.is_outgoing => {}
             Some(arrival) => {
                 let frame = &buffer[..arrival.length];
                 let found =

@@ -29,7 +29,12 @@ fn without_enrollment_the_sniffer_sees_every_secret() -> Result<()> {
     stage.one = Agent::prepare(&stage.mesh, &stage.one.node().clone())?;
     stage.two = Agent::prepare(&stage.mesh, &stage.two.node().clone())?;
     stage.launch()?;
-    let mut trial = Trial::begin(stage, StdRng::seed_from_u64(0), trial::PATIENCE)?;
+    let mut trial = Trial::begin(
+        stage,
+        StdRng::seed_from_u64(0),
+        trial::PATIENCE,
+        trial::Watching::Everything,
+    )?;
     // Nobody turns the address of a service.
     trial.across.remove(1);
     for patrol in trial.across.iter_mut().chain([&mut trial.near]) {
@@ -57,7 +62,12 @@ fn an_expired_agent_refuses_with_its_own_reason_and_recovers_by_itself() -> Resu
     clock::with_own_clocks(&mut stage)?;
     stage.one.set_env("MARTLET_LEAF_SECONDS", "3");
     stage.launch()?;
-    let mut trial = Trial::begin(stage, StdRng::seed_from_u64(0), trial::PATIENCE)?;
+    let mut trial = Trial::begin(
+        stage,
+        StdRng::seed_from_u64(0),
+        trial::PATIENCE,
+        trial::Watching::Everything,
+    )?;
     trial.wait_for_service(0)?;
     // The authority has expired for it, too: what it has is not renewed.
     clock::set(&trial.stage.one, YEARS)?;

@@ -17,7 +17,10 @@ mod wire;
 
 use anyhow::Result;
 
-use self::{series::Series, trial::UNCONCERNED};
+use self::{
+    series::Series,
+    trial::{UNCONCERNED, Watching},
+};
 
 #[test]
 fn killed_agents_leak_nothing_reset_what_was_open_and_serve_when_started_again() -> Result<()> {
@@ -104,7 +107,8 @@ fn a_clock_that_jumps_leaks_nothing_and_service_is_back_when_it_is_right() -> Re
 fn pins_that_are_removed_are_put_back_and_nothing_is_plain_meanwhile() -> Result<()> {
     let name = "pins_that_are_removed_are_put_back_and_nothing_is_plain_meanwhile";
     let series = Series::new(name, pins::removed);
-    Series { same_agents: false, patience: UNCONCERNED, ..series }.run()
+    let watching = Watching::BehindGuards;
+    Series { same_agents: false, patience: UNCONCERNED, watching, ..series }.run()
 }
 
 #[test]
@@ -120,4 +124,10 @@ fn agents_that_are_killed_while_one_takes_over_leak_nothing_and_one_of_them_serv
     let name = "agents_that_are_killed_while_one_takes_over_leak_nothing_and_one_of_them_serves";
     let series = Series { prepare: upgrade::with_successors, ..Series::new(name, upgrade::kill) };
     Series { same_agents: false, ..series }.run()
+}
+
+#[test]
+fn an_agent_with_another_layout_of_the_maps_than_the_last_leaks_nothing_and_serves() -> Result<()> {
+    let name = "an_agent_with_another_layout_of_the_maps_than_the_last_leaks_nothing_and_serves";
+    Series { same_agents: false, ..Series::new(name, upgrade::change_layout) }.run()
 }

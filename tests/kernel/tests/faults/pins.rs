@@ -21,6 +21,25 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20);
 const HOLD: Duration = Duration::from_millis(150);
 
+/// What a pin is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Maps,
+    Guard,
+    /// All links but the guard's.
+    Steering,
+}
+
+impl Kind {
+    fn of(pin: &Path) -> Kind {
+        match pin.starts_with("maps") {
+            true => Kind::Maps,
+            false if pin.to_string_lossy().starts_with("links/martlet_guard_") => Kind::Guard,
+            false => Kind::Steering,
+        }
+    }
+}
+
 pub fn removed(trial: &mut Trial) -> Result<Struck> {
     let victim = trial.any();
     if trial.rng.random_ratio(1, 3) { under_none(trial, victim) } else { under_one(trial, victim) }
@@ -50,20 +69,19 @@ fn under_one(trial: &mut Trial, victim: Victim) -> Result<Struck> {
     Ok(Struck { ended: began, spared_near: true })
 }
 
-/// The guard is detached then, or the next agent finds no maps; what steers still refuses. Without
-/// an agent nobody brings back all that is pinned.
+/// The guard is detached then, and what steers still refuses; or nothing steers any more, and the
+/// guard refuses; or the next agent finds no maps. Without an agent nobody brings back what was
+/// pinned.
 fn under_none(trial: &mut Trial, victim: Victim) -> Result<Struck> {
     let version = tamper::version(&trial.agent(victim).node().pin())?;
     trial.agent(victim).kill()?;
     let dead = now();
-    let kind = if trial.rng.random() { "maps/" } else { "links/martlet_guard_" };
-    println!("{kind} of {victim:?}, which is dead");
-    let prefix = format!("{}/{kind}", version.display());
-    let removed: Vec<_> = pins(&version)?
-        .into_iter()
-        .filter(|pin| pin.to_string_lossy().starts_with(&prefix))
-        .collect();
-    ensure!(!removed.is_empty(), "there is none of {kind}");
+    let kind =
+        *[Kind::Maps, Kind::Guard, Kind::Steering].choose(&mut trial.rng).context("a kind")?;
+    println!("{kind:?} of {victim:?}, which is dead");
+    let mut removed = pins(&version)?;
+    removed.retain(|pin| pin.strip_prefix(&version).is_ok_and(|pin| Kind::of(pin) == kind));
+    ensure!(!removed.is_empty(), "there is none of {kind:?}");
     removed.iter().try_for_each(fs::remove_file).context("removing a pin")?;
     trial.hold(HOLD)?;
     nothing_passed(trial, victim, dead, now())?;

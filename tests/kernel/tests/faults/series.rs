@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use martlet_lab::{Resources, Stage, evidence, is_long, wait_for};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use crate::trial::{PATIENCE, SERVICE, Struck, Trial};
+use crate::trial::{PATIENCE, SERVICE, Struck, Trial, Watching};
 
 /// So many share a stage: its logs and records stay small.
 const PER_STAGE: u64 = 50;
@@ -32,6 +32,7 @@ pub struct Series {
     pub serves_within: Duration,
     /// How long applications on different nodes wait for an answer.
     pub patience: Duration,
+    pub watching: Watching,
     pub strike: fn(&mut Trial) -> Result<Struck>,
 }
 
@@ -43,6 +44,7 @@ impl Series {
             same_agents: true,
             serves_within: SERVICE,
             patience: PATIENCE,
+            watching: Watching::Everything,
             strike,
         }
     }
@@ -67,7 +69,7 @@ impl Series {
         let mut stage = Stage::prepare(mode, |_| {})?;
         (self.prepare)(&mut stage)?;
         stage.launch()?;
-        let mut trial = Trial::begin(stage, rng, self.patience)?;
+        let mut trial = Trial::begin(stage, rng, self.patience, self.watching)?;
         trial.wait_for_service(0)?;
         let mut before = trial.resources()?;
         for number in 0..count {

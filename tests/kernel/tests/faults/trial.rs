@@ -18,8 +18,10 @@ use martlet_lab::{
 use rand::{RngExt as _, rngs::StdRng};
 
 /// What an application may see of a connection that is refused, broken, or waits too long.
-/// The last one while nothing is decided about its pod yet.
-const REFUSALS: [&str; 8] = [
+/// EPERM while nothing is decided about its pod yet; ENETUNREACH where nobody steers what has no
+/// route, and ECONNABORTED when a strict pod is enrolled again and what it had opened meanwhile is
+/// closed.
+const REFUSALS: [&str; 10] = [
     "ECONNREFUSED",
     "ECONNRESET",
     "EPIPE",
@@ -27,6 +29,8 @@ const REFUSALS: [&str; 8] = [
     "ETIMEDOUT",
     "TimedOut",
     "EAGAIN",
+    "ENETUNREACH",
+    "ECONNABORTED",
     "EPERM",
 ];
 /// How long one asking may take: longer than most faults, so that waiting is seen, too.
@@ -57,6 +61,14 @@ pub struct Struck {
     pub spared_near: bool,
 }
 
+/// Where a secret must not be seen.
+#[derive(Debug, Clone, Copy)]
+pub enum Watching {
+    Everything,
+    /// What a pod without steering sends in plaintext gets as far as to the guard, again and again.
+    BehindGuards,
+}
+
 pub struct Trial {
     pub rng: StdRng,
     /// Between the nodes.
@@ -72,6 +84,7 @@ pub struct Trial {
     servers: Vec<Server>,
     /// Agents that carry to its end what they had when they were taken over from.
     carrying: Vec<Running>,
+    watching: Watching,
     sniffer: Sniffer,
     canaries: Canaries,
     pub stage: Stage,
@@ -79,10 +92,15 @@ pub struct Trial {
 
 impl Trial {
     /// Of a stage whose agents run, or would if there were any. `patience` is that between nodes.
-    pub fn begin(stage: Stage, rng: StdRng, patience: Duration) -> Result<Trial> {
+    pub fn begin(
+        stage: Stage,
+        rng: StdRng,
+        patience: Duration,
+        watching: Watching,
+    ) -> Result<Trial> {
         let [secrets, controls] = [Canaries::random(SECRETS), Canaries::random(2 * CANARIES)];
         let canaries = secrets.and(&controls);
-        let sniffer = sniff(&stage, &canaries)?;
+        let sniffer = sniff(&stage, &canaries, watching)?;
         let directory = stage.lab.directory().to_owned();
         let files = ["caller.asks", "far.asks", "caller.replies", "far.replies", "near.replies"];
         write(&directory, &files, &secrets)?;
@@ -129,6 +147,7 @@ impl Trial {
             carrying: Vec::new(),
             stage,
             canaries,
+            watching,
             sniffer,
             measured: BTreeMap::new(),
             errors: BTreeMap::new(),
@@ -245,7 +264,7 @@ impl Trial {
 
     /// How many secrets were seen in plaintext; fails if the sniffer could not have seen them.
     pub fn secrets_seen(&mut self) -> Result<usize> {
-        let next = sniff(&self.stage, &self.canaries)?;
+        let next = sniff(&self.stage, &self.canaries, self.watching)?;
         let capture = std::mem::replace(&mut self.sniffer, next).stop()?;
         let is_control = |index: &&usize| **index >= SECRETS;
         let controls = capture.found().iter().filter(is_control).count();
@@ -264,9 +283,12 @@ impl Trial {
     }
 }
 
-fn sniff(stage: &Stage, canaries: &Canaries) -> Result<Sniffer> {
+fn sniff(stage: &Stage, canaries: &Canaries, watching: Watching) -> Result<Sniffer> {
     let namespaces = [stage.lab.wire(), stage.one.node().netns(), stage.two.node().netns()];
-    Sniffer::start(namespaces, canaries)
+    match watching {
+        Watching::Everything => Sniffer::start(namespaces, canaries),
+        Watching::BehindGuards => Sniffer::start_outgoing(namespaces, canaries),
+    }
 }
 
 /// A part of the canaries for each file.

@@ -1,19 +1,24 @@
 //! An agent that is replaced by another one while it lives, which is started from another path and has other
-//! kernel programs: those of one of the two write a line for each verdict.
+//! kernel programs: those of one of the two write a line for each verdict. Or by one whose maps have another
+//! layout, when it is gone.
 
 use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use martlet_lab::{Agent, Stage, find_binary};
+use martlet_tests_kernel::tamper;
 use rand::RngExt as _;
 
 use crate::{
+    deaths::nothing_passed,
     files::nothing_was_interrupted,
     trial::{Struck, Trial, Victim, now},
 };
 
 /// Within this a successor is somewhere between its first instruction and its first connection.
 const TAKEOVER: Duration = Duration::from_millis(500);
+/// How long nobody is there.
+const DEAD: Duration = Duration::from_millis(150);
 const LINES: &str = "MARTLET_BPF_LOG";
 
 /// To be done before the agents start.
@@ -64,6 +69,33 @@ pub fn kill(trial: &mut Trial) -> Result<Struck> {
     }
     let ended = now();
     trial.agent(victim).wait_until_ready()?;
+    Ok(Struck { ended, spared_near: victim == Victim::Callee })
+}
+
+/// What was left in the kernel is of another layout: it goes on refusing beside the programs of the
+/// next agent, until that one has enrolled all pods. Some of those are killed before they have.
+pub fn change_layout(trial: &mut Trial) -> Result<Struck> {
+    let victim = trial.any();
+    let ours = tamper::version(&trial.agent(victim).node().pin())?;
+    let others = ours.with_file_name("v4000000000");
+    trial.agent(victim).kill()?;
+    let dead = now();
+    // As an agent with another layout would have left it.
+    fs::rename(&ours, &others).context("renaming the pins")?;
+    trial.hold(DEAD)?;
+    nothing_passed(trial, victim, dead, now())?;
+    if trial.rng.random_ratio(1, 2) {
+        trial.agent(victim).launch()?;
+        trial.hold(TAKEOVER)?;
+        trial.agent(victim).kill()?;
+        let dead = now();
+        trial.hold(DEAD)?;
+        nothing_passed(trial, victim, dead, now())?;
+    }
+    trial.agent(victim).launch()?;
+    let ended = now();
+    trial.agent(victim).wait_until_ready()?;
+    ensure!(!others.exists() && ours.exists(), "the other layout is retired");
     Ok(Struck { ended, spared_near: victim == Victim::Callee })
 }
 

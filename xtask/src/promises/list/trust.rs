@@ -64,7 +64,7 @@ pub const PROMISES: &[Promise] = &[
                 "only_the_agents_own_directories_and_the_networks_sysctls_can_be_written",
             ),
         ],
-        missing: "swap, and the maps of the kernel programs",
+        missing: "swap, where the limit of locked memory can't be made infinite: the agent says so",
     },
     Promise {
         number: 8,
