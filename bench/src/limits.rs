@@ -47,3 +47,7 @@ pub const EARLY_SECONDS: usize = 3;
 
 /// The second from which a long run counts as worn in.
 pub const LATE_FROM_SECOND: usize = 10;
+
+/// How long one of two clients that run at the same time goes on before it is the other's turn: many
+/// times as long as what is under way when it ends.
+pub const TURN: Duration = Duration::from_millis(80);

@@ -10,6 +10,7 @@ use crate::{
     row::{Closer, Work},
     settings::Settings,
     stand::{Pair, Service},
+    together,
 };
 
 /// How long a load is to last.
@@ -36,6 +37,17 @@ impl Length {
 
 /// One load from start to end.
 pub fn run(pair: &Pair, work: Work, length: Length) -> Result<Report> {
+    finish(program(pair, work, length)?, length)
+}
+
+/// The same loads of two builds at the same time, each for half of it.
+pub fn run_together(pairs: [&Pair; 2], work: Work, length: Length) -> Result<[Report; 2]> {
+    let length = Length { seconds: 2.0 * length.seconds, ..length };
+    let [first, second] = pairs.map(|pair| program(pair, work, length));
+    together::run([first?.spawn()?, second?.spawn()?], length.in_all())
+}
+
+fn program(pair: &Pair, work: Work, length: Length) -> Result<Program> {
     let (mode, connections, service) = match work {
         Work::Bulk(connections) => ("bulk", connections, Service::Sink),
         Work::RoundTrips(connections) => ("rr", connections, Service::Echo),
@@ -53,7 +65,7 @@ pub fn run(pair: &Pair, work: Work, length: Length) -> Result<Report> {
     if let Work::Connections(_, Closer::Server) = work {
         program = program.args(["--close", "server"]);
     }
-    finish(program, length)
+    Ok(program)
 }
 
 /// A client whose target is anything at all.

@@ -18,6 +18,7 @@ mod show;
 mod stand;
 mod statistics;
 mod subject;
+mod together;
 
 use std::{
     fs,
@@ -123,10 +124,11 @@ fn measure(plan: &[Step], settings: Settings, earlier: Option<&Path>) -> Result<
     let mut measuring = Measuring::begin(&lab, &subjects, &settings, earlier)?;
     let before = Clocks::now()?;
     let mut samples = Vec::with_capacity(plan.len());
-    for (number, step) in (1..).zip(plan) {
-        let sample = measuring.take(step);
-        eprintln!("{}", progress(number, plan.len(), &sample));
-        samples.push(sample);
+    for steps in plan.chunk_by(Step::is_together_with) {
+        for sample in measuring.take(steps) {
+            eprintln!("{}", progress(samples.len() + 1, plan.len(), &sample));
+            samples.push(sample);
+        }
     }
     machine.stolen_percent = before.stolen_percent(Clocks::now()?);
     drop(measuring);

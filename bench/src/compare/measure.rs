@@ -80,18 +80,20 @@ impl Measure {
 /// All measures that a load of this kind has.
 pub fn read_off(work: Work, is_long: bool, report: &Report) -> Values {
     let mut values = Values::new();
-    let micros_each = report.machine_cpu_each() * 1e6;
-    match work {
-        Work::Bulk(_) => {
-            values.insert(Measure::GbitPerSecond, report.rate() * 8.0 / 1e9);
-            values.insert(Measure::CpuSecondsPerGb, report.machine_cpu_each() * 1e9);
-        }
-        Work::RoundTrips(_) | Work::Connections(..) => {
-            values.insert(Measure::PerSecond, report.rate());
-            values.insert(Measure::CpuUsEach, micros_each);
-        }
-        Work::Idle(_) | Work::ConnectHook => {}
-    }
+    // Not known of loads that ran at the same time.
+    let cpu_each = Some(report.machine_cpu_each()).filter(|each| *each > 0.0);
+    let (rate, cpu) = match work {
+        Work::Bulk(_) => (
+            Some((Measure::GbitPerSecond, report.rate() * 8.0 / 1e9)),
+            cpu_each.map(|each| (Measure::CpuSecondsPerGb, each * 1e9)),
+        ),
+        Work::RoundTrips(_) | Work::Connections(..) => (
+            Some((Measure::PerSecond, report.rate())),
+            cpu_each.map(|each| (Measure::CpuUsEach, each * 1e6)),
+        ),
+        Work::Idle(_) | Work::ConnectHook => (None, None),
+    };
+    values.extend(rate.into_iter().chain(cpu));
     if let (Work::RoundTrips(_), Some(latency)) = (work, report.latency) {
         values.insert(Measure::P50Us, latency.p50_us);
         values.insert(Measure::P99Us, latency.p99_us);

@@ -29,6 +29,8 @@ const HOOK_SECONDS: f64 = 1.0;
 pub struct Measuring<'a> {
     stand: Stand,
     settings: &'a Settings,
+    /// Since when the agents live.
+    round: u32,
 }
 
 impl Measuring<'_> {
@@ -40,37 +42,63 @@ impl Measuring<'_> {
         earlier: Option<&Path>,
     ) -> Result<Measuring<'a>> {
         let stand = Stand::build(lab, subjects, earlier)?;
-        let measuring = Measuring { stand, settings };
+        let measuring = Measuring { stand, settings, round: 0 };
         for subject in subjects {
             measuring.touch(*subject).with_context(|| format!("connecting through {subject}"))?;
         }
         Ok(measuring)
     }
 
-    /// Whatever goes wrong belongs to the sample: one broken row must not cost all others.
-    pub fn take(&mut self, step: &Step) -> Sample {
-        let mut sample = Sample::new(step);
-        match self.measure(step) {
-            Ok((values, report)) => {
-                sample.values = values;
-                sample.errors = report.errors.clone();
-                sample.report = Some(report);
+    /// One step, or two at the same time. Whatever goes wrong belongs to the samples: one broken row
+    /// must not cost all others.
+    pub fn take(&mut self, steps: &[Step]) -> Vec<Sample> {
+        let measured = match steps {
+            [one, other] => self.measure_together([one, other]).map(Vec::from),
+            _ => steps.iter().map(|step| self.measure(step)).collect(),
+        };
+        let mut samples: Vec<_> = steps.iter().map(Sample::new).collect();
+        match measured {
+            Ok(measured) => {
+                for (sample, (values, report)) in samples.iter_mut().zip(measured) {
+                    sample.values = values;
+                    sample.errors = report.errors.clone();
+                    sample.report = Some(report);
+                }
             }
             Err(error) => {
                 interrupt::wait_if_interrupted();
-                sample.errors.insert(format!("{error:#}"), 1);
-                if step.subject.has_agents() {
+                for sample in &mut samples {
+                    sample.errors.insert(format!("{error:#}"), 1);
+                }
+                if steps.iter().any(|step| step.subject.has_agents()) {
                     eprintln!("{}", self.stand.agents_log());
                 }
             }
         }
-        if !sample.errors.is_empty() && step.subject.has_agents() {
+        let failed = |sample: &Sample| !sample.errors.is_empty() && sample.subject.has_agents();
+        if samples.iter().any(failed) {
             eprintln!("the agents' records: {:?}", self.stand.odd_ends());
         }
         if let Err(error) = self.stand.empty_access_logs() {
-            sample.errors.insert(format!("{error:#}"), 1);
+            samples[0].errors.insert(format!("{error:#}"), 1);
         }
-        sample
+        samples
+    }
+
+    fn measure_together(&mut self, steps: [&Step; 2]) -> Result<[(Values, Report); 2]> {
+        let Step { row, round, .. } = *steps[0];
+        if round != self.round {
+            self.stand.restart_agents()?;
+            self.round = round;
+        }
+        let work = row.work;
+        let [first, second] = steps.map(|step| self.stand.pair(step.subject));
+        let reports =
+            load::run_together([first?, second?], work, Length::of(self.settings, false))?;
+        for step in steps {
+            self.stand.ensure_meshed(step.subject)?;
+        }
+        Ok(reports.map(|report| (read_off(work, false, &report), report)))
     }
 
     fn measure(&mut self, step: &Step) -> Result<(Values, Report)> {

@@ -12,6 +12,16 @@ pub struct Step {
     pub round: u32,
 }
 
+impl Step {
+    /// Two builds under the same load have it at the same time, but where a row looks at how long it
+    /// lasts.
+    pub fn is_together_with(&self, next: &Step) -> bool {
+        let is_same = (self.row, self.round) == (next.row, next.round);
+        let are_builds = [self, next].iter().all(|step| step.subject.has_agents());
+        is_same && are_builds && self.row.turn == Turn::EachRound
+    }
+}
+
 /// Subjects take turns within each row, and each round another one begins.
 pub fn steps(rows: &[&'static Row], subjects: &[Subject], rounds: u32) -> Vec<Step> {
     let once = [(Turn::Before, 0)];
@@ -72,6 +82,19 @@ mod tests {
         others.sort();
         assert_eq!(ours, others);
         assert!(!ours.is_empty());
+    }
+
+    #[test]
+    fn two_builds_have_a_load_at_the_same_time_and_all_else_is_alone() {
+        let rows: Vec<_> = ROWS.iter().collect();
+        let steps = steps(&rows, &[Subject::Earlier, Subject::Martlet], 2);
+        let together: Vec<_> = steps.chunk_by(Step::is_together_with).collect();
+        assert!(together.iter().all(|steps| match steps {
+            [one] => one.row.turn != Turn::EachRound,
+            [one, other] => one.subject != other.subject && one.row.turn == Turn::EachRound,
+            _ => false,
+        }));
+        assert!(together.iter().any(|steps| steps.len() == 2));
     }
 
     #[test]

@@ -107,6 +107,17 @@ impl Stand {
         Ok(())
     }
 
+    /// Where a process's memory happens to lie is worth some percent, so rounds have others.
+    pub fn restart_agents(&mut self) -> Result<()> {
+        for Agents { near, far } in self.agents.values_mut() {
+            for agent in [near, far] {
+                agent.kill()?;
+                agent.restart()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Access logs grow by gigabytes in an hour; nobody reads them here.
     pub fn empty_access_logs(&self) -> Result<()> {
         for agent in self.all_agents() {
