@@ -2,17 +2,20 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use imbl::OrdMap;
 use martlet_identity::Svid;
 use martlet_model::{
     Directory, Failure, Label, LocalWorkload, Mode, NetnsSource, Outsider, Service, Skew, Trust,
     Workload, WorkloadName, Zone,
 };
 use martlet_policy::{Policy, PolicySet};
+
+use crate::Inconsistent;
 
 /// All that a node is told, complete and consistent.
 #[derive(Debug, Clone)]
@@ -30,21 +33,72 @@ pub struct Declared {
     pub failure: Option<Failure>,
 }
 
-/// All that a controller declares, for all nodes.
+/// All that a controller declares, for all nodes, by name. A copy shares what it holds, and what is
+/// other in the next one is found without looking at what they share.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    pub workloads: OrdMap<WorkloadName, Arc<Workload>>,
+    /// A service has an entry for each address and port.
+    pub services: OrdMap<SocketAddr, Arc<Service>>,
+    /// By namespace and name.
+    pub policies: OrdMap<(Label, Label), Arc<Policy>>,
+    /// Each is a workload's above, and is told to the agent of that workload's node only.
+    pub local: OrdMap<WorkloadName, Arc<LocalWorkload>>,
+    /// What is outside the mesh by decision; each is told to its node's agent only.
+    pub outside: OrdMap<WorkloadName, Arc<Outsider>>,
+    pub trust: Arc<Trust>,
+    /// Of all nodes, whatever they say themselves; `None`: as each says.
+    pub failure: Option<Failure>,
+    /// Where nodes are; each is told to its own agent only.
+    pub zones: OrdMap<Label, Zone>,
+}
+
+/// The same, as somebody has written it.
 #[derive(Debug, Clone, Default)]
 pub struct Declaration {
     pub workloads: Vec<Arc<Workload>>,
     pub services: Vec<Arc<Service>>,
     pub policies: Vec<Arc<Policy>>,
-    /// Each is a workload's above, and is told to the agent of that workload's node only.
     pub local: Vec<LocalWorkload>,
-    /// What is outside the mesh by decision; each is told to its node's agent only.
     pub outside: Vec<Outsider>,
     pub trust: Arc<Trust>,
-    /// Of all nodes, whatever they say themselves; `None`: as each says.
     pub failure: Option<Failure>,
-    /// Where nodes are; each is told to its own agent only.
     pub zones: BTreeMap<Label, Zone>,
+}
+
+impl Declaration {
+    /// What is there twice is found here, since a map has room for one.
+    pub fn inventory(self) -> Result<Inventory, Inconsistent> {
+        let Self { workloads, services, policies, local, outside, trust, failure, zones } = self;
+        Directory::new(workloads.iter().cloned(), services.iter().cloned())?;
+        let mut inventory = Inventory {
+            workloads: workloads.into_iter().map(|one| (one.name.clone(), one)).collect(),
+            services: services.into_iter().map(|one| (one.address, one)).collect(),
+            trust,
+            failure,
+            zones: zones.into_iter().collect(),
+            ..Inventory::default()
+        };
+        for policy in policies {
+            let name = (policy.namespace.clone(), policy.name.clone());
+            if inventory.policies.insert(name.clone(), policy).is_some() {
+                return Err(Inconsistent::PolicyTwice(name.0, name.1));
+            }
+        }
+        for local in local {
+            let name = local.workload.name.clone();
+            if inventory.local.insert(name.clone(), Arc::new(local)).is_some() {
+                return Err(Inconsistent::LocalTwice(name));
+            }
+        }
+        for one in outside {
+            let name = one.name.clone();
+            if inventory.outside.insert(name.clone(), Arc::new(one)).is_some() {
+                return Err(Inconsistent::LocalTwice(name));
+            }
+        }
+        Ok(inventory)
+    }
 }
 
 /// What an agent has in use now.

@@ -20,7 +20,9 @@ pub use client::{
     Ask, Client, ClientError, ClientSettings, IssueError, KEPT_FILES, Link, LinkError, Proof,
     StateError, TokenFileError,
 };
-pub use declared::{Acknowledgement, Arrival, Declaration, Declared, Standing, Stands, Usage};
+pub use declared::{
+    Acknowledgement, Arrival, Declaration, Declared, Inventory, Standing, Stands, Usage,
+};
 pub use message::{Malformed, bundle_digest};
 pub use server::{AgentState, Joined, Joining, JoiningBy, NodeCaller, Office, Refusal, Server};
 pub use table::{Inconsistent, Refused};

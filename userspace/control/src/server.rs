@@ -34,8 +34,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AccountToken, Acknowledgement, Arrival, Ask, Declaration, Inconsistent, Secret, Standing,
-    Usage, limits, proto::control_server::ControlServer, table::Table,
+    AccountToken, Acknowledgement, Arrival, Ask, Inconsistent, Inventory, Secret, Standing, Usage,
+    limits, proto::control_server::ControlServer, table::Table,
 };
 use calls::Calls;
 use pace::Pace;
@@ -186,9 +186,9 @@ impl<O: Office> Server<O> {
 
     /// Tells every agent what has changed for it. What cannot be is not told to anybody. Returns the
     /// version that holds it.
-    pub fn declare(&self, declaration: Declaration) -> Result<u64, Inconsistent> {
+    pub fn declare(&self, inventory: Inventory) -> Result<u64, Inconsistent> {
         let before = self.shared.world.table();
-        Ok(self.shared.world.declare(Table::after(&before, declaration)?))
+        Ok(self.shared.world.declare(Table::after(&before, inventory)?))
     }
 
     /// The latest that was declared.

@@ -1,16 +1,14 @@
 //! What is declared, by name: a controller tells changes of it, and an agent applies them to its own.
 //!
-//! Values are shared, so that a copy of a table costs no more than its names.
+//! A copy of a table shares what it holds, and two tables that share most of it are compared by what
+//! they do not: what a change costs is as large as the change.
 
 mod apply;
 mod delta;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
+use imbl::{OrdMap, ordmap::DiffItem};
 use martlet_model::{
     Directory, DirectoryError, Failure, Label, LocalWorkload, Outsider, Part, Service, Trust,
     Workload, WorkloadName, Zone,
@@ -18,8 +16,10 @@ use martlet_model::{
 use martlet_policy::{Policy, PolicyError, PolicySet};
 use thiserror::Error;
 
+#[cfg(test)]
+use crate::Declaration;
 use crate::{
-    Declaration, Declared, limits,
+    Declared, Inventory, limits,
     message::{
         Local, Malformed, PolicyName, local_from, local_to, outside_from, outside_to, policy_from,
         policy_to, service_from, service_to, trust_from, trust_to, workload_from, workload_to,
@@ -29,26 +29,24 @@ use crate::{
 pub use apply::{Received, Receiving, Refused};
 pub use delta::{Scope, messages};
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Table {
-    workloads: BTreeMap<WorkloadName, Arc<Workload>>,
+    workloads: OrdMap<WorkloadName, Arc<Workload>>,
     /// A service has an entry for each address and port.
-    services: BTreeMap<SocketAddr, Arc<Service>>,
-    policies: BTreeMap<PolicyName, Arc<Policy>>,
+    services: OrdMap<SocketAddr, Arc<Service>>,
+    policies: OrdMap<PolicyName, Arc<Policy>>,
     /// A controller has those of all nodes, an agent those of its own.
-    locals: BTreeMap<WorkloadName, Arc<Local>>,
-    outside: BTreeMap<WorkloadName, Arc<Outsider>>,
+    locals: OrdMap<WorkloadName, Arc<Local>>,
+    outside: OrdMap<WorkloadName, Arc<Outsider>>,
     trust: Option<Arc<Trust>>,
     failure: Option<Failure>,
     /// A controller has those of all nodes, an agent that of its own.
-    zones: BTreeMap<Label, Zone>,
-}
-
-/// The parts of what every agent works with.
-struct Checked {
+    zones: OrdMap<Label, Zone>,
+    /// What `locals` were made of: a controller's.
+    given_locals: OrdMap<WorkloadName, Arc<LocalWorkload>>,
+    /// What follows from workloads and services, and from policies.
     directory: Directory,
-    policies: Arc<PolicySet>,
-    trust: Arc<Trust>,
+    set: Arc<PolicySet>,
 }
 
 /// The names of what is there, is other, or is there no more.
@@ -81,8 +79,8 @@ pub enum Inconsistent {
     Reserved(WorkloadName),
     #[error("nothing is said about trust")]
     NoTrust,
-    #[error("policy {0} is defined twice")]
-    PolicyTwice(PolicyName),
+    #[error("policy {0}/{1} is defined twice")]
+    PolicyTwice(Label, Label),
     #[error("{0} is to run somewhere, twice")]
     LocalTwice(WorkloadName),
     #[error("{0} is both a workload and outside the mesh")]
@@ -95,48 +93,61 @@ impl Table {
     /// All nodes'.
     #[cfg(test)]
     pub fn of(declaration: Declaration) -> Result<Self, Inconsistent> {
-        Self::after(&Self::default(), declaration)
+        Self::after(&Self::default(), declaration.inventory()?)
     }
 
-    /// All nodes', where `before` was declared last: what is the same value as before is shared with
-    /// it and not looked at again.
-    pub fn after(before: &Self, declaration: Declaration) -> Result<Self, Inconsistent> {
-        let Declaration { workloads, services, policies, local, outside, trust, failure, zones } =
-            declaration;
-        let mut table = Self { trust: Some(trust), failure, zones, ..Self::default() };
-        // What is there twice is found here, since a table has room for one.
-        Directory::new(workloads.iter().cloned(), services.iter().cloned())?;
-        table.workloads = workloads.into_iter().map(|one| (one.name.clone(), one)).collect();
-        table.services = services.into_iter().map(|one| (one.address, one)).collect();
-        for policy in policies {
-            let name = PolicyName::of(&policy);
-            if table.policies.insert(name.clone(), policy).is_some() {
-                return Err(Inconsistent::PolicyTwice(name));
+    /// All nodes', where `before` was declared last: what both share is not looked at again.
+    pub fn after(before: &Self, inventory: Inventory) -> Result<Self, Inconsistent> {
+        let Inventory { workloads, services, policies, local, outside, trust, failure, zones } =
+            inventory;
+        let trust = Some(trust);
+        let (locals, given_locals) = (before.locals.clone(), local);
+        let (directory, set) = (before.directory.clone(), before.set.clone());
+        let mut table = Self {
+            workloads,
+            services,
+            policies,
+            locals,
+            outside,
+            trust,
+            failure,
+            zones,
+            given_locals,
+            directory,
+            set,
+        };
+        for Differing { key, new, .. } in differing(&before.given_locals, &table.given_locals) {
+            match new {
+                Some(whole) => {
+                    let local = shared(before.locals.get(key), Local::from(&**whole));
+                    table.locals.insert(key.clone(), local);
+                }
+                None => drop(table.locals.remove(key)),
             }
         }
-        for local in local {
-            let (name, local) = (local.workload.name.clone(), Local::from(&local));
-            if !table.workloads.contains_key(&name) {
-                return Err(Inconsistent::NoWorkload(name));
-            }
-            let local = shared(before.locals.get(&name), local);
-            if table.locals.insert(name.clone(), local).is_some() {
-                return Err(Inconsistent::LocalTwice(name));
-            }
-        }
-        for one in outside {
-            let name = one.name.clone();
-            if table.locals.contains_key(&name) {
-                return Err(Inconsistent::InsideAndOutside(name));
-            }
-            let one = shared(before.outside.get(&name), one);
-            if table.outside.insert(name.clone(), one).is_some() {
-                return Err(Inconsistent::LocalTwice(name));
-            }
-        }
-        table.check()?;
+        table.settle(before)?;
+        table.check_places(before)?;
         table.is_sayable(before)?;
         Ok(table)
+    }
+
+    /// Whoever is local is a workload, and nobody is inside and outside.
+    fn check_places(&self, before: &Self) -> Result<(), Inconsistent> {
+        let locals = differing(&before.locals, &self.locals).map(|one| one.key);
+        let workloads = differing(&before.workloads, &self.workloads).map(|one| one.key);
+        let outside = differing(&before.outside, &self.outside).map(|one| one.key);
+        for name in locals.chain(workloads).chain(outside) {
+            if !self.locals.contains_key(name) {
+                continue;
+            }
+            if !self.workloads.contains_key(name) {
+                return Err(Inconsistent::NoWorkload(name.clone()));
+            }
+            if self.outside.contains_key(name) {
+                return Err(Inconsistent::InsideAndOutside(name.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// What an agent would not read is not said to any. What was said before was read.
@@ -156,26 +167,44 @@ impl Table {
         for one in news(&before.outside, &self.outside) {
             outside_from(outside_to(one)?, &one.node)?;
         }
-        self.trust.as_ref().map_or(Ok(()), |trust| trust_from(trust_to(trust)).map(drop))
+        let trust = self.trust.as_ref().filter(|_| self.trust != before.trust);
+        trust.map_or(Ok(()), |trust| trust_from(trust_to(trust)).map(drop))
     }
 
-    /// Everything that any node would find wrong, whatever its name.
-    fn check(&self) -> Result<Checked, Inconsistent> {
-        let directory =
-            Directory::new(self.workloads.values().cloned(), self.services.values().cloned())?;
-        let policies = self.policies.values().map(|policy| (**policy).clone()).collect();
-        let policies = PolicySet::new(policies)?;
-        if let Some(bad) = self.workloads.values().find(|one| Part::is_reserved(&one.identity)) {
-            return Err(Inconsistent::Reserved(bad.name.clone()));
+    /// What every agent works with, made of what it was before. Finds everything that any node would
+    /// find wrong, whatever its name.
+    fn settle(&mut self, before: &Self) -> Result<(), Inconsistent> {
+        let mut directory = before.directory.clone();
+        let workloads: Vec<_> = differing(&before.workloads, &self.workloads).collect();
+        let services: Vec<_> = differing(&before.services, &self.services).collect();
+        // What goes makes room for what comes.
+        let gone = workloads.iter().filter_map(|one| one.old);
+        gone.for_each(|workload| directory.remove_workload(workload));
+        let gone = services.iter().filter_map(|one| one.old);
+        gone.for_each(|service| directory.remove_service(service));
+        for workload in workloads.iter().filter_map(|one| one.new) {
+            if Part::is_reserved(&workload.identity) {
+                return Err(Inconsistent::Reserved(workload.name.clone()));
+            }
+            directory.add_workload(workload.clone())?;
         }
-        let trust = self.trust.clone().ok_or(Inconsistent::NoTrust)?;
-        let policies = Arc::new(policies);
-        Ok(Checked { directory, policies, trust })
+        for service in services.iter().filter_map(|one| one.new) {
+            directory.add_service(service.clone())?;
+        }
+        self.directory = directory;
+        self.set = match differing(&before.policies, &self.policies).next() {
+            None => before.set.clone(),
+            Some(_) => {
+                let all = self.policies.values().map(|policy| (**policy).clone());
+                Arc::new(PolicySet::new(all.collect())?)
+            }
+        };
+        self.trust.as_ref().map(drop).ok_or(Inconsistent::NoTrust)
     }
 
     /// What an agent of `node` works with.
     pub fn declared(&self, node: &Label, version: u64) -> Result<Declared, Inconsistent> {
-        let Checked { directory, policies, trust } = self.check()?;
+        let trust = self.trust.clone().ok_or(Inconsistent::NoTrust)?;
         let local = self.locals.values().map(|local| {
             let name = local.name.clone();
             let workload = self.workloads.get(&name);
@@ -190,7 +219,8 @@ impl Table {
         let local = local.collect::<Result<_, _>>()?;
         let outside = self.outside.values().map(|one| one.netns.clone()).collect();
         let failure = self.failure;
-        let directory = Arc::new(directory.in_zone(self.zones.get(node).cloned()));
+        let directory = self.directory.clone().in_zone(self.zones.get(node).cloned());
+        let (directory, policies) = (Arc::new(directory), self.set.clone());
         Ok(Declared { version, directory, policies, local, outside, trust, failure })
     }
 
@@ -201,22 +231,25 @@ impl Table {
     /// From `self` to `new`.
     pub fn changed(&self, new: &Self) -> Changed {
         Changed {
-            workloads: differing(&self.workloads, &new.workloads),
-            services: differing(&self.services, &new.services),
-            policies: differing(&self.policies, &new.policies),
+            workloads: keys(&self.workloads, &new.workloads),
+            services: keys(&self.services, &new.services),
+            policies: keys(&self.policies, &new.policies),
             locals: self.changed_locals(new),
             outside: self.changed_outside(new),
             trust: self.trust != new.trust,
             settings: self.failure != new.failure,
-            zones: self.changed_zones(new),
+            zones: keys(&self.zones, &new.zones),
         }
     }
 
     /// One that moves from a node to another is told to both.
     fn changed_locals(&self, new: &Self) -> BTreeSet<(Label, WorkloadName)> {
-        let mut names = differing(&self.locals, &new.locals);
-        let moved = |name: &&WorkloadName| self.node_of(name) != new.node_of(name);
-        names.extend(self.locals.keys().filter(moved).cloned());
+        let mut names = keys(&self.locals, &new.locals);
+        let moved = differing(&self.workloads, &new.workloads).filter(|one| {
+            let node = |workload: Option<&Arc<Workload>>| workload.map(|one| one.node.clone());
+            node(one.old) != node(one.new) && self.locals.contains_key(one.key)
+        });
+        names.extend(moved.map(|one| one.key.clone()));
         let nodes = |name: WorkloadName| {
             let nodes = [self.node_of(&name), new.node_of(&name)];
             nodes.into_iter().flatten().cloned().map(move |node| (node, name.clone()))
@@ -226,18 +259,13 @@ impl Table {
     }
 
     fn changed_outside(&self, new: &Self) -> BTreeSet<(Label, WorkloadName)> {
-        let names = differing(&self.outside, &new.outside);
+        let names = keys(&self.outside, &new.outside);
         let nodes = |name: WorkloadName| {
             let both = [self.outside.get(&name), new.outside.get(&name)];
             let nodes = both.into_iter().flatten().map(|one| one.node.clone());
             nodes.map(|node| (node, name.clone())).collect::<Vec<_>>()
         };
         names.into_iter().flat_map(nodes).collect()
-    }
-
-    fn changed_zones(&self, new: &Self) -> BTreeSet<Label> {
-        let both = self.zones.keys().chain(new.zones.keys());
-        both.filter(|node| self.zones.get(*node) != new.zones.get(*node)).cloned().collect()
     }
 
     fn node_of(&self, name: &WorkloadName) -> Option<&Label> {
@@ -287,24 +315,36 @@ fn shared<V: PartialEq>(before: Option<&Arc<V>>, now: V) -> Arc<V> {
     }
 }
 
-/// The values that are not the very ones that were there before.
-fn news<'a, K: Ord, V>(
-    old: &'a BTreeMap<K, Arc<V>>,
-    new: &'a BTreeMap<K, Arc<V>>,
-) -> impl Iterator<Item = &'a Arc<V>> {
-    let is_old = |key: &K, value: &Arc<V>| old.get(key).is_some_and(|old| Arc::ptr_eq(old, value));
-    new.iter().filter(move |(key, value)| !is_old(key, value)).map(|(_, value)| value)
+/// A key that leads to something else than before.
+struct Differing<'a, K, V> {
+    key: &'a K,
+    old: Option<&'a V>,
+    new: Option<&'a V>,
 }
 
-fn differing<K: Ord + Clone, V: PartialEq>(
-    old: &BTreeMap<K, Arc<V>>,
-    new: &BTreeMap<K, Arc<V>>,
-) -> BTreeSet<K> {
-    let gone = old.keys().filter(|key| !new.contains_key(*key));
-    let other = new.iter().filter(|(key, value)| {
-        old.get(*key).is_none_or(|before| !Arc::ptr_eq(before, value) && before != *value)
-    });
-    gone.chain(other.map(|(key, _)| key)).cloned().collect()
+/// Looks at what the maps do not share.
+fn differing<'a, K: Ord, V: PartialEq>(
+    old: &'a OrdMap<K, V>,
+    new: &'a OrdMap<K, V>,
+) -> impl Iterator<Item = Differing<'a, K, V>> {
+    old.diff(new).map(|item| match item {
+        DiffItem::Add(key, new) => Differing { key, old: None, new: Some(new) },
+        DiffItem::Remove(key, old) => Differing { key, old: Some(old), new: None },
+        DiffItem::Update { old: (_, old), new: (key, new) } => {
+            Differing { key, old: Some(old), new: Some(new) }
+        }
+    })
+}
+
+fn keys<K: Ord + Clone, V: PartialEq>(old: &OrdMap<K, V>, new: &OrdMap<K, V>) -> BTreeSet<K> {
+    differing(old, new).map(|one| one.key.clone()).collect()
+}
+
+fn news<'a, K: Ord, V: PartialEq>(
+    old: &'a OrdMap<K, V>,
+    new: &'a OrdMap<K, V>,
+) -> impl Iterator<Item = &'a V> {
+    differing(old, new).filter_map(|one| one.new)
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub async fn run(
 ) -> Result<()> {
     let mut signals = Signals::listen()?;
     let (known, digest) = match read {
-        Some((directory, digest)) => (Known::of_file(directory), digest),
+        Some((directory, digest)) => (Known::of_file(directory)?, digest),
         None => (Known::default(), String::new()),
     };
     let mut stage = Stage {
@@ -383,8 +383,8 @@ impl Keeper {
         if self.declared.as_ref().is_some_and(is_same) {
             return Ok(());
         }
-        let (server, declaration) = (self.server.clone(), self.book.declaration());
-        let declared = spawn_blocking(move || server.declare(declaration));
+        let (server, inventory) = (self.server.clone(), self.book.inventory());
+        let declared = spawn_blocking(move || server.declare(inventory));
         let version = declared.await.context("the controller is stopping")??;
         self.told.send_replace(Some(Told { known: now.0.clone(), version }));
         self.declared = Some(now);
@@ -400,9 +400,10 @@ impl Keeper {
         }
         self.digest = digest;
         let before = self.book.directory.load_full();
-        let taken = match files::directory(&path, &self.file.trust_domain) {
-            Ok((file, _)) => {
-                self.book.directory.store(Arc::new(Known::of_file(file)));
+        let read = files::directory(&path, &self.file.trust_domain);
+        let taken = match read.and_then(|(file, _)| Known::of_file(file)) {
+            Ok(known) => {
+                self.book.directory.store(Arc::new(known));
                 self.declare().await
             }
             Err(refused) => Err(refused),

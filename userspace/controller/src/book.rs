@@ -9,21 +9,19 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
+use imbl::OrdMap;
 use martlet_authority::{
     Authority,
     log::Log,
     trust::{self, Store, TrustError},
 };
-use martlet_control::{AgentState, Declaration};
+use martlet_control::{AgentState, Declaration, Inventory};
 use martlet_identity::{Chain, Credentials, KeyDigest, SigningKey, Svid, TrustBundle, fingerprint};
 use martlet_kubernetes::{
     kept::Mesh,
     world::{Concern, Noted, Object, Picture, World},
 };
-use martlet_model::{
-    Label, LocalWorkload, Outsider, Part, Service, Trust, TrustDomain, Workload, WorkloadName, Zone,
-};
-use martlet_policy::Policy;
+use martlet_model::{Label, LocalWorkload, Part, Trust, TrustDomain, WorkloadName};
 use martlet_standalone::DirectoryFile;
 use tokio::sync::watch;
 
@@ -44,22 +42,15 @@ pub struct Book {
 /// What there is on all nodes: as the directory file says, or the cluster.
 #[derive(Debug, Default)]
 pub struct Known {
-    workloads: Vec<Arc<Workload>>,
-    services: Vec<Arc<Service>>,
-    policies: Vec<Arc<Policy>>,
-    local: Vec<LocalWorkload>,
-    outside: Vec<Outsider>,
+    /// Without what is decided elsewhere: the trust.
+    inventory: Inventory,
     /// Of a cluster: the nodes with an agent, and since when, in seconds since 1970.
-    pub agents: BTreeMap<Label, u64>,
+    pub agents: OrdMap<Label, u64>,
     /// Of a cluster: how each policy stands, and what is wrong with which objects.
     pub concerns: Vec<Arc<Concern>>,
     pub problems: Arc<HashMap<Object, Noted>>,
     /// Of a cluster: what is set for the whole mesh.
     pub mesh: Arc<Mesh>,
-    /// Of a cluster: where nodes are.
-    zones: BTreeMap<Label, Zone>,
-    /// Where each workload is in `local`.
-    by_name: HashMap<WorkloadName, usize>,
 }
 
 /// By what it is known who the nodes are.
@@ -71,27 +62,26 @@ pub enum Nodes {
 }
 
 impl Known {
-    pub fn of_file(file: DirectoryFile) -> Self {
+    pub fn of_file(file: DirectoryFile) -> Result<Self> {
         let DirectoryFile { workloads, services, policies, local, .. } = file;
-        Self { workloads, services, policies, local, ..Self::default() }.indexed()
+        let declaration =
+            Declaration { workloads, services, policies, local, ..Declaration::default() };
+        Ok(Self { inventory: declaration.inventory()?, ..Self::default() })
     }
 
     pub fn of_cluster(world: &mut World) -> Self {
         let (concerns, problems) = (world.concerns(), world.problems().clone());
         let Picture { workloads, services, policies, local, outside, agents, mesh, zones } =
             world.picture();
-        let known = Self { workloads, services, policies, local, outside, ..Self::default() };
-        Self { agents, concerns, problems, mesh, zones, ..known }.indexed()
-    }
-
-    fn indexed(mut self) -> Self {
-        let names = self.local.iter().enumerate();
-        self.by_name = names.map(|(at, one)| (one.workload.name.clone(), at)).collect();
-        self
+        let failure = mesh.settings.failure;
+        let trust = Arc::default();
+        let inventory =
+            Inventory { workloads, services, policies, local, outside, trust, failure, zones };
+        Self { inventory, agents, concerns, problems, mesh }
     }
 
     pub fn local(&self, name: &WorkloadName) -> Option<&LocalWorkload> {
-        self.by_name.get(name).and_then(|at| self.local.get(*at))
+        self.inventory.local.get(name).map(|local| &**local)
     }
 }
 
@@ -155,7 +145,9 @@ impl Book {
                 let nodes = members.nodes().iter();
                 nodes.map(|(name, member)| (name.clone(), member.joined)).collect()
             }
-            None => self.directory.load().agents.clone(),
+            None => {
+                self.directory.load().agents.iter().map(|(name, at)| (name.clone(), *at)).collect()
+            }
         }
     }
 
@@ -197,18 +189,8 @@ impl Book {
         done
     }
 
-    pub fn declaration(&self) -> Declaration {
-        let directory = self.directory.load();
-        Declaration {
-            workloads: directory.workloads.clone(),
-            services: directory.services.clone(),
-            policies: directory.policies.clone(),
-            local: directory.local.clone(),
-            outside: directory.outside.clone(),
-            trust: self.trust(),
-            failure: directory.mesh.settings.failure,
-            zones: directory.zones.clone(),
-        }
+    pub fn inventory(&self) -> Inventory {
+        Inventory { trust: self.trust(), ..self.directory.load().inventory.clone() }
     }
 
     /// What every node that is one has said. Of whom nothing is known yet, it is not known that it

@@ -14,6 +14,7 @@
 //! belongs to the pod that had it first, and a service's virtual address to no pod; whoever claims
 //! it too is left out with a problem, and nothing of anybody else's changes.
 
+mod agents;
 mod arrivals;
 mod concerns;
 mod facts;
@@ -25,10 +26,11 @@ mod services;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
+use imbl::OrdMap;
 use martlet_model::{
     Label, LocalWorkload, Outsider, Service, TrustDomain, Udp, Workload, WorkloadName, Zone,
 };
@@ -81,21 +83,23 @@ pub struct Noted {
     pub problems: Vec<Problem>,
 }
 
-/// Everything that agents are told about a cluster, trust aside.
+/// Everything that agents are told about a cluster, trust aside. A later one shares with this one what
+/// is the same in both.
 #[derive(Debug, Clone, Default)]
 pub struct Picture {
-    pub workloads: Vec<Arc<Workload>>,
-    pub services: Vec<Arc<Service>>,
-    pub policies: Vec<Arc<Policy>>,
-    pub local: Vec<LocalWorkload>,
+    pub workloads: OrdMap<WorkloadName, Arc<Workload>>,
+    pub services: OrdMap<SocketAddr, Arc<Service>>,
+    /// By namespace and name.
+    pub policies: OrdMap<(Label, Label), Arc<Policy>>,
+    pub local: OrdMap<WorkloadName, Arc<LocalWorkload>>,
     /// The pods of which nobody wants that they are enrolled.
-    pub outside: Vec<Outsider>,
+    pub outside: OrdMap<WorkloadName, Arc<Outsider>>,
     /// The nodes that have an agent, and since when, in seconds since 1970.
-    pub agents: BTreeMap<Label, u64>,
+    pub agents: OrdMap<Label, u64>,
     /// What is set for all of it.
     pub mesh: Arc<Mesh>,
     /// Where nodes are, as far as they say it.
-    pub zones: BTreeMap<Label, Zone>,
+    pub zones: OrdMap<Label, Zone>,
 }
 
 /// All objects, and what follows from them.
@@ -105,7 +109,7 @@ pub struct World {
     mesh: Arc<Mesh>,
     /// Of pods that no label is about.
     default: Option<seen::Wanted>,
-    zones: BTreeMap<Label, Zone>,
+    zones: OrdMap<Label, Zone>,
     namespaces: HashMap<Label, seen::Namespace>,
     pods: HashMap<WorkloadName, Arc<seen::Pod>>,
     pods_in: HashMap<Label, BTreeSet<WorkloadName>>,
@@ -121,9 +125,16 @@ pub struct World {
     /// The services with an endpoint at an address.
     behind: HashMap<IpAddr, BTreeSet<ServiceKey>>,
 
-    enrolled: HashMap<WorkloadName, LocalWorkload>,
-    outside: HashMap<WorkloadName, Outsider>,
-    listed: HashMap<ServiceKey, Vec<Arc<Service>>>,
+    enrolled: OrdMap<WorkloadName, Arc<LocalWorkload>>,
+    workloads: OrdMap<WorkloadName, Arc<Workload>>,
+    outside: OrdMap<WorkloadName, Arc<Outsider>>,
+    /// The addresses and ports of each service that is told, and all of these.
+    listed: HashMap<ServiceKey, Vec<SocketAddr>>,
+    told_services: OrdMap<SocketAddr, Arc<Service>>,
+    told_policies: OrdMap<(Label, Label), Arc<Policy>>,
+    /// The pods of each node's agents, the oldest first; and since when there is one.
+    agent_pods: HashMap<Label, BTreeSet<(u64, WorkloadName)>>,
+    agents: OrdMap<Label, u64>,
     problems: Arc<HashMap<Object, Noted>>,
 
     /// What nodes say of their own pods before the API server does.
@@ -144,7 +155,7 @@ impl World {
             settings,
             mesh: Arc::default(),
             default: None,
-            zones: BTreeMap::new(),
+            zones: OrdMap::new(),
             namespaces: HashMap::new(),
             pods: HashMap::new(),
             pods_in: HashMap::new(),
@@ -155,9 +166,14 @@ impl World {
             claims: HashMap::new(),
             virtual_addresses: HashMap::new(),
             behind: HashMap::new(),
-            enrolled: HashMap::new(),
-            outside: HashMap::new(),
+            enrolled: OrdMap::new(),
+            workloads: OrdMap::new(),
+            outside: OrdMap::new(),
             listed: HashMap::new(),
+            told_services: OrdMap::new(),
+            told_policies: OrdMap::new(),
+            agent_pods: HashMap::new(),
+            agents: OrdMap::new(),
             problems: Arc::default(),
             arrivals: HashMap::new(),
             unseen: HashMap::new(),
@@ -170,31 +186,15 @@ impl World {
 
     pub fn picture(&self) -> Picture {
         Picture {
-            workloads: self.enrolled.values().map(|local| local.workload.clone()).collect(),
-            services: self.listed.values().flatten().cloned().collect(),
-            policies: self.told_policies(),
-            local: self.enrolled.values().cloned().collect(),
-            outside: self.outside.values().cloned().collect(),
-            agents: self.agents(),
+            workloads: self.workloads.clone(),
+            services: self.told_services.clone(),
+            policies: self.told_policies.clone(),
+            local: self.enrolled.clone(),
+            outside: self.outside.clone(),
+            agents: self.agents.clone(),
             mesh: self.mesh.clone(),
             zones: self.zones.clone(),
         }
-    }
-
-    fn agents(&self) -> BTreeMap<Label, u64> {
-        let Settings { system_namespace, agent_service_account, .. } = &self.settings;
-        let pods = self.pods_in.get(system_namespace).into_iter().flatten();
-        let pods = pods.filter_map(|name| self.pods.get(name));
-        let agents =
-            pods.filter(|pod| pod.service_account == *agent_service_account && !pod.is_over);
-        let mut nodes = BTreeMap::new();
-        for pod in agents {
-            // During an update a node has two of them; it has had an agent since the first.
-            let since = u64::try_from(pod.created).unwrap_or_default();
-            let known = nodes.entry(pod.node.clone()).or_insert(since);
-            *known = since.min(*known);
-        }
-        nodes
     }
 
     /// What is wrong with which objects: the same value until something else is.
@@ -203,7 +203,7 @@ impl World {
     }
 
     /// The workload of this name, if it is enrolled.
-    pub fn workload(&self, name: &WorkloadName) -> Option<&LocalWorkload> {
+    pub fn workload(&self, name: &WorkloadName) -> Option<&Arc<LocalWorkload>> {
         self.enrolled.get(name)
     }
 

@@ -1,12 +1,13 @@
 //! The directory: an immutable snapshot of all workloads and services that an agent knows.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
+use imbl::HashMap;
 use thiserror::Error;
 
 use crate::{Label, Mode, Workload, WorkloadName, Zone};
@@ -74,8 +75,9 @@ pub enum Place<'a> {
     Unknown,
 }
 
-/// All workloads by address and all services by virtual address. Replaced as a whole.
-#[derive(Debug, Default)]
+/// All workloads by address and all services by virtual address. Replaced as a whole: a copy shares
+/// what it holds, so that the next one costs what is other in it.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Directory {
     workloads: HashMap<IpAddr, Arc<Workload>>,
     services: HashMap<SocketAddr, Arc<Service>>,
@@ -126,7 +128,8 @@ impl Directory {
         self.zone.as_ref()
     }
 
-    fn add_workload(&mut self, workload: Arc<Workload>) -> Result<(), DirectoryError> {
+    /// Nothing else may have its name; after an error, this is no directory any more.
+    pub fn add_workload(&mut self, workload: Arc<Workload>) -> Result<(), DirectoryError> {
         for address in &workload.addresses {
             let address = address.to_canonical();
             if let Some(first) = self.workloads.insert(address, workload.clone()) {
@@ -136,27 +139,47 @@ impl Directory {
                     second: workload.name.clone(),
                 });
             }
+            if self.virtual_addresses.contains_key(&address) {
+                let at_it = |one: &&Arc<Service>| one.address.ip().to_canonical() == address;
+                if let Some(service) = self.services.values().find(at_it) {
+                    return Err(service_on(service, address, &workload));
+                }
+            }
         }
         Ok(())
     }
 
-    fn add_service(&mut self, service: Arc<Service>) -> Result<(), DirectoryError> {
-        let address = canonical(service.address);
-        let (namespace, name) = (service.namespace.clone(), service.name.clone());
-        if let Some(workload) = self.workloads.get(&address.ip()) {
-            let workload = workload.name.clone();
-            return Err(DirectoryError::ServiceOnWorkload {
-                address: address.ip(),
-                namespace,
-                name,
-                workload,
-            });
+    /// One that was added.
+    pub fn remove_workload(&mut self, workload: &Workload) {
+        for address in &workload.addresses {
+            self.workloads.remove(&address.to_canonical());
         }
+    }
+
+    /// After an error, this is no directory any more.
+    pub fn add_service(&mut self, service: Arc<Service>) -> Result<(), DirectoryError> {
+        let address = canonical(service.address);
+        if let Some(workload) = self.workloads.get(&address.ip()) {
+            return Err(service_on(&service, address.ip(), workload));
+        }
+        let (namespace, name) = (service.namespace.clone(), service.name.clone());
         if self.services.insert(address, service).is_some() {
             return Err(DirectoryError::ServiceTwice { address, namespace, name });
         }
         *self.virtual_addresses.entry(address.ip()).or_default() += 1;
         Ok(())
+    }
+
+    /// One that was added.
+    pub fn remove_service(&mut self, service: &Service) {
+        let address = canonical(service.address);
+        if self.services.remove(&address).is_none() {
+            return;
+        }
+        match self.virtual_addresses.get_mut(&address.ip()) {
+            Some(ports) if *ports > 1 => *ports -= 1,
+            _ => drop(self.virtual_addresses.remove(&address.ip())),
+        }
     }
 
     /// What stands behind `address`; v4-mapped IPv6 addresses are taken as IPv4.
@@ -200,6 +223,11 @@ impl Directory {
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
     }
+}
+
+fn service_on(service: &Service, address: IpAddr, workload: &Workload) -> DirectoryError {
+    let (namespace, name) = (service.namespace.clone(), service.name.clone());
+    DirectoryError::ServiceOnWorkload { address, namespace, name, workload: workload.name.clone() }
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

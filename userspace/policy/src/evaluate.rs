@@ -27,7 +27,7 @@ pub struct Denied {
 }
 
 /// All policies, by the namespace of the workloads that they are about.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct PolicySet {
     by_namespace: HashMap<Label, Vec<Policy>>,
 }

@@ -1,7 +1,5 @@
 //! Policies. That no list is empty and no range turned around is for the policy set to check.
 
-use std::fmt;
-
 use ipnet::IpNet;
 use martlet_model::{Label, WorkloadName};
 use martlet_policy::{Action, IdentityMatch, Policy, PortRange, Rule, Selector, Source};
@@ -12,32 +10,15 @@ use crate::{limits, proto};
 /// The SPIFFE ID standard's own bound, section 2.3.
 const PREFIX_BYTES: usize = 2048;
 
-/// Unique among policies.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PolicyName {
-    pub namespace: Label,
-    pub name: Label,
-}
+/// Namespace and name; unique among policies.
+pub type PolicyName = (Label, Label);
 
-impl PolicyName {
-    pub fn of(policy: &Policy) -> Self {
-        Self { namespace: policy.namespace.clone(), name: policy.name.clone() }
-    }
-}
-
-impl fmt::Display for PolicyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-pub fn policy_name_to(name: &PolicyName) -> proto::Name {
-    let PolicyName { namespace, name } = name.clone();
-    name_to(&WorkloadName { namespace, name })
+pub fn policy_name_to((namespace, name): &PolicyName) -> proto::Name {
+    name_to(&WorkloadName { namespace: namespace.clone(), name: name.clone() })
 }
 
 pub fn policy_name_from(name: Option<proto::Name>) -> Result<PolicyName, Malformed> {
-    name_from(name).map(|WorkloadName { namespace, name }| PolicyName { namespace, name })
+    name_from(name).map(|WorkloadName { namespace, name }| (namespace, name))
 }
 
 pub fn policy_to(policy: &Policy) -> proto::Policy {
@@ -50,7 +31,7 @@ pub fn policy_to(policy: &Policy) -> proto::Policy {
         Selector::ServiceAccounts(accounts) => Some(names(accounts)),
     };
     proto::Policy {
-        name: Some(policy_name_to(&PolicyName::of(policy))),
+        name: Some(policy_name_to(&(policy.namespace.clone(), policy.name.clone()))),
         action: action.into(),
         service_accounts,
         listing: policy.selector == Selector::Listing,
@@ -59,7 +40,7 @@ pub fn policy_to(policy: &Policy) -> proto::Policy {
 }
 
 pub fn policy_from(policy: proto::Policy) -> Result<Policy, Malformed> {
-    let PolicyName { namespace, name } = policy_name_from(policy.name)?;
+    let (namespace, name) = policy_name_from(policy.name)?;
     let within = |bad: Malformed| bad.within(format_args!("policy {namespace}/{name}"));
     let action = match proto::Action::try_from(policy.action) {
         Ok(proto::Action::Allow) => Action::Allow,

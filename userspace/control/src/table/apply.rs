@@ -6,8 +6,9 @@
 //!        └── anything wrong: nothing of that version is taken ◀
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
+use imbl::OrdMap;
 use martlet_identity::TrustBundle;
 use martlet_model::{Label, Trust, TrustDomain};
 use thiserror::Error;
@@ -127,6 +128,7 @@ impl Receiving {
         if !full && instance != self.instance {
             return Err(Refused::Base { base: 0, known: self.version });
         }
+        next.settle(&self.table)?;
         let declared = next.declared(&self.node, version)?;
         self.check_trust(&declared.trust)?;
         self.table = Arc::new(next);
@@ -175,7 +177,8 @@ impl Table {
             self.workloads.remove(&name_from(Some(removed))?);
         }
         for removed in message.services_removed {
-            self.services.remove(&parsed("services_removed", &removed)?);
+            let removed: SocketAddr = parsed("services_removed", &removed)?;
+            self.services.remove(&removed);
         }
         for removed in message.policies_removed {
             let name: PolicyName = policy_name_from(Some(removed))?;
@@ -197,7 +200,8 @@ impl Table {
         }
         for policy in message.policies {
             let policy = policy_from(policy)?;
-            self.policies.insert(PolicyName::of(&policy), Arc::new(policy));
+            let name = (policy.namespace.clone(), policy.name.clone());
+            self.policies.insert(name, Arc::new(policy));
         }
         for local in message.locals {
             let local = local_from(local)?;
@@ -227,6 +231,6 @@ impl Table {
     }
 }
 
-fn fits<K, V>(what: &'static str, map: &BTreeMap<K, V>, most: usize) -> Result<(), Refused> {
+fn fits<K: Ord, V>(what: &'static str, map: &OrdMap<K, V>, most: usize) -> Result<(), Refused> {
     if map.len() <= most { Ok(()) } else { Err(Refused::TooMany(what)) }
 }

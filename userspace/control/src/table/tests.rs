@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{limits, message, proto};
 
+mod changes;
 mod settings;
 
 fn label(text: &str) -> Label {
@@ -80,8 +81,7 @@ fn declaration() -> Declaration {
         policies: vec![policy("closed")],
         outside: vec![outsider("shop/off", "one"), outsider("shop/job", "two")],
         trust: trust(1),
-        failure: None,
-        zones: BTreeMap::new(),
+        ..Declaration::default()
     }
 }
 

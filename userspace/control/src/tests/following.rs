@@ -7,7 +7,7 @@ use crate::table::Table;
 
 async fn followed() -> (Controller, Host, Agent) {
     let controller = Controller::start().await;
-    controller.server.declare(controller.declaration(50, 1)).unwrap();
+    controller.declare(50, 1);
     let host = Host::new("one").with_token(&controller.token("one"));
     let agent = Agent::start(&host, controller.address);
     agent.until_declared(1).await;
@@ -18,11 +18,11 @@ async fn followed() -> (Controller, Host, Agent) {
 async fn every_change_arrives_and_nothing_is_told_twice() {
     let (controller, _host, agent) = followed().await;
     for more in [51, 52, 10] {
-        let version = controller.server.declare(controller.declaration(more, 1)).unwrap();
+        let version = controller.declare(more, 1);
         let declared = agent.until_declared(version).await;
         assert_eq!(declared.directory.workload_addresses().count(), more + 2);
     }
-    let same = controller.server.declare(controller.declaration(10, 1)).unwrap();
+    let same = controller.declare(10, 1);
     assert_eq!(same, 4, "what is no change has no version");
 }
 
@@ -31,8 +31,8 @@ async fn what_contradicts_itself_is_not_declared() {
     let (controller, _host, agent) = followed().await;
     let mut bad = controller.declaration(50, 2);
     bad.workloads.push(bad.workloads[0].clone());
-    assert!(controller.server.declare(bad).is_err());
-    let version = controller.server.declare(controller.declaration(51, 1)).unwrap();
+    assert!(bad.inventory().is_err());
+    let version = controller.declare(51, 1);
     assert_eq!(agent.until_declared(version).await.version, 2);
 }
 
@@ -41,7 +41,7 @@ async fn an_agent_that_is_back_is_told_what_changed_meanwhile() {
     let (controller, host, agent) = followed().await;
     agent.stop().await;
     for more in [51, 52] {
-        controller.server.declare(controller.declaration(more, 1)).unwrap();
+        controller.declare(more, 1);
     }
     let agent = Agent::start(&host, controller.address);
     let declared = agent.until_declared(3).await;

@@ -19,7 +19,7 @@ use crate::{
 
 async fn two_nodes() -> (Controller, [Host; 2], [Agent; 2]) {
     let controller = Controller::start().await;
-    controller.server.declare(controller.declaration(0, 1)).unwrap();
+    controller.declare(0, 1);
     let hosts = ["one", "two"].map(|of| Host::new(of).with_token(&controller.token(of)));
     let agents = hosts.each_ref().map(|host| Agent::start(host, controller.address));
     for agent in &agents {

@@ -13,7 +13,7 @@ use crate::{Acknowledgement, JoinToken, Secret, Usage};
 #[tokio::test]
 async fn a_host_with_a_token_becomes_a_node_and_is_told_its_own() {
     let controller = Controller::start().await;
-    controller.server.declare(controller.declaration(3, 1)).unwrap();
+    controller.declare(3, 1);
     let host = Host::new("one").with_token(&controller.token("one"));
     let agent = Agent::start(&host, controller.address);
     let declared = agent.until_declared(1).await;
@@ -49,7 +49,7 @@ async fn a_host_with_a_token_becomes_a_node_and_is_told_its_own() {
 #[tokio::test]
 async fn a_node_that_starts_again_needs_no_token_and_no_controller_to_know_what_it_knew() {
     let controller = Controller::start().await;
-    controller.server.declare(controller.declaration(3, 1)).unwrap();
+    controller.declare(3, 1);
     let host = Host::new("one").with_token(&controller.token("one"));
     let agent = Agent::start(&host, controller.address);
     agent.until_declared(1).await;
@@ -62,7 +62,7 @@ async fn a_node_that_starts_again_needs_no_token_and_no_controller_to_know_what_
     assert_eq!(remembered.directory.workload_addresses().count(), 5);
     let agent = Agent::start(&host, controller.address);
     agent.until_connected().await;
-    controller.server.declare(controller.declaration(4, 1)).unwrap();
+    controller.declare(4, 1);
     let declared = agent.until_declared(2).await;
     assert_eq!(declared.directory.workload_addresses().count(), 6);
     agent.stop().await;
@@ -72,7 +72,7 @@ async fn a_node_that_starts_again_needs_no_token_and_no_controller_to_know_what_
 #[tokio::test]
 async fn a_snapshot_holds_no_secret_and_a_bad_one_is_not_used() {
     let controller = Controller::start().await;
-    controller.server.declare(controller.declaration(0, 1)).unwrap();
+    controller.declare(0, 1);
     let token = controller.token("one");
     let host = Host::new("one").with_token(&token);
     let agent = Agent::start(&host, controller.address);
@@ -131,7 +131,7 @@ async fn a_host_does_not_give_its_token_to_another_controller() {
 #[tokio::test]
 async fn a_pod_joins_by_its_account_and_again_whenever_its_certificate_is_not_taken() {
     let controller = Controller::start().await;
-    controller.server.declare(controller.declaration(0, 1)).unwrap();
+    controller.declare(0, 1);
     let roots = controller.office().authority.roots().to_vec();
     let host = Host::new("one").with_account("one", &roots);
     let agent = Agent::start(&host, controller.address);
@@ -141,7 +141,7 @@ async fn a_pod_joins_by_its_account_and_again_whenever_its_certificate_is_not_ta
     controller.server.expel(&node("one"));
     agent.until_down("was removed").await;
     controller.office().removed.lock().unwrap().clear();
-    controller.server.declare(controller.declaration(1, 1)).unwrap();
+    controller.declare(1, 1);
     agent.until_declared(2).await;
     assert_eq!(controller.office().renewals.load(Ordering::Relaxed), 0, "it did not renew");
     agent.stop().await;
@@ -170,14 +170,14 @@ async fn a_pod_does_not_show_its_token_to_whom_its_roots_do_not_vouch_for() {
 #[tokio::test]
 async fn a_node_does_not_follow_another_controller_of_the_same_name() {
     let controller = Controller::start().await;
-    controller.server.declare(controller.declaration(0, 1)).unwrap();
+    controller.declare(0, 1);
     let host = Host::new("one").with_token(&controller.token("one"));
     let agent = Agent::start(&host, controller.address);
     agent.until_declared(1).await;
     let address = controller.stop().await;
     agent.until_down("").await;
     let impostor = Controller::at(Authority::ephemeral(&domain()).unwrap(), address).await;
-    impostor.server.declare(impostor.declaration(7, 9)).unwrap();
+    impostor.declare(7, 9);
     agent.until_down("could not be proven").await;
     let declared = agent.client.declared().borrow().clone().unwrap();
     assert_eq!((declared.version, declared.trust.version), (1, 1), "what was declared stays");
@@ -187,18 +187,18 @@ async fn a_node_does_not_follow_another_controller_of_the_same_name() {
 #[tokio::test]
 async fn a_node_whose_certificate_is_not_wanted_any_more_renews_it() {
     let controller = Controller::start().await;
-    controller.server.declare(controller.declaration(0, 1)).unwrap();
+    controller.declare(0, 1);
     let host = Host::new("one").with_token(&controller.token("one"));
     let agent = Agent::start(&host, controller.address);
     agent.until_declared(1).await;
     assert_eq!(controller.office().renewals.load(Ordering::Relaxed), 0);
     let mut declaration = controller.declaration(0, 2);
     declaration.trust = controller.trust_that_wants(2, b"another issuer");
-    controller.server.declare(declaration).unwrap();
+    controller.server.declare(declaration.inventory().unwrap()).unwrap();
     let renewals = || controller.office().renewals.load(Ordering::Relaxed);
     eventually("it renews", || renewals() >= 1).await;
     // And it comes back with it.
-    controller.server.declare(controller.declaration(1, 3)).unwrap();
+    controller.declare(1, 3);
     agent.until_declared(3).await;
     agent.stop().await;
 }
@@ -217,7 +217,7 @@ async fn a_certificate_that_lives_shortly_is_renewed_before_it_ends() {
 #[tokio::test]
 async fn a_node_that_is_removed_is_one_no_more() {
     let controller = Controller::start().await;
-    controller.server.declare(controller.declaration(0, 1)).unwrap();
+    controller.declare(0, 1);
     let hosts = ["one", "two"].map(|of| Host::new(of).with_token(&controller.token(of)));
     let agents = hosts.each_ref().map(|host| Agent::start(host, controller.address));
     for agent in &agents {
@@ -226,7 +226,7 @@ async fn a_node_that_is_removed_is_one_no_more() {
     controller.office().removed.lock().unwrap().push(node("one"));
     controller.server.expel(&node("one"));
     agents[0].until_down("was removed").await;
-    controller.server.declare(controller.declaration(1, 1)).unwrap();
+    controller.declare(1, 1);
     agents[1].until_declared(2).await;
     let removed = agents[0].client.declared().borrow().clone().unwrap();
     assert_eq!(removed.version, 1, "it is told nothing more");

@@ -34,7 +34,7 @@ async fn heard(controller: &Controller, count: usize) -> BTreeMap<WorkloadName, 
 }
 
 async fn agent(controller: &Controller) -> (Host, Agent) {
-    controller.server.declare(controller.declaration(0, 1)).unwrap();
+    controller.declare(0, 1);
     let host = Host::new("one").with_token(&controller.token("one"));
     let agent = Agent::start(&host, controller.address);
     agent.until_declared(1).await;

@@ -224,6 +224,11 @@ impl Controller {
         JoinToken { node: node(of), pins, secret }
     }
 
+    pub fn declare(&self, more: usize, trust_version: u64) -> u64 {
+        let inventory = self.declaration(more, trust_version).inventory().unwrap();
+        self.server.declare(inventory).unwrap()
+    }
+
     /// Workloads `web` on node one and `cart` on node two, and some more that nothing depends on.
     pub fn declaration(&self, more: usize, trust_version: u64) -> Declaration {
         let workload = |account: &str, on: &str, address: String| {

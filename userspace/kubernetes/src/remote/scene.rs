@@ -166,6 +166,6 @@ impl Scene {
     /// The policies as agents are told them.
     pub fn policies(&self) -> Vec<martlet_policy::Policy> {
         let picture = self.world.picture();
-        picture.policies.into_iter().map(Arc::unwrap_or_clone).collect()
+        picture.policies.values().map(|policy| (**policy).clone()).collect()
     }
 }

@@ -38,6 +38,7 @@ impl World {
             return false;
         }
         self.pods_in.entry(name.namespace.clone()).or_default().insert(name.clone());
+        self.move_agent(before.as_ref(), Some(&pod));
         let had = before.map(|before| claimed(&before)).unwrap_or_default();
         self.move_claims(&name, &had, &claimed(&pod));
         self.decide_pod(&name);
@@ -53,6 +54,7 @@ impl World {
                 self.pods_in.remove(&name.namespace);
             }
         }
+        self.move_agent(Some(&pod), None);
         self.move_claims(name, &claimed(&pod), &[]);
         self.decide_pod(name);
     }
@@ -92,9 +94,12 @@ impl World {
     /// Decides anew whether a pod is a workload, and tells the services before it.
     pub(super) fn decide_pod(&mut self, name: &WorkloadName) {
         let pod = self.pods.get(name).cloned();
-        match pod.as_ref().and_then(|pod| self.outsider_of(pod)) {
-            Some(outsider) => drop(self.outside.insert(name.clone(), outsider)),
-            None => drop(self.outside.remove(name)),
+        let outsider = pod.as_ref().and_then(|pod| self.outsider_of(pod));
+        if self.outside.get(name).map(|before| &**before) != outsider.as_ref() {
+            match outsider {
+                Some(outsider) => drop(self.outside.insert(name.clone(), Arc::new(outsider))),
+                None => drop(self.outside.remove(name)),
+            }
         }
         let decided = pod.as_ref().map(|pod| self.workload_of(pod));
         let (local, problems) = decided.unwrap_or_default();
@@ -104,19 +109,27 @@ impl World {
             Some(pod) => self.note(object, &pod.uid, problems),
             None => self.is_well(&object),
         }
-        let before = self.enrolled.get(name);
-        if before == local.as_ref() {
+        let before = self.enrolled.get(name).cloned();
+        if before.as_deref() == local.as_ref() {
             return;
         }
         self.unsettled.insert(name.namespace.clone());
         let mut touched = BTreeSet::new();
-        let both = before.into_iter().chain(local.as_ref());
+        let both = before.as_deref().into_iter().chain(local.as_ref());
         for address in both.flat_map(|local| &local.workload.addresses) {
             touched.extend(self.behind.get(address).into_iter().flatten().cloned());
         }
         match local {
-            Some(local) => drop(self.enrolled.insert(name.clone(), local)),
-            None => drop(self.enrolled.remove(name)),
+            Some(local) => {
+                if self.workloads.get(name) != Some(&local.workload) {
+                    self.workloads.insert(name.clone(), local.workload.clone());
+                }
+                self.enrolled.insert(name.clone(), Arc::new(local));
+            }
+            None => {
+                self.workloads.remove(name);
+                self.enrolled.remove(name);
+            }
         }
         touched.iter().for_each(|service: &ServiceKey| self.decide_service(service));
     }

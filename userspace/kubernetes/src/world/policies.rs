@@ -80,6 +80,7 @@ impl World {
         self.unsettled.insert(namespace.clone());
         // What is only said about it selects nobody else.
         if is_other {
+            self.tell_policies_of(&namespace);
             self.decide_pods_in(&namespace);
         }
     }
@@ -87,29 +88,34 @@ impl World {
     pub fn remove_policy(&mut self, key: &(Label, Label)) {
         if self.policies.remove(key).is_some() {
             self.unsettled.insert(key.0.clone());
+            self.tell_policies_of(&key.0);
             self.decide_pods_in(&key.0);
         }
         let (namespace, name) = (key.0.as_str(), key.1.as_str());
         self.is_well(&Object::new(Kind::AuthorizationPolicy, namespace, name));
     }
 
-    /// All policies; of a namespace with too many, one that refuses everything there.
-    pub(super) fn told_policies(&self) -> Vec<Arc<Policy>> {
-        let mut told = Vec::new();
-        let mut of_namespace = 0;
-        let mut namespace = None;
-        for ((of, name), held) in &self.policies {
-            match namespace == Some(of) {
-                true => of_namespace += 1,
-                false => (namespace, of_namespace) = (Some(of), 1),
+    /// All policies of a namespace; where it has too many, one that refuses everything there.
+    fn tell_policies_of(&mut self, namespace: &Label) {
+        let mut told = BTreeMap::new();
+        for (at, (key, held)) in self.policies_in(namespace).enumerate() {
+            if at == limits::POLICIES {
+                let (namespace, name) = key.clone();
+                told.insert(key.clone(), Arc::new(refusing(namespace, name, Selector::All)));
+                break;
             }
-            if of_namespace <= limits::POLICIES {
-                told.push(held.policy.clone());
-            } else if of_namespace == limits::POLICIES + 1 {
-                told.push(Arc::new(refusing(of.clone(), name.clone(), Selector::All)));
+            told.insert(key.clone(), held.policy.clone());
+        }
+        let first = (namespace.clone(), first_label());
+        let of_namespace = self.told_policies.range(first..);
+        let before = of_namespace.map(|(key, _)| key).take_while(|(of, _)| of == namespace);
+        let gone: Vec<_> = before.filter(|key| !told.contains_key(*key)).cloned().collect();
+        gone.iter().for_each(|key| drop(self.told_policies.remove(key)));
+        for (key, policy) in told {
+            if self.told_policies.get(&key) != Some(&policy) {
+                self.told_policies.insert(key, policy);
             }
         }
-        told
     }
 
     /// The names of the policies that select this pod by its labels.

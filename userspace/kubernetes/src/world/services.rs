@@ -23,13 +23,11 @@ impl World {
         let before = self.services.insert(key.clone(), service);
         let had = before.map(|before| before.addresses).unwrap_or_default();
         self.move_virtual_addresses(&key, &had, &addresses);
-        self.decide_service(&key);
     }
 
     pub fn remove_service(&mut self, key: &ServiceKey) {
         let Some(service) = self.services.remove(key) else { return };
         self.move_virtual_addresses(key, &service.addresses, &[]);
-        self.decide_service(key);
     }
 
     pub fn set_slice(&mut self, slice: seen::Slice) {
@@ -81,12 +79,12 @@ impl World {
         Some(service)
     }
 
+    /// Who shares an address with the service has other ports to itself, whether or not the address
+    /// stays.
     fn move_virtual_addresses(&mut self, key: &ServiceKey, had: &[IpAddr], has: &[IpAddr]) {
-        let mut touched = BTreeSet::new();
         for address in had.iter().filter(|address| !has.contains(address)) {
             if let Some(services) = self.virtual_addresses.get_mut(address) {
                 services.remove(key);
-                touched.extend(services.iter().cloned());
                 if services.is_empty() {
                     self.virtual_addresses.remove(address);
                 }
@@ -95,10 +93,12 @@ impl World {
         }
         for address in has.iter().filter(|address| !had.contains(address)) {
             let services = self.virtual_addresses.entry(*address).or_default();
-            touched.extend(services.iter().cloned());
             services.insert(key.clone());
             self.decide_claimants(*address);
         }
+        let all = had.iter().chain(has).filter_map(|address| self.virtual_addresses.get(address));
+        let mut touched: BTreeSet<_> = all.flatten().cloned().collect();
+        touched.insert(key.clone());
         touched.iter().for_each(|other| self.decide_service(other));
     }
 
@@ -121,14 +121,22 @@ impl World {
                 vec![]
             }
         };
-        let before = self.listed.remove(key).unwrap_or_default();
-        let same = |service: Service| match before.iter().find(|one| ***one == service) {
-            Some(same) => same.clone(),
-            None => Arc::new(service),
-        };
-        let services: Vec<_> = services.into_iter().map(same).collect();
-        if !services.is_empty() {
-            self.listed.insert(key.clone(), services);
+        let is_own = |told: &Service| told.namespace == key.namespace && told.name == key.name;
+        let now: Vec<_> = services.iter().map(|service| service.address).collect();
+        for address in self.listed.remove(key).unwrap_or_default() {
+            // Whoever has it since has said so.
+            let told = self.told_services.get(&address);
+            if !now.contains(&address) && told.is_some_and(|told| is_own(told)) {
+                self.told_services.remove(&address);
+            }
+        }
+        for service in services {
+            if self.told_services.get(&service.address).is_none_or(|told| **told != service) {
+                self.told_services.insert(service.address, Arc::new(service));
+            }
+        }
+        if !now.is_empty() {
+            self.listed.insert(key.clone(), now);
         }
     }
 

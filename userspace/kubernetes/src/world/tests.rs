@@ -113,9 +113,8 @@ fn shop() -> World {
 }
 
 fn modes(world: &World) -> String {
-    let mut all: Vec<_> = world.picture().workloads;
-    all.sort_by_key(|workload| workload.name.clone());
-    let each = all.iter().map(|workload| format!("{} {}", workload.name, workload.mode));
+    let all = world.picture().workloads;
+    let each = all.values().map(|workload| format!("{} {}", workload.name, workload.mode));
     each.collect::<Vec<_>>().join(", ")
 }
 
@@ -130,9 +129,8 @@ fn reasons(world: &World) -> Vec<(String, &'static str)> {
 }
 
 fn endpoints(world: &World) -> String {
-    let mut all: Vec<_> = world.picture().services;
-    all.sort_by_key(|service| service.address);
-    let each = all.iter().map(|service| {
+    let all = world.picture().services;
+    let each = all.values().map(|service| {
         let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
         format!("{} -> {}", service.address, endpoints.join(" "))
     });
@@ -210,7 +208,7 @@ fn a_pod_is_outside_if_nobody_wants_it_inside() {
     let mut world = shop();
     let outside = |world: &World| {
         let mut names: Vec<_> =
-            world.picture().outside.iter().map(|one| one.name.to_string()).collect();
+            world.picture().outside.values().map(|one| one.name.to_string()).collect();
         names.sort();
         names.join(" ")
     };
@@ -248,7 +246,7 @@ fn the_nodes_are_those_with_an_agent() {
     world.set_pod(agent("shop/agent-4", "three", 5));
     let other = agent("martlet-system/controller", "four", 5);
     world.set_pod(seen::Pod { service_account: label("martlet-controller"), ..other });
-    assert_eq!(world.picture().agents, [(label("one"), 5)].into());
+    assert_eq!(world.picture().agents, vec![(label("one"), 5_u64)].into());
 }
 
 #[test]
@@ -381,9 +379,31 @@ fn an_external_address_and_port_belongs_to_one_service() {
     assert_eq!(endpoints(&world), "192.0.2.1:80 -> 10.0.0.1:8080");
 }
 
+#[test]
+fn a_port_that_a_service_takes_at_a_shared_address_is_taken_from_the_other() {
+    let mut world = shop();
+    let at = |name: &str, port| {
+        let mut service = service(name, "192.0.2.1");
+        service.ports[0].port = port;
+        service
+    };
+    for (name, port) in [("shop/a", 81), ("shop/b", 80)] {
+        world.set_service(at(name, port));
+        world.set_slice(slice(&format!("{name}-1"), name, &["10.0.0.1"]));
+    }
+    let both = "192.0.2.1:80 -> 10.0.0.1:8080, 192.0.2.1:81 -> 10.0.0.1:8080";
+    assert_eq!(endpoints(&world), both);
+    world.set_service(at("shop/a", 80));
+    assert_eq!(world.picture().services.values().next().unwrap().name, label("a"));
+    assert_eq!(reasons(&world), [("Service shop/b".to_owned(), "AddressConflict")]);
+    world.set_service(at("shop/a", 81));
+    assert_eq!(endpoints(&world), both);
+    assert_eq!(reasons(&world), []);
+}
+
 fn is_allowed(world: &World, callee: &str) -> Result<(), String> {
     let picture = world.picture();
-    let policies = picture.policies.iter().map(|policy| (**policy).clone()).collect();
+    let policies = picture.policies.values().map(|policy| (**policy).clone()).collect();
     let set = PolicySet::new(policies).unwrap();
     let callee = &world.workload(&name(callee)).unwrap().workload;
     let caller = "spiffe://a.org/ns/shop/sa/cart".parse().unwrap();
@@ -460,6 +480,5 @@ fn what_has_not_changed_stays_the_same_value() {
     world.set_pod(seen::Pod { created: 5, ..pod("shop/web", "10.0.0.1") });
     world.set_slice(slice("shop/web-1", "shop/web", &["10.0.0.1"]));
     let after = world.picture();
-    assert!(Arc::ptr_eq(&before.workloads[0], &after.workloads[0]));
-    assert!(Arc::ptr_eq(&before.services[0], &after.services[0]));
+    assert!(before.workloads.ptr_eq(&after.workloads) && before.services.ptr_eq(&after.services));
 }

@@ -47,7 +47,7 @@ fn what_is_said_of_a_pod_decides_nothing() {
     let said = Some(Said::new(false, "Outside", "somebody wrote it"));
     assert!(!world.set_pod(seen::Pod { said: said.clone(), ..pod("shop/web", "10.0.0.1") }));
     let after = world.picture();
-    assert!(Arc::ptr_eq(&before.workloads[0], &after.workloads[0]));
+    assert!(before.workloads.ptr_eq(&after.workloads));
     let touched = world.touched();
     let facts = touched[0].1.as_ref().unwrap();
     assert_eq!((&facts.wish, &facts.said), (&Wish::Enrolled, &said));

@@ -55,7 +55,7 @@ fn a_pod_without_address_is_enrolled_when_it_has_one_and_is_never_outside() {
     world.set_pod(bare.clone());
     let picture = world.picture();
     assert!(world.workload(&name("shop/new")).is_none());
-    assert!(picture.outside.iter().all(|one| one.name != name("shop/new")));
+    assert!(picture.outside.values().all(|one| one.name != name("shop/new")));
     assert_eq!(reasons(&world), []);
     world.set_pod(pod("shop/new", "10.0.0.2"));
     assert!(serves(&world, "shop/new"));

@@ -59,7 +59,7 @@ fn without_the_default_they_are_outside_again() {
     world.set_mesh(set(Some(Mode::Permissive)));
     assert_eq!(mode(&world, "plain/a"), Some(Mode::Permissive));
     let outside =
-        |world: &World| world.picture().outside.iter().any(|one| one.name == name("plain/a"));
+        |world: &World| world.picture().outside.values().any(|one| one.name == name("plain/a"));
     assert!(!outside(&world));
     world.set_mesh(Set::default());
     assert_eq!(mode(&world, "plain/a"), None);
@@ -88,7 +88,7 @@ fn udp_and_failure_are_as_they_are_set_and_else_as_before() {
     let mut world = shop();
     let local = |world: &World| world.workload(&name("shop/web")).unwrap().clone();
     assert_eq!(local(&world).udp, Udp::Pass);
-    let before = local(&world).workload;
+    let before = local(&world).workload.clone();
     let settings = MeshSettings {
         udp: Some(Udp::Refuse),
         failure: Some(Failure::Open),
