@@ -12,6 +12,7 @@ pub mod limits;
 mod message;
 mod server;
 mod table;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -31,6 +32,8 @@ pub use token::{AccountToken, JoinToken, Secret, TokenError};
 mod proto {
     tonic::include_proto!("martlet.control.v1alpha1");
 }
+
+use telling::Telling;
 
 /// For tests of what is not said to anybody outside of this crate.
 #[cfg(test)]

@@ -113,8 +113,12 @@ pub const STREAMS_PER_CONNECTION: u32 = 16;
 pub const QUEUE: usize = 4;
 /// For such an agent, before it is let go.
 pub const SLOW_READER: Duration = Duration::from_secs(30);
-/// Agents that are told everything at the same time; that of a large mesh is some 10 MiB for each.
+/// Agents that are told everything at the same time. What is the same for all is in memory once, but
+/// a mebibyte or two of it wait for each that reads slowly.
 pub const TELLERS: usize = 32;
+/// Names that may have changed since everything was encoded for whoever is told everything: those are
+/// made for each of them, so that they are to be few beside the rest.
+pub const WHOLE_BEHIND: usize = 1_000;
 /// Changes that are remembered; whoever is further behind is told everything.
 pub const CHANGES: usize = 256;
 

@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub use apply::{Received, Receiving, Refused};
-pub use delta::{Scope, messages};
+pub use delta::{Scope, Whole, messages};
 
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -278,7 +278,6 @@ impl Changed {
         *self == Self::default()
     }
 
-    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.workloads.len()
             + self.services.len()

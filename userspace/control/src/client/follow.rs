@@ -50,7 +50,7 @@ pub async fn follow(
         tokio::select! {
             message = told.message() => {
                 silent_at = Instant::now() + limits::SILENCE;
-                let message = message?.ok_or(LinkError::Ended)?;
+                let message = message?.ok_or(LinkError::Ended)?.said;
                 standings.is_wanted(message.wants_standings);
                 arrivals.is_wanted(message.wants_arrivals);
                 match receiving.receive(message) {

@@ -14,11 +14,11 @@ use super::{
     issuing,
 };
 use crate::{
-    AccountToken, Secret, limits,
+    AccountToken, Secret, Telling, limits,
     message::{Malformed, chain_from, chain_to, csr_from, parsed, trust_to},
     proto::{
         CertificateRequest, CertificateResponse, FromAgent, HostProof, JoinRequest, JoinResponse,
-        RenewRequest, RenewResponse, TimeRequest, TimeResponse, ToAgent, control_server::Control,
+        RenewRequest, RenewResponse, TimeRequest, TimeResponse, control_server::Control,
     },
 };
 
@@ -28,7 +28,7 @@ type Answers<T> = ReceiverStream<Result<T, Status>>;
 
 #[tonic::async_trait]
 impl<O: Office> Control for Calls<O> {
-    type FollowStream = Answers<ToAgent>;
+    type FollowStream = Answers<Telling>;
     type IssueStream = Answers<CertificateResponse>;
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
@@ -48,7 +48,7 @@ impl<O: Office> Control for Calls<O> {
     async fn follow(
         &self,
         request: Request<Streaming<FromAgent>>,
-    ) -> Result<Response<Answers<ToAgent>>, Status> {
+    ) -> Result<Response<Answers<Telling>>, Status> {
         let node = self.node(&request)?;
         let (to_agent, told) = mpsc::channel(limits::QUEUE);
         let shared = self.0.clone();

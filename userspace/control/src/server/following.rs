@@ -18,12 +18,12 @@ use super::{
     roster::Seat,
 };
 use crate::{
-    limits,
+    Telling, limits,
     message::{acknowledgement_from, arrivals_from, standings_from, text, usage_from},
     proto::{FromAgent, Hello, ToAgent, from_agent::Said},
 };
 
-type Told = Sender<Result<ToAgent, Status>>;
+type Told = Sender<Result<Telling, Status>>;
 
 /// Until the agent leaves, is silent or too slow, breaks a rule, or is no node any more.
 pub async fn run<O: Office>(
@@ -98,7 +98,7 @@ async fn follow<O: Office>(
                 }
             }
             _ = ticks.tick() => match shared.office.admit(node) {
-                Ok(()) => send(shared, told, ToAgent::default()).await,
+                Ok(()) => send(shared, told, ToAgent::default().into()).await,
                 Err(refusal) => Err(refused(refusal)),
             },
             () = sleep_until(silent_at) => Err(Status::deadline_exceeded("the agent is silent")),
@@ -152,10 +152,10 @@ async fn tell<O: Office>(
 async fn send<O: Office>(
     shared: &Shared<O>,
     told: &Told,
-    mut message: ToAgent,
+    mut message: Telling,
 ) -> Result<(), Status> {
-    message.wants_standings = shared.office.wants_standings();
-    message.wants_arrivals = shared.office.wants_arrivals();
+    message.said.wants_standings = shared.office.wants_standings();
+    message.said.wants_arrivals = shared.office.wants_arrivals();
     let sent = told.send_timeout(Ok(message), limits::SLOW_READER).await;
     sent.map_err(|_| Status::deadline_exceeded("the agent does not read"))
 }

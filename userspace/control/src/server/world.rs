@@ -9,10 +9,9 @@ use martlet_model::Label;
 use tokio::sync::watch;
 
 use crate::{
-    limits,
+    Telling, limits,
     message::Malformed,
-    proto::ToAgent,
-    table::{Changed, Scope, Table, messages},
+    table::{Changed, Scope, Table, Whole, messages},
 };
 
 /// By how much an agent's word can raise the version. A node that lies makes no difference: versions
@@ -24,6 +23,8 @@ pub struct World {
     /// Of this controller since it started: others count their versions for themselves.
     instance: u64,
     now: Mutex<Now>,
+    /// What was told whole last. Whoever needs it while it is made waits, and makes none.
+    whole: Mutex<Option<Arc<Whole>>>,
     version: watch::Sender<u64>,
 }
 
@@ -44,13 +45,18 @@ struct Change {
 /// What is to be told to an agent.
 pub struct News {
     pub version: u64,
-    pub messages: Vec<ToAgent>,
+    pub messages: Vec<Telling>,
 }
 
 impl World {
     pub fn new(instance: u64) -> Self {
         let now = Now { table: Arc::default(), version: 0, changes: VecDeque::new() };
-        Self { instance, now: Mutex::new(now), version: watch::Sender::new(0) }
+        Self {
+            instance,
+            now: Mutex::new(now),
+            whole: Mutex::default(),
+            version: watch::Sender::new(0),
+        }
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
@@ -120,9 +126,32 @@ impl World {
             let changed = is_ours.then(|| now.since(known)).flatten();
             (now.table.clone(), now.version, changed)
         };
-        let scope = changed.as_ref().map_or(Scope::Full, |changed| Scope::Since(known, changed));
-        let messages = messages(&table, node, self.instance, version, scope)?;
-        Ok(Some(News { version, messages }))
+        let Some(changed) = changed else { return self.everything(node).map(Some) };
+        let scope = Scope::Since(known, &changed);
+        let said = messages(&table, node, self.instance, version, scope)?;
+        Ok(Some(News { version, messages: said.into_iter().map(Telling::from).collect() }))
+    }
+
+    /// What is the same for all nodes is made once, and again when too much has changed since.
+    fn everything(&self, node: &Label) -> Result<News, Malformed> {
+        let mut kept = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let (table, version, changed) = {
+            let now = self.now();
+            let changed = kept.as_ref().and_then(|whole| now.since(whole.version));
+            (now.table.clone(), now.version, changed)
+        };
+        let is_near = |changed: &Changed| changed.len() <= limits::WHOLE_BEHIND;
+        let (whole, changed) = match (kept.as_ref(), changed.filter(is_near)) {
+            (Some(whole), Some(changed)) => (whole.clone(), changed),
+            _ => {
+                let whole = Arc::new(Whole::of(&table, version));
+                *kept = Some(whole.clone());
+                (whole, Changed::default())
+            }
+        };
+        drop(kept);
+        let messages = whole.messages(&table, node, self.instance, version, &changed)?;
+        Ok(News { version, messages })
     }
 
     pub fn instance(&self) -> u64 {
@@ -133,6 +162,9 @@ impl World {
 impl Now {
     /// `None` if it is too long ago, or never was.
     fn since(&self, known: u64) -> Option<Changed> {
+        if known == self.version {
+            return Some(Changed::default());
+        }
         let first = self.changes.iter().position(|change| change.from == known)?;
         let mut sum = Changed::default();
         self.changes.range(first..).for_each(|change| sum.add(&change.changed));

@@ -59,16 +59,16 @@ async fn a_controller_that_has_lost_its_memory_raises_its_version_above_its_agen
     world.raise(3, 40);
     let news = world.news(&one, 3, 40).unwrap().unwrap();
     assert_eq!(news.version, 41);
-    assert!(news.messages[0].full, "versions of another instance are not compared");
+    assert!(news.messages[0].said.full, "versions of another instance are not compared");
     // An agent that was told before is told no more than that there is a new version.
     let news = world.news(&one, 7, 1).unwrap().unwrap();
-    assert!(!news.messages[0].full && news.messages[0].workloads.is_empty());
+    assert!(!news.messages[0].said.full && news.messages[0].said.workloads.is_empty());
     // Nobody raises it to where there is no more.
     world.raise(3, u64::MAX);
     world.raise(7, 99);
     assert_eq!(world.declare(table(2)), 42);
     let news = world.news(&one, 7, 41).unwrap().unwrap();
-    assert_eq!((news.messages.len(), news.messages[0].workloads.len()), (1, 1));
+    assert_eq!((news.messages.len(), news.messages[0].said.workloads.len()), (1, 1));
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn a_change_costs_what_has_changed_and_who_is_far_behind_is_told_everythin
     for more in 0..crate::limits::CHANGES {
         world.declare(table(more % 2));
     }
-    assert!(world.news(&one, 7, 1).unwrap().unwrap().messages[0].full);
+    assert!(world.news(&one, 7, 1).unwrap().unwrap().messages[0].said.full);
 }
 
 #[tokio::test]

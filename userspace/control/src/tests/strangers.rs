@@ -26,7 +26,7 @@ use tonic::{
 
 use super::world::{Agent, Controller, Host, certify, credentials, domain, eventually, name, node};
 use crate::{
-    limits,
+    Telling, limits,
     message::{name_to, trust_to},
     proto::{
         CertificateRequest, CertificateResponse, FromAgent, Hello, JoinRequest, JoinResponse,
@@ -185,7 +185,7 @@ struct Calls {
     /// By how many milliseconds its clock is ahead.
     ahead_ms: AtomicI64,
     complaints: Arc<AtomicUsize>,
-    open: Mutex<Vec<mpsc::Sender<Result<ToAgent, Status>>>>,
+    open: Mutex<Vec<mpsc::Sender<Result<Telling, Status>>>>,
 }
 
 /// That there is one workload; in order but for its trust, which [`Liar`] adds.
@@ -266,7 +266,7 @@ impl Liar {
 
 #[tonic::async_trait]
 impl Control for Calls {
-    type FollowStream = ReceiverStream<Result<ToAgent, Status>>;
+    type FollowStream = ReceiverStream<Result<Telling, Status>>;
     type IssueStream = ReceiverStream<Result<CertificateResponse, Status>>;
 
     async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
@@ -297,7 +297,7 @@ impl Control for Calls {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let (to_agent, told) = mpsc::channel(16);
         for message in self.says.lock().unwrap().iter() {
-            to_agent.try_send(Ok(message.clone())).unwrap();
+            to_agent.try_send(Ok(message.clone().into())).unwrap();
         }
         // Kept: it is silent afterwards, not gone.
         self.open.lock().unwrap().push(to_agent);

@@ -128,6 +128,7 @@ proptest! {
         let mut all = Inventory { trust: trust(1), ..Inventory::default() };
         let mut before = Table::after(&Table::default(), all.clone()).unwrap();
         let (mut agent, mut version) = (agent("one"), 1);
+        let (whole_before, mut since_whole) = (Whole::of(&before, 1), Changed::default());
         tell(&mut agent, full(&before, version)).unwrap();
         for step in steps {
             let kept = all.clone();
@@ -151,6 +152,14 @@ proptest! {
             let declared = tell(&mut agent, said).unwrap();
             let first = tell(&mut super::agent("one"), full(&from_nothing, version)).unwrap();
             prop_assert_eq!(in_effect(&declared), in_effect(&first));
+            // And for one that is told what was encoded before, and what is other since.
+            since_whole.add(&changed);
+            let node = label("one");
+            let told = whole_before.messages(&made, &node, 7, version, &since_whole).unwrap();
+            let told = told.iter().map(prost::Message::encode_to_vec);
+            let told = told.map(|said| prost::Message::decode(said.as_slice()).unwrap()).collect();
+            let told = tell(&mut super::agent("one"), told).unwrap();
+            prop_assert_eq!(in_effect(&told), in_effect(&first));
             before = made;
         }
     }
