@@ -196,6 +196,13 @@ impl<O: Office> Server<O> {
         *self.shared.world.versions().borrow()
     }
 
+    /// Nobody is told everything meanwhile.
+    #[cfg(test)]
+    pub async fn all_turns(&self) -> tokio::sync::SemaphorePermit<'_> {
+        let all = u32::try_from(limits::TELLERS).unwrap();
+        self.shared.tellers.acquire_many(all).await.unwrap()
+    }
+
     pub fn office(&self) -> &O {
         &self.shared.office
     }

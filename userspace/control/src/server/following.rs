@@ -1,6 +1,9 @@
 //! One agent that follows: it is told what it does not know, and listened to.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use martlet_model::Label;
 use tokio::{
@@ -52,7 +55,7 @@ async fn follow<O: Office>(
     shared: &Arc<Shared<O>>,
     node: &NodeCaller,
     hello: Hello,
-    mut said: Streaming<FromAgent>,
+    said: Streaming<FromAgent>,
     told: &Told,
 ) -> Status {
     let agent_version = match text("agent_version", hello.agent_version) {
@@ -68,29 +71,54 @@ async fn follow<O: Office>(
     // Versions of another controller say nothing about ours, and what was acknowledged to it is said
     // again first.
     let is_stranger = instance != shared.world.instance();
-    let mut first_told = None;
+    let first_told = OnceLock::new();
+    // Whoever waits to be told much is listened to meanwhile, and hears that somebody is there.
+    let telling = async {
+        while versions.changed().await.is_ok() {
+            let knows = (&mut instance, &mut known);
+            if let Err(status) = tell(shared, node, &seat, knows, told).await {
+                return status;
+            }
+            if instance == shared.world.instance() {
+                first_told.get_or_init(|| known);
+            }
+        }
+        Status::unavailable("the controller is stopping")
+    };
+    let floor = || match is_stranger {
+        true => first_told.get().copied().unwrap_or(u64::MAX),
+        false => 0,
+    };
+    let listening = hear((shared, node, &seat), said, told, floor);
+    let ended = tokio::select! {
+        ended = telling => ended,
+        ended = listening => ended,
+        () = told.closed() => Status::ok("the agent has left"),
+        () = seat.taken.cancelled() => Status::aborted("another agent of this node follows, or it was removed"),
+        () = shared.shutdown.cancelled() => Status::unavailable("the controller is stopping"),
+    };
+    info!(node = %node.node, reason = ended.message(), "an agent follows no more");
+    ended
+}
+
+/// `floor`: an older version is not one of ours.
+async fn hear<O: Office>(
+    (shared, node, seat): (&Arc<Shared<O>>, &NodeCaller, &Seat<'_>),
+    mut said: Streaming<FromAgent>,
+    told: &Told,
+    floor: impl Fn() -> u64,
+) -> Status {
     let mut ticks = interval(limits::HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let pace = Pace::new(limits::SAID_BURST, limits::SAID_PER_SECOND);
     let mut silent_at = Instant::now() + limits::SILENCE;
-    let ended = loop {
+    loop {
         let step = tokio::select! {
-            changed = versions.changed() => match changed {
-                Ok(()) => {
-                    let told = tell(shared, node, &seat, (&mut instance, &mut known), told).await;
-                    if instance == shared.world.instance() {
-                        first_told.get_or_insert(known);
-                    }
-                    told
-                }
-                Err(_) => Err(Status::unavailable("the controller is stopping")),
-            },
             message = said.message() => {
                 silent_at = Instant::now() + limits::SILENCE;
                 match message {
                     Ok(Some(message)) if pace.try_take() => {
-                        let floor = if is_stranger { first_told.unwrap_or(u64::MAX) } else { 0 };
-                        listen((&shared.office, &node.node, &seat), message, floor)
+                        listen((&shared.office, &node.node, seat), message, floor())
                     }
                     Ok(Some(_)) => Err(Status::resource_exhausted("the agent talks too much")),
                     Ok(None) => Err(Status::ok("the agent has left")),
@@ -102,16 +130,11 @@ async fn follow<O: Office>(
                 Err(refusal) => Err(refused(refusal)),
             },
             () = sleep_until(silent_at) => Err(Status::deadline_exceeded("the agent is silent")),
-            () = told.closed() => Err(Status::ok("the agent has left")),
-            () = seat.taken.cancelled() => Err(Status::aborted("another agent of this node follows, or it was removed")),
-            () = shared.shutdown.cancelled() => Err(Status::unavailable("the controller is stopping")),
         };
         if let Err(status) = step {
-            break status;
+            return status;
         }
-    };
-    info!(node = %node.node, reason = ended.message(), "an agent follows no more");
-    ended
+    }
 }
 
 async fn tell<O: Office>(
@@ -160,7 +183,6 @@ async fn send<O: Office>(
     sent.map_err(|_| Status::deadline_exceeded("the agent does not read"))
 }
 
-/// `floor`: an older version is not one of ours.
 fn listen<O: Office>(
     (office, node, seat): (&O, &Label, &Seat<'_>),
     message: FromAgent,

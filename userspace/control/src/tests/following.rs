@@ -109,6 +109,29 @@ async fn an_outage_changes_nothing_and_is_said() {
     agent.stop().await;
 }
 
+/// Each round lets pass what is between two signs of life; what is waited for then comes of it.
+#[tokio::test]
+async fn an_agent_that_waits_for_its_turn_hears_and_is_heard() {
+    let controller = Controller::start().await;
+    controller.declare(50, 1);
+    let turns = controller.server.all_turns().await;
+    let host = Host::new("one").with_token(&controller.token("one"));
+    let agent = Agent::start(&host, controller.address);
+    agent.until_connected().await;
+    let heard = || controller.server.agents().first().map(|agent| agent.last_seen);
+    eventually("it is heard", || heard().is_some()).await;
+    for _ in 0..2 * crate::limits::SILENCE.as_secs() / crate::limits::HEARTBEAT.as_secs() {
+        let before = heard();
+        tokio::time::pause();
+        tokio::time::advance(crate::limits::HEARTBEAT).await;
+        tokio::time::resume();
+        eventually("it is heard again", || heard() > before).await;
+        assert_eq!(agent.client.link().borrow().connected, Ok(()));
+    }
+    drop(turns);
+    agent.until_declared(1).await;
+}
+
 /// Time is let go on only where nothing but silence is waited for.
 #[tokio::test]
 async fn a_controller_that_hangs_is_noticed() {
