@@ -39,7 +39,7 @@ use crate::{
     office::Clerk,
     places::Places,
     scribe::{Scribe, Told},
-    standby::{Signals, lead_here, stand_by},
+    standby::{Shown, Signals, lead_here, stand_by},
     taints,
 };
 
@@ -62,6 +62,7 @@ pub async fn run(
         directory: Arc::new(ArcSwap::from_pointee(known)),
         cluster: None,
         mesh: None,
+        shown: None,
         changed: Arc::default(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -75,7 +76,8 @@ pub async fn run(
     stage.tasks.spawn(stage.shutdown.clone().run_until_cancelled_owned(following));
     stage.cluster = Some(cluster.clone());
     let standing_by = stand_by(&cluster, &stage.file, complete.clone(), &mut signals);
-    let Some(mut lead) = standing_by.await? else { return Ok(()) };
+    let Some((mut lead, shown)) = standing_by.await? else { return Ok(()) };
+    stage.shown = Some(shown);
     let holding = lead.holding.clone();
     let leading = async {
         info!("waiting for the cluster to say what there is");
@@ -103,6 +105,8 @@ struct Stage {
     cluster: Option<Cluster>,
     /// Of a cluster: what is set for the whole mesh.
     mesh: Option<MeshConfig>,
+    /// Of a replica of a cluster: what can be asked until this serves.
+    shown: Option<Shown>,
     changed: Arc<Notify>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -129,7 +133,7 @@ impl Stage {
         signals: &mut Signals,
         holding: Option<Holding>,
     ) -> Result<()> {
-        let Self { file, digest, directory, cluster, mesh, changed, shutdown, tasks } = self;
+        let Self { file, digest, directory, cluster, mesh, shown, changed, shutdown, tasks } = self;
 
         // Knowing: the authority, the nodes, the directory.
         let now = SystemTime::now();
@@ -235,6 +239,9 @@ impl Stage {
             federation,
             changed.clone(),
         );
+        if let Some(shown) = shown {
+            shown.end().await;
+        }
         let socket = bind_socket(&keeper.file.socket)?;
         tasks.spawn(desk.clone().serve_unix(socket, shutdown.clone()));
         if let Some(address) = keeper.file.metrics {

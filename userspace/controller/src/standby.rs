@@ -6,9 +6,17 @@
 //!                                                  └── told to stop: serves no more, then releases it
 //! ```
 //!
+//! Until it serves, it can be asked whether it lives, and why it is not ready.
+//!
 //! Who has lost the lease does not wait for it again: the process ends, and all that it knew with it.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use axum::{
@@ -105,6 +113,21 @@ impl Lead {
     }
 }
 
+/// The pages of a replica that serves nothing else yet.
+pub struct Shown {
+    until: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shown {
+    /// Makes room for what takes their place.
+    pub async fn end(self) {
+        self.until.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
 /// Waits until this replica is the controller; `None`: it is to end.
 ///
 /// `complete`: whether all that the cluster says is known.
@@ -113,34 +136,32 @@ pub async fn stand_by(
     file: &ControllerFile,
     complete: watch::Receiver<bool>,
     signals: &mut Signals,
-) -> Result<Option<Lead>> {
+) -> Result<Option<(Lead, Shown)>> {
     let mut candidate = Candidate::new(cluster.lease(), cluster.own_name.clone());
-    let (shown, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let desk = Desk { cluster: cluster.clone(), complete, holder: candidate.holder() };
+    let (until, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (holder, leads) = (candidate.holder(), Arc::new(AtomicBool::new(false)));
+    let desk = Desk { cluster: cluster.clone(), complete, holder, leads: leads.clone() };
     let everybody = public().with_state(desk.clone());
     let socket = bind_socket(&file.socket)?;
     let pages = public().fallback(elsewhere).with_state(desk);
-    tasks.spawn(serve_pages_unix(socket, pages, shown.clone()));
+    tasks.spawn(serve_pages_unix(socket, pages, until.clone()));
     if let Some(address) = file.metrics {
-        tasks.spawn(serve_pages_tcp(bind_tcp(address)?, everybody, shown.clone()));
+        tasks.spawn(serve_pages_tcp(bind_tcp(address)?, everybody, until.clone()));
     }
+    let shown = Shown { until, tasks };
     info!(name = cluster.own_name, "standing by until the lease is free");
     let is_acquired = tokio::select! {
         () = candidate.acquire() => true,
         () = signals.stop() => false,
     };
-    let lead = match is_acquired {
-        true => Some(Lead::of(candidate)),
+    if !is_acquired {
         // It may have been written just now.
-        false => {
-            candidate.release().await;
-            None
-        }
-    };
-    shown.cancel();
-    tasks.close();
-    tasks.wait().await;
-    Ok(lead)
+        candidate.release().await;
+        shown.end().await;
+        return Ok(None);
+    }
+    leads.store(true, Ordering::Release);
+    Ok(Some((Lead::of(candidate), shown)))
 }
 
 /// Lets the Service lead here, again and again: somebody may have changed it. For ever.
@@ -158,12 +179,19 @@ pub async fn lead_here(cluster: Cluster, port: u16) {
     }
 }
 
-/// What can be asked of a replica that waits.
+/// What can be asked of a replica that waits, and of one that begins.
 #[derive(Clone)]
 struct Desk {
     cluster: Cluster,
     complete: watch::Receiver<bool>,
     holder: watch::Receiver<String>,
+    leads: Arc<AtomicBool>,
+}
+
+impl Desk {
+    fn leads(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
+    }
 }
 
 fn public() -> Router<Desk> {
@@ -177,17 +205,22 @@ async fn metrics_page(State(desk): State<Desk>) -> Response {
     admin::openmetrics(metrics::standby_page(&desk.cluster))
 }
 
-/// Ready to take over.
+/// Ready to take over; whoever has done so is ready again when it serves.
 async fn ready(State(desk): State<Desk>) -> Response {
-    match *desk.complete.borrow() {
-        true => "standing by\n".into_response(),
-        false => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the cluster is not known yet\n").into_response()
-        }
-    }
+    let why = match (desk.leads(), *desk.complete.borrow()) {
+        (false, true) => return "standing by\n".into_response(),
+        (false, false) => "the cluster is not known yet\n",
+        (true, false) => "this is the controller now, and the cluster is not known yet\n",
+        (true, true) => "this is the controller now, and does not serve yet\n",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
 async fn elsewhere(State(desk): State<Desk>) -> Response {
+    if desk.leads() {
+        let why = "this replica is the controller now, and does not serve yet; ask again\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    }
     let holder = desk.holder.borrow().clone();
     let who = if holder.is_empty() { "nobody yet".to_owned() } else { format!("pod {holder}") };
     let why = format!("this replica stands by; the controller is {who}\n");

@@ -199,7 +199,13 @@ async fn a_controller_that_begins_with_empty_lists_tells_nobody_anything() {
     cluster.controller.spawn();
     let listed = |_: &_| cluster.api.lists("namespaces") > before + 3;
     cluster.controller.until("the namespaces are listed again and again", listed).await;
-    assert!(cluster.controller.get("/readyz").is_none_or(|(status, _)| status == 503));
+    // It has the lease, and says that it lives, and why it is not ready.
+    let leads = |said: (u16, String)| said.0 == 503 && said.1.contains("is the controller now");
+    let controller = &cluster.controller;
+    let says_so = |_: &_| controller.get("/readyz").is_some_and(leads);
+    controller.until("it says why it is not ready", says_so).await;
+    assert_eq!(cluster.controller.over_tcp("GET", "/healthz").0, 200);
+    assert_eq!(cluster.controller.over_tcp("GET", "/readyz").0, 503);
     cluster.nothing_was_lost();
     for (_, plural) in KINDS {
         cluster.api.set_lists(plural, Lists::Right);
