@@ -63,6 +63,7 @@ pub async fn run(
         cluster: None,
         mesh: None,
         shown: None,
+        known: Arc::default(),
         changed: Arc::default(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -72,7 +73,7 @@ pub async fn run(
     };
     let cluster = Cluster::connect(&stage.file.trust_domain, &of).await?;
     let (to, mut complete) = watch::channel(false);
-    let following = follow(cluster.clone(), stage.directory.clone(), stage.changed.clone(), to);
+    let following = follow(cluster.clone(), stage.directory.clone(), stage.known.clone(), to);
     stage.tasks.spawn(stage.shutdown.clone().run_until_cancelled_owned(following));
     stage.cluster = Some(cluster.clone());
     let standing_by = stand_by(&cluster, &stage.file, complete.clone(), &mut signals);
@@ -107,6 +108,9 @@ struct Stage {
     mesh: Option<MeshConfig>,
     /// Of a replica of a cluster: what can be asked until this serves.
     shown: Option<Shown>,
+    /// Told when a cluster says something else.
+    known: Arc<Notify>,
+    /// Told when somebody has changed the trust by hand.
     changed: Arc<Notify>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -133,7 +137,8 @@ impl Stage {
         signals: &mut Signals,
         holding: Option<Holding>,
     ) -> Result<()> {
-        let Self { file, digest, directory, cluster, mesh, shown, changed, shutdown, tasks } = self;
+        let Self { file, digest, directory, cluster, mesh, shown, known, changed, shutdown, tasks } =
+            self;
 
         // Knowing: the authority, the nodes, the directory.
         let now = SystemTime::now();
@@ -255,7 +260,7 @@ impl Stage {
             Knows::Directory(path) => files::watch(path, touched.clone()),
             Knows::Cluster(_) => None,
         };
-        tasks.spawn(keeper.run(touched, asked.clone(), changed, shutdown.clone()));
+        tasks.spawn(keeper.run((touched, asked.clone()), known, changed, shutdown.clone()));
         desk.is_ready();
         info!("ready");
         tell_systemd(&[NotifyState::Ready]);
@@ -274,13 +279,13 @@ impl Stage {
 async fn follow(
     cluster: Cluster,
     directory: Arc<ArcSwap<Known>>,
-    changed: Arc<Notify>,
+    told: Arc<Notify>,
     complete: watch::Sender<bool>,
 ) {
     let tell = |known: Known| {
         directory.store(Arc::new(known));
         complete.send_replace(true);
-        changed.notify_one();
+        told.notify_one();
     };
     cluster.follow(tell).await;
 }
@@ -306,8 +311,8 @@ struct Keeper {
 impl Keeper {
     async fn run(
         mut self,
-        touched: Arc<Notify>,
-        asked: Arc<Notify>,
+        (touched, asked): (Arc<Notify>, Arc<Notify>),
+        known: Arc<Notify>,
         changed: Arc<Notify>,
         shutdown: CancellationToken,
     ) {
@@ -315,25 +320,36 @@ impl Keeper {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failure = String::new();
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                // Somebody has changed the trust by hand.
-                () = changed.notified() => {}
-                () = asked.notified() => self.reload(true).await,
+            let is_known = tokio::select! {
+                _ = ticks.tick() => false,
+                () = changed.notified() => false,
+                // Looking after the trust is looking at all nodes, and can wait for its time.
+                () = known.notified() => true,
+                () = asked.notified() => {
+                    self.reload(true).await;
+                    false
+                }
                 () = touched.notified() => {
                     tokio::time::sleep(limits::SETTLE).await;
                     self.reload(false).await;
+                    false
                 }
                 () = shutdown.cancelled() => return,
-            }
-            if let Err(error) = self.tick().await {
-                let text = format!("{error:#}");
-                if failure != text {
-                    error!(error = text, "the trust could not be looked after");
-                    failure = text;
+            };
+            let done = match is_known {
+                true => self.declare().await.context("telling the nodes"),
+                false => self.tick().await,
+            };
+            match done {
+                Err(error) => {
+                    let text = format!("{error:#}");
+                    if failure != text {
+                        error!(error = text, "the trust could not be looked after");
+                        failure = text;
+                    }
                 }
-            } else {
-                failure.clear();
+                Ok(()) if is_known => {}
+                Ok(()) => failure.clear(),
             }
         }
     }
