@@ -102,10 +102,10 @@ async fn listen(
         }
     };
     match status {
-        Some(Status { status: Some(outcome), message: Some(message), .. }) => {
-            if outcome != "Success" {
-                add(&format!("{message}\n"));
-            }
+        Some(Status { status: Some(outcome), message: Some(message), .. })
+            if outcome != "Success" =>
+        {
+            add(&format!("{message}\n"));
         }
         Some(_) => {}
         // Then the connection ended before the program did.
