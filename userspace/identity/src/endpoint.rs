@@ -3,6 +3,7 @@
 //! The called side proves itself, the caller does not: whoever likes may read public keys.
 //! There are two profiles: `https_web`, where the name in the URL is proven by the web's
 //! authorities, and `https_spiffe`, where a SPIFFE ID is proven by a bundle that the caller holds.
+//! A collector of traces is called like the former, for gRPC ([`call_http2`]).
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -78,18 +79,40 @@ pub async fn call<S: AsyncRead + AsyncWrite + Unpin>(
     host: &str,
     proof: Proof,
 ) -> Result<client::TlsStream<S>, HandshakeError> {
-    let configuration = HandshakeError::Configuration;
     let verifier: Arc<dyn ServerCertVerifier> = match proof {
-        Proof::Web(WebRoots(roots)) => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider());
-            let other = |error| configuration(rustls::Error::General(format!("{error}")));
-            verifier.build().map_err(other)?
-        }
+        Proof::Web(roots) => web(roots)?,
         Proof::Spiffe(identity, trust) => {
             Arc::new(Verifier::new(Roots::Bundle(trust), Expected::Exactly(identity)))
         }
     };
-    let config = parameters::web_client(verifier, SystemTime::now()).map_err(configuration)?;
+    connect(transport, host, parameters::WEB_PROTOCOL, verifier).await
+}
+
+/// Calls a server of gRPC at `host`, a name or an address that is proven by these authorities, without
+/// proving anything.
+pub async fn call_http2<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: S,
+    host: &str,
+    roots: WebRoots,
+) -> Result<client::TlsStream<S>, HandshakeError> {
+    connect(transport, host, parameters::CONTROL_PROTOCOL, web(roots)?).await
+}
+
+fn web(WebRoots(roots): WebRoots) -> Result<Arc<dyn ServerCertVerifier>, HandshakeError> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
+    let other = |error| rustls::Error::General(format!("{error}"));
+    Ok(verifier.map_err(|error| HandshakeError::Configuration(other(error)))?)
+}
+
+async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: S,
+    host: &str,
+    protocol: &[u8],
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<client::TlsStream<S>, HandshakeError> {
+    let configuration = HandshakeError::Configuration;
+    let config = parameters::web_client(protocol, verifier, SystemTime::now());
+    let config = config.map_err(configuration)?;
     let name = ServerName::try_from(host.to_owned());
     let name = name.map_err(|error| configuration(rustls::Error::General(error.to_string())))?;
     within_time(TlsConnector::from(Arc::new(config)).connect(name, transport)).await

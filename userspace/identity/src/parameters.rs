@@ -24,7 +24,7 @@ pub const LANE_PROTOCOL: &[u8] = b"martlet-lane/1";
 pub const CONTROL_PROTOCOL: &[u8] = b"h2";
 
 /// The ALPN name of HTTP/1.1 (RFC 7301, section 6).
-const WEB_PROTOCOL: &[u8] = b"http/1.1";
+pub const WEB_PROTOCOL: &[u8] = b"http/1.1";
 
 /// AES-128 first: every processor that runs Kubernetes has instructions for it, and it is the
 /// faster of the two. X25519MLKEM768 first: what is recorded today stays secret later.
@@ -89,6 +89,7 @@ pub fn server(
 
 /// Calls a server of the web, or one that is like it but for its certificate.
 pub fn web_client(
+    protocol: &[u8],
     verifier: Arc<dyn ServerCertVerifier>,
     now: SystemTime,
 ) -> Result<ClientConfig, rustls::Error> {
@@ -97,7 +98,7 @@ pub fn web_client(
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    config.alpn_protocols = vec![WEB_PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
 }
