@@ -4,6 +4,7 @@ mod entrances;
 mod signals;
 mod steering;
 mod succession;
+pub mod traces;
 
 use std::{io::IsTerminal as _, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
@@ -80,11 +81,20 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     let file = &loaded.file;
     let settings = &file.settings;
 
-    // Saying: records, metrics, admin. Last to stop.
+    // Saying: spans, records, metrics, admin. Last to stop; and spans are made of the last records.
+    let sending = Stage::new();
     let saying = Stage::new();
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let (output, format) = record_output(&settings.access_log);
-    let writer = RecordWriter::open(&output, format, metrics.clone())?;
+    let mut writer = RecordWriter::open(&output, format, metrics.clone())?;
+    let traced = traces::traces(file)?.map(|(spans, exporter)| {
+        sending.tasks.spawn(exporter.run(sending.shutdown.clone()));
+        (spans.counts(), spans)
+    });
+    let (counts, spans) = traced.unzip();
+    if let Some(spans) = spans {
+        writer = writer.telling(Box::new(move |record, ended| spans.offer(record, ended)));
+    }
     let recent = writer.recent();
     let (records, queued) = queue();
     saying.tasks.spawn(writer.run(queued, signals.reopen.clone(), saying.shutdown.clone()));
@@ -114,6 +124,9 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
         dataplane.clone(),
         view.clone(),
     ));
+    if let Some(counts) = counts {
+        let _ = shared.spans.set(counts);
+    }
     let can_steer = missing.is_empty() && options.confinement.missing.is_empty();
     for reason in &options.confinement.missing {
         error!("{reason}");
@@ -240,6 +253,7 @@ pub async fn run(options: Options, loaded: Loaded) -> Result<()> {
     place.following.end().await;
     place.entrances.close().await;
     saying.stop().await;
+    sending.stop().await;
     Ok(())
 }
 

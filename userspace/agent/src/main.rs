@@ -167,6 +167,7 @@ fn check_only(loaded: &Loaded) -> Result<()> {
     if let Source::Authority(directory) = &file.source {
         Issuer::open(directory, &file.trust_domain, None)?;
     }
+    app::traces::traces(file)?;
     let all: HashSet<_> = file.directory.workload_addresses().map(|(_, w)| &w.name).collect();
     println!("good: {} workloads on this node, {} in the mesh", file.local.len(), all.len());
     Ok(())

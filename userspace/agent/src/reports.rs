@@ -26,6 +26,7 @@ use martlet_telemetry::{Metrics, Reports, Totals};
 use martlet_workload_api::Counts;
 
 use crate::{
+    app::traces,
     check,
     coverage::Names,
     issuer::Issuer,
@@ -85,6 +86,8 @@ pub struct Shared {
     pub names: Names,
     /// How often the Workload API was used.
     pub workload_api: Arc<Counts>,
+    /// What became of spans; set where connections are traced.
+    pub spans: OnceLock<Arc<martlet_traces::Counts>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -117,6 +120,7 @@ impl Shared {
             upkeep: Mutex::default(),
             names: Names::default(),
             workload_api: Arc::default(),
+            spans: OnceLock::new(),
         }
     }
 
@@ -376,6 +380,7 @@ impl Reports for Answers {
             records_dropped: read(&stats.records_dropped),
             workload_api_answered: self.0.workload_api.calls(),
             workload_api_refused: self.0.workload_api.refused(),
+            spans: self.0.spans.get().map(|counts| traces::totals(counts)).unwrap_or_default(),
             coverage: CoverageTotals::of(&self.coverage().pairs),
         }
     }

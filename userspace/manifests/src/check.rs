@@ -1,9 +1,9 @@
 //! What is wrong with values: where, and what is wanted there.
 
-use martlet_model::{Label, TrustDomain};
+use martlet_model::{Collector, Label, Ratio, TrustDomain};
 use serde_json::Value;
 
-use crate::{Overrides, Values, ValuesError, values::DEFAULTS};
+use crate::{Overrides, Traces, Values, ValuesError, values::DEFAULTS};
 
 /// Maps whose keys are the user's.
 const FREE: [&str; 3] = ["resources", "nodeSelector", "podAnnotations"];
@@ -58,7 +58,7 @@ pub fn is_text(path: &str) -> bool {
 
 /// Whether it makes sense, and can be written into a manifest.
 pub fn meaning(values: &Values) -> Result<(), ValuesError> {
-    let Values { trust_domain, image, log, metrics: _, controller, agent } = values;
+    let Values { trust_domain, image, log, metrics: _, traces, controller, agent } = values;
     let mut problems = Vec::new();
     if let Err(error) = trust_domain.parse::<TrustDomain>() {
         problems.push(format!("trustDomain: {trust_domain:?} is not one: {error}"));
@@ -84,6 +84,7 @@ pub fn meaning(values: &Values) -> Result<(), ValuesError> {
             problems.push(format!("agent.cni.{whose}: {path:?} is no directory of a node"));
         }
     }
+    problems.extend(traced(traces));
     if image.repository.is_empty() {
         problems.push("image.repository: there is none".to_owned());
     }
@@ -100,6 +101,29 @@ pub fn meaning(values: &Values) -> Result<(), ValuesError> {
         }
     }
     refuse(problems)
+}
+
+fn traced(Traces { endpoint, ratio, authorities }: &Traces) -> Vec<String> {
+    let mut problems = Vec::new();
+    let is_tls = match endpoint.parse::<Collector>() {
+        Ok(collector) => collector.is_tls(),
+        Err(_) if endpoint.is_empty() => return problems,
+        Err(reason) => return vec![format!("traces.endpoint: {endpoint:?} {reason}")],
+    };
+    if let Err(reason) = Ratio::try_from(*ratio) {
+        problems.push(format!("traces.ratio: {ratio} {reason}"));
+    }
+    match is_tls {
+        true if authorities.parse::<Label>().is_err() => problems.push(format!(
+            "traces.authorities: {authorities:?} is no ConfigMap; with https one is needed, whose ca.crt \
+             has what the collector's certificate leads to"
+        )),
+        false if !authorities.is_empty() => problems.push(
+            "traces.authorities: they belong to https, and the endpoint begins with http".to_owned(),
+        ),
+        _ => {}
+    }
+    problems
 }
 
 fn refuse(problems: Vec<String>) -> Result<(), ValuesError> {

@@ -19,7 +19,9 @@ mod values;
 
 pub use overrides::Overrides;
 pub use render::{NAMESPACE, manifests, objects};
-pub use values::{Agent, Cni, Controller, Image, Log, LogFormat, Metrics, PullPolicy, Values};
+pub use values::{
+    Agent, Cni, Controller, Image, Log, LogFormat, Metrics, PullPolicy, Traces, Values,
+};
 
 use thiserror::Error;
 

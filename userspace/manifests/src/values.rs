@@ -10,7 +10,7 @@ use crate::{Overrides, ValuesError, check};
 
 pub(crate) const DEFAULTS: &str = include_str!("../../../deploy/helm/martlet/values.yaml");
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Values {
     /// The first part of every identity
@@ -18,6 +18,7 @@ pub struct Values {
     pub image: Image,
     pub log: Log,
     pub metrics: Metrics,
+    pub traces: Traces,
     pub controller: Controller,
     pub agent: Agent,
 }
@@ -72,6 +73,19 @@ pub struct Metrics {
     pub annotations: bool,
     /// A PodMonitor, where the Prometheus operator is
     pub pod_monitor: bool,
+}
+
+/// Who is told of connections by OTLP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Traces {
+    /// A collector's URL, for OTLP over gRPC; nobody is told anything if it is empty
+    #[schemars(regex(pattern = r"^(https?://[A-Za-z0-9.:\[\]-]+:[0-9]+)?$"))]
+    pub endpoint: String,
+    /// What part of all connections, above 0 and up to 1
+    pub ratio: f64,
+    /// With https: a ConfigMap of the system namespace, whose ca.crt has the authorities
+    pub authorities: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

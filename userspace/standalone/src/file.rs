@@ -162,10 +162,32 @@ pub(crate) struct Node {
     #[serde(default)]
     #[schemars(extend("default" = "stdout"))]
     pub(crate) access_log: Given<At<String>>,
+    /// Who is told of connections by OTLP. Without it: nobody.
+    #[serde(default)]
+    pub(crate) traces: Given<At<Traces>>,
     /// What becomes of connections between permissive workloads while no agent lives on this node.
     #[serde(default)]
     #[schemars(extend("default" = "closed"))]
     pub(crate) failure: Given<Failure>,
+}
+
+/// A collector of traces, and of what it is told.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Traces {
+    /// `http://` or `https://`, a name or an address, and the port where the collector takes OTLP over
+    /// gRPC. With `http` what is said goes in the clear.
+    #[schemars(regex(pattern = r"^https?://[^/:]+:[0-9]+$|^https?://\[[^/]+\]:[0-9]+$"))]
+    pub(crate) endpoint: At<String>,
+    /// With `https`: the file with the authorities, in PEM, one of which the collector's certificate
+    /// leads to.
+    #[serde(default)]
+    #[schemars(regex(pattern = PATH))]
+    pub(crate) authorities: Given<At<String>>,
+    /// What part of all connections.
+    #[serde(default)]
+    #[schemars(with = "f64", extend("exclusiveMinimum" = 0, "maximum" = 1, "default" = 1))]
+    pub(crate) ratio: Given<At<String>>,
 }
 
 /// The one whose connections to declared probe ports pass in plaintext, as kubelet's do.

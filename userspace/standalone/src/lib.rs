@@ -23,7 +23,7 @@ pub use federated::{BundleEndpoint, Federated, Proof, Shows};
 pub use limits::MAX_FILE_BYTES;
 pub use mark::Mark;
 pub use node_file::{
-    AccessLog, Controller, Joins, NodeFile, Outside, Places, ProberIs, Settings, Source, parse,
-    parse_of, schema,
+    AccessLog, Controller, Joins, NodeFile, Outside, Places, ProberIs, Settings, Source, Traces,
+    parse, parse_of, schema,
 };
 pub use problem::{Fault, NodeFileError, Problem};

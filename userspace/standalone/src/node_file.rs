@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use martlet_model::{
-    Directory, Failure, Label, LocalWorkload, NetnsSource, TrustDomain, WorkloadName,
+    Collector, Directory, Failure, Label, LocalWorkload, NetnsSource, Ratio, TrustDomain,
+    WorkloadName,
 };
 use martlet_policy::PolicySet;
 use serde_json::Value;
@@ -82,7 +83,18 @@ pub struct Settings {
     /// `None`: off.
     pub metrics: Option<SocketAddr>,
     pub access_log: AccessLog,
+    /// `None`: no connection is traced.
+    pub traces: Option<Traces>,
     pub failure: Failure,
+}
+
+/// Who is told of connections, and of how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    pub collector: Collector,
+    /// The file with what the collector's certificate leads to; with TLS it is there, and only then.
+    pub authorities: Option<PathBuf>,
+    pub ratio: Ratio,
 }
 
 /// How the prober's cgroup is found.
@@ -198,6 +210,7 @@ impl NodeFile {
             ("node.socket", old.socket != settings.socket),
             ("node.metrics", old.metrics != settings.metrics),
             ("node.accessLog", old.access_log != settings.access_log),
+            ("node.traces", old.traces != settings.traces),
         ];
         changes.into_iter().find_map(|(key, changed)| changed.then_some(key))
     }

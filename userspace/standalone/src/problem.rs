@@ -7,7 +7,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use martlet_model::{DirectoryError, Label, LabelError, SpiffeIdError, TrustDomain, WorkloadName};
+use martlet_model::{
+    CollectorError, DirectoryError, Label, LabelError, RatioError, SpiffeIdError, TrustDomain,
+    WorkloadName,
+};
 use martlet_policy::PolicyError;
 use thiserror::Error;
 
@@ -82,6 +85,17 @@ pub enum Fault {
     AddressAndPort(String),
     #[error("{0:?} is neither `off` nor an address and port like 127.0.0.1:15020")]
     Metrics(String),
+    #[error("{text:?} {reason}")]
+    Collector { text: String, reason: CollectorError },
+    #[error("{text:?} {reason}; without `traces` no connection is traced")]
+    Ratio { text: String, reason: RatioError },
+    #[error(
+        "with https `authorities` are needed: the path of a file with those that the collector's \
+         certificate leads to, such as /etc/ssl/certs/ca-certificates.crt"
+    )]
+    NoAuthorities,
+    #[error("`authorities` belong to https, and the endpoint begins with http; change one of them")]
+    AuthoritiesInTheClear,
     #[error("{0:?} is neither an address nor a network like 10.0.0.0/8")]
     Network(String),
     #[error("{given} is an address within a network; write {network} for the network")]

@@ -4,10 +4,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use martlet_model::{Failure, Mode, NetnsSource, Place, SpiffeId, Udp};
+use martlet_model::{Failure, Mode, NetnsSource, Place, Ratio, SpiffeId, Udp};
 use martlet_policy::Request;
 use martlet_standalone::{
-    AccessLog, Controller, Joins, NodeFile, Outside, ProberIs, Source, parse, parse_of,
+    AccessLog, Controller, Joins, NodeFile, Outside, ProberIs, Source, Traces, parse, parse_of,
 };
 
 const HEAD: &str =
@@ -43,6 +43,7 @@ fn what_is_left_out_gets_its_default() {
     assert_eq!(settings.socket, PathBuf::from("/run/martlet/agent.sock"));
     assert_eq!(settings.metrics, Some(socket("127.0.0.1:15020")));
     assert_eq!(settings.access_log, AccessLog::Stdout);
+    assert_eq!(settings.traces, None);
     assert_eq!(settings.failure, Failure::Closed);
     assert!(file.local.is_empty());
     assert_eq!(file.directory.workload_addresses().count(), 0);
@@ -60,6 +61,12 @@ fn every_setting_can_be_given() {
     assert_eq!(settings.socket, PathBuf::from("/run/martlet-one/agent.sock"));
     assert_eq!(settings.metrics, Some(socket("[::1]:9100")));
     assert_eq!(settings.access_log, AccessLog::File(PathBuf::from("/var/log/martlet/access.log")));
+    let traces = Traces {
+        collector: "https://collector.example.org:4317".parse().unwrap(),
+        authorities: Some(PathBuf::from("/etc/ssl/certs/ca-certificates.crt")),
+        ratio: "0.25".parse().unwrap(),
+    };
+    assert_eq!(settings.traces, Some(traces));
     assert_eq!(settings.failure, Failure::Open);
     let closed = with_node("node: { name: one, failure: closed }\n");
     assert_eq!(closed.settings.failure, Failure::Closed);
@@ -71,6 +78,19 @@ fn metrics_and_access_log_can_be_off() {
         let file = with_node(&format!("node: {{ name: one, metrics: {off}, accessLog: {off} }}\n"));
         assert_eq!(file.settings.metrics, None);
         assert_eq!(file.settings.access_log, AccessLog::Off);
+    }
+}
+
+#[test]
+fn all_connections_are_traced_unless_a_ratio_is_given() {
+    let traced = |more: &str| {
+        let node = format!("node: {{ name: one, traces: {{ endpoint: http://a:4317{more} }} }}\n");
+        with_node(&node).settings.traces.unwrap()
+    };
+    assert_eq!((traced("").ratio, traced("").authorities), (Ratio::ALL, None));
+    assert_eq!(traced(", ratio: 1").ratio, Ratio::ALL);
+    for half in ["0.5", "\"0.5\"", "5e-1"] {
+        assert_eq!(traced(&format!(", ratio: {half}")).ratio, "0.5".parse().unwrap());
     }
 }
 
@@ -238,6 +258,7 @@ fn a_reload_that_changes_what_the_agent_stands_on_needs_a_restart() {
         ("node.socket", "node: { name: one, socket: /a.sock }"),
         ("node.metrics", "node: { name: one, metrics: off }"),
         ("node.accessLog", "node: { name: one, accessLog: off }"),
+        ("node.traces", "node: { name: one, traces: { endpoint: http://a:4317 } }"),
     ] {
         assert_eq!(old.needs_restart(&with_node(new)), Some(key));
     }

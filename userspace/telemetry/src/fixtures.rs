@@ -11,7 +11,7 @@ use martlet_model::{
     },
 };
 
-use crate::{Reports, Totals};
+use crate::{Reports, SpanTotals, Totals};
 
 /// Longer than anything here takes, shorter than a person waits.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -116,6 +116,7 @@ pub fn totals() -> Totals {
         records_dropped: 1,
         workload_api_answered: 2,
         workload_api_refused: 1,
+        spans: SpanTotals { exported: 6, overflowed: 5, undelivered: 4, refused: 3 },
         coverage: coverage(),
     }
 }

@@ -21,6 +21,6 @@ pub use admin::{
 pub use logs::Format;
 pub use metrics::{
     FAILED_OPEN_INBOUND, FAILED_OPEN_OUTBOUND, Metrics, Outcome, PLAINTEXT_LET_IN, RecordLoss,
-    Totals,
+    SpanTotals, Totals,
 };
-pub use records::{Recent, RecordOutput, RecordWriter, RecordsError, queue};
+pub use records::{Listener, Recent, RecordOutput, RecordWriter, RecordsError, queue};

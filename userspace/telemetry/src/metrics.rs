@@ -6,6 +6,7 @@
 //! a text that a peer chose. The page docs/metrics.md is written from this registry.
 
 mod labels;
+mod spans;
 
 use std::{
     fmt,
@@ -34,6 +35,8 @@ use labels::{
     ByReporter, BySide, ByTraffic, ByVerdict, ByWorkload, own_identity,
 };
 pub use labels::{Outcome, RecordLoss};
+pub use spans::SpanTotals;
+use spans::Spans;
 
 /// Hook and verdict by which the kernel counts plaintext that a permissive workload lets in.
 pub const PLAINTEXT_LET_IN: (&str, &str) = ("lookup", "passed_plaintext");
@@ -62,6 +65,7 @@ pub struct Totals {
     /// Calls of the Workload API.
     pub workload_api_answered: u64,
     pub workload_api_refused: u64,
+    pub spans: SpanTotals,
     /// Counted by the kernel.
     pub coverage: CoverageTotals,
 }
@@ -85,6 +89,7 @@ pub struct Metrics {
     idle_lanes: Gauge,
     live: Gauge,
     lost: Family<ByCause, Counter>,
+    spans: Spans,
     renewals: Family<ByOutcome, Counter>,
     workload_api: Family<ByOutcome, Counter>,
     expiry: Family<ByWorkload, Gauge>,
@@ -130,6 +135,7 @@ impl Metrics {
             idle_lanes: Gauge::default(),
             live: Gauge::default(),
             lost: Family::default(),
+            spans: Spans::default(),
             renewals: Family::default(),
             workload_api: Family::default(),
             expiry: Family::default(),
@@ -229,6 +235,7 @@ impl Metrics {
             self.idle_lanes.clone(),
         );
         r.register("records_dropped", "Access records that were lost, by cause", self.lost.clone());
+        self.spans.register(r);
         r.register_with_unit(
             "certificate_expiry_timestamp",
             "When the certificate of a workload expires, in Unix time",
@@ -431,6 +438,7 @@ impl Metrics {
         }
         raise_to(&self.handshake_failures, totals.handshakes_failed);
         raise_to(&self.lost.get_or_create(&RecordLoss::Queue.into()), totals.records_dropped);
+        self.spans.take(&totals.spans);
         for (outcome, total) in [
             (Outcome::Success, totals.workload_api_answered),
             (Outcome::Failure, totals.workload_api_refused),

@@ -3,6 +3,7 @@
 //! ```text
 //! connections ─ queue ─▶ RecordWriter::run ─ lines ─▶ a thread ─▶ standard output or a file
 //!                              ├─▶ Metrics
+//!                              ├─▶ the listener, if there is one
 //!                              └─▶ Recent
 //! ```
 //!
@@ -44,6 +45,9 @@ pub enum RecordsError {
     Thread(#[source] std::io::Error),
 }
 
+/// Is told each record, and when its connection ended. It must not wait.
+pub type Listener = Box<dyn Fn(&AccessRecord, SystemTime) + Send + Sync>;
+
 /// The queue from the connections to the writer.
 pub fn queue() -> (mpsc::Sender<AccessRecord>, mpsc::Receiver<AccessRecord>) {
     mpsc::channel(limits::RECORD_QUEUE)
@@ -55,6 +59,7 @@ pub struct RecordWriter {
     output: Option<Output>,
     recent: Recent,
     metrics: Arc<Metrics>,
+    listener: Option<Listener>,
 }
 
 impl RecordWriter {
@@ -65,12 +70,18 @@ impl RecordWriter {
         metrics: Arc<Metrics>,
     ) -> Result<Self, RecordsError> {
         let output = Output::open(to, metrics.clone())?;
-        Ok(Self { format, output, recent: Recent::default(), metrics })
+        Ok(Self { format, output, recent: Recent::default(), metrics, listener: None })
     }
 
     /// The last records, for the admin socket.
     pub fn recent(&self) -> Recent {
         self.recent.clone()
+    }
+
+    /// Has `listener` told each record, too.
+    pub fn telling(mut self, listener: Listener) -> Self {
+        self.listener = Some(listener);
+        self
     }
 
     /// Takes records until the last sender is gone, or until `shutdown`, and then those which are
@@ -99,7 +110,11 @@ impl RecordWriter {
 
     fn take(&self, record: AccessRecord) {
         self.metrics.connection_closed(&record);
-        let timed = TimedRecord { time: line::timestamp(SystemTime::now()), record };
+        let now = SystemTime::now();
+        if let Some(listener) = &self.listener {
+            listener(&record, now);
+        }
+        let timed = TimedRecord { time: line::timestamp(now), record };
         if let Some(output) = &self.output
             && !output.write(line::render(&timed, self.format))
         {

@@ -21,6 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // Nothing: it is linked statically, and started for every pod.
     ("cni", &[]),
     ("telemetry", &["model"]),
+    ("traces", &["model", "identity"]),
     ("standalone", &["model", "policy"]),
     // The programs themselves only to build them.
     ("kernel", &["model", "ebpf-shared", "ebpf"]),
@@ -35,6 +36,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "control",
             "cni",
             "telemetry",
+            "traces",
             "standalone",
             "kernel",
             "dataplane",
@@ -92,10 +94,10 @@ const ALONE: &[(&str, &[&str])] = &[
     ("rustls-pki-types", &["identity", "authority"]),
     ("aws-lc-rs", &["identity", "authority", "tests-kernel"]),
     ("rcgen", &["identity", "authority"]),
-    ("tonic", &["control", "workload-api", "scale"]),
+    ("tonic", &["control", "traces", "workload-api", "scale"]),
     ("kube", &["kubernetes"]),
     ("k8s-openapi", &["kubernetes"]),
-    ("prost", &["control", "workload-api", "scale"]),
+    ("prost", &["control", "traces", "workload-api", "scale"]),
     // `ebpf-shared` only says which of its types are plain memory.
     ("aya", &["kernel", "ebpf-shared"]),
     ("aya-build", &["kernel"]),

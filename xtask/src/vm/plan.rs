@@ -33,6 +33,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("redeclared", MANY_AGENTS),
     ("refusals", MANY_AGENTS),
     ("software", "what other people's programs do is the same on every kernel"),
+    ("traces", "it is about the agent, which is the same on every kernel"),
     ("wire", "an emulated processor carries too few canaries; mesh looks for some"),
 ];
 

@@ -94,6 +94,7 @@ trustDomain: prod.example.org
 image: {repository: registry.example.org/martlet, digest: 'sha256:00', pullPolicy: Always, pullSecrets: [{name: r}]}
 log: {level: 'info,martlet_dataplane=debug', format: text}
 metrics: {annotations: false, podMonitor: true}
+traces: {endpoint: 'https://otel.example.org:4317', ratio: 0.25, authorities: web-roots}
 controller:
   metricsPort: 9001
   resources: {limits: {memory: 1Gi}}
@@ -117,13 +118,15 @@ fn the_chart_makes_the_objects_that_martlet_applies() {
     let defaults = Overrides::read("values.yaml", &read("helm/martlet/values.yaml")).unwrap();
     let tagged = "image: {tag: '1.0'}\nagent: {podAnnotations: {a: b}}";
     let leaving = "agent: {cni: {enabled: true, remove: true, exempt: []}}";
-    let cases: [(&[&str], &str, &str); 6] = [
+    let traced = "traces: {endpoint: 'http://collector.monitoring.svc:4317'}";
+    let cases: [(&[&str], &str, &str); 7] = [
         (&[BUDGET], "", NAMESPACE),
         (&[], "", NAMESPACE),
         (&[BUDGET, SURGE], FULL, "mesh"),
         (&[], tagged, "mesh"),
         (&[], "agent: {cni: {enabled: true, exempt: []}}", "mesh"),
         (&[], leaving, "mesh"),
+        (&[], traced, "mesh"),
     ];
     for (served, yaml, namespace) in cases {
         let given = defaults.clone().and(Overrides::read("test", yaml).unwrap()).value();
@@ -247,6 +250,34 @@ fn the_plugin_of_the_network_has_the_nodes_directories_and_the_agent_does_not() 
     assert_eq!(probe, with["containers"][1]["readinessProbe"]);
 }
 
+#[test]
+fn connections_are_traced_only_where_a_collector_is_named() {
+    let agents = |yaml: &str| {
+        let all = installed(yaml, NAMESPACE);
+        let find = |kind: &str| all.iter().find(|one| one["kind"] == kind).unwrap().clone();
+        let config = all
+            .iter()
+            .find(|one| one["metadata"]["name"] == "martlet" && one["kind"] == "ConfigMap");
+        let file = config.unwrap()["data"]["node.yaml"].as_str().unwrap().to_owned();
+        let file: Value = serde_saphyr::from_str(&file).unwrap();
+        (file["node"]["traces"].clone(), find("DaemonSet")["spec"]["template"].clone())
+    };
+    let (traces, pod) = agents("");
+    assert_eq!(traces, Value::Null);
+    let annotation = "/metadata/annotations/martlet.dev~1traces";
+    assert_eq!(pod.pointer(annotation), None);
+    let (traces, other) = agents("traces: {endpoint: 'http://a:4317', ratio: 0.5}");
+    assert_eq!(traces, json!({ "endpoint": "http://a:4317", "ratio": 0.5 }));
+    // Another collector makes new pods.
+    assert_eq!(other.pointer(annotation), Some(&json!("0.5 to http://a:4317")));
+    assert_eq!(other["spec"], pod["spec"]);
+    let (traces, over_tls) = agents("traces: {endpoint: 'https://a:4317', authorities: web}");
+    assert_eq!(traces["authorities"], "/etc/martlet-traces/ca.crt");
+    let volumes = over_tls["spec"]["volumes"].as_array().unwrap();
+    let volume = volumes.iter().find(|volume| volume["name"] == "traces").unwrap();
+    assert_eq!(volume["configMap"], json!({ "name": "web" }));
+}
+
 /// What kubelet mounts without it is looked at again after more than a minute.
 #[test]
 fn no_agent_begins_before_the_roots_are_there() {
@@ -308,7 +339,7 @@ fn what_makes_no_sense_is_refused_with_its_place() {
     for (yaml, wanted) in [
         (
             "imgae: {}",
-            "imgae: no such value; there are agent, controller, image, log, metrics, trustDomain",
+            "imgae: no such value; there are agent, controller, image, log, metrics, traces, trustDomain",
         ),
         ("image: {tags: a}", "image.tags: no such value; there are digest, pullPolicy,"),
         ("image: {tag: 1.2}", "image.tag: a text (put it in quotes"),
@@ -330,6 +361,12 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         ("agent: {cni: {networks: '/a b'}}", "agent.cni.networks: \"/a b\" is no directory"),
         ("trustDomain: Not A Domain", "trustDomain: \"Not A Domain\" is not one"),
         ("log: {level: 'a b'}", "log.level:"),
+        ("traces: {endpoint: collector}", "traces.endpoint: \"collector\" is not the URL of"),
+        ("traces: {endpoint: 'http://a:1/\"}'}", "traces.endpoint: "),
+        ("traces: {endpoint: 'http://a:1', ratio: 0}", "traces.ratio: 0 is not a part"),
+        ("traces: {endpoint: 'http://a:1', ratio: '1'}", "traces.ratio: a number is wanted"),
+        ("traces: {endpoint: 'https://a:1'}", "traces.authorities: \"\" is no ConfigMap"),
+        ("traces: {endpoint: 'http://a:1', authorities: a}", "traces.authorities: they belong to"),
         ("log: {format: xml}", "xml"),
         ("agent: {nodeSelector: {a: 1}}", "string"),
     ] {

@@ -5,13 +5,13 @@ use std::{
     path::PathBuf,
 };
 
-use martlet_model::{Failure, Label};
+use martlet_model::{Collector, Failure, Label, Ratio};
 
 use super::{Findings, text};
 use crate::{
     file::{self, Node},
     mark::{At, Given, Mark},
-    node_file::{AccessLog, Places, ProberIs, Settings},
+    node_file::{AccessLog, Places, ProberIs, Settings, Traces},
     problem::Fault,
 };
 
@@ -45,6 +45,10 @@ pub(super) fn settings(
     let socket = or_default(&node.socket, found, text::socket_path, || Places::default().socket);
     let metrics = or_default(&node.metrics, found, metrics, || Some(METRICS));
     let access_log = or_default(&node.access_log, found, access_log, || AccessLog::Stdout);
+    let traces = match node.traces.as_ref() {
+        None => Some(None),
+        Some(traces) => traces_of(traces, found).map(Some),
+    };
     Some(Settings {
         name: name?,
         cgroup: cgroup?,
@@ -55,11 +59,33 @@ pub(super) fn settings(
         socket: socket?,
         metrics: metrics?,
         access_log: access_log?,
+        traces: traces?,
         failure: match node.failure.as_ref() {
             None | Some(file::Failure::Closed) => Failure::Closed,
             Some(file::Failure::Open) => Failure::Open,
         },
     })
+}
+
+fn traces_of(At { value, mark }: &At<file::Traces>, found: &mut Findings) -> Option<Traces> {
+    let text = &value.endpoint;
+    let refused = |reason| Fault::Collector { text: text::shown(&text.value), reason };
+    let collector = found.keep(text.mark, text.value.parse::<Collector>().map_err(refused));
+    let authorities = optional(&value.authorities, found, text::path);
+    let ratio = match value.ratio.as_ref() {
+        None => Some(Ratio::ALL),
+        Some(ratio) => {
+            let refused = |reason| Fault::Ratio { text: text::shown(&ratio.value), reason };
+            found.keep(ratio.mark, ratio.value.parse().map_err(refused))
+        }
+    };
+    let (collector, authorities) = (collector?, authorities?);
+    match (collector.is_tls(), &authorities) {
+        (true, None) => found.note(*mark, Fault::NoAuthorities),
+        (false, Some(_)) => found.note(*mark, Fault::AuthoritiesInTheClear),
+        _ => return Some(Traces { collector, authorities, ratio: ratio? }),
+    }
+    None
 }
 
 fn prober_of(prober: &file::Prober, at: Option<Mark>, found: &mut Findings) -> Option<ProberIs> {

@@ -18,7 +18,7 @@ This page is written from the registry: `MARTLET_BLESS=1 cargo test -p martlet-t
 const LABELS: &[(&str, &str)] = &[
     (
         "cause",
-        "`queue`: the writer did not keep up; `output_busy`: the output did not keep up; `output_failed`: writing failed",
+        "`queue`: the writer or the exporter did not keep up; `output_busy`: the output did not keep up; `output_failed`: writing failed; `undelivered`: the collector did not take them in time; `refused`: the collector did not want them",
     ),
     ("closed", "why the connection ended; the reasons are in [records.md](records.md)"),
     (

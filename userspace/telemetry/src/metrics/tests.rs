@@ -52,6 +52,8 @@ fn the_names_are_these() {
         "martlet_lanes_taken_total",
         "martlet_idle_lanes",
         "martlet_records_dropped_total",
+        "martlet_spans_exported_total",
+        "martlet_spans_dropped_total",
         "martlet_certificate_expiry_timestamp_seconds",
         "martlet_workload_api_calls_total",
         "martlet_certificate_renewals_total",
@@ -216,6 +218,10 @@ fn outcomes_and_losses_are_counted_where_they_belong() {
     shows(&page, "martlet_configuration_reloads_total{result=\"success\"} 1");
     shows(&page, "martlet_records_dropped_total{cause=\"output_busy\"} 1");
     shows(&page, "martlet_records_dropped_total{cause=\"queue\"} 1");
+    shows(&page, "martlet_spans_exported_total 6");
+    for (cause, count) in [("queue", 5), ("undelivered", 4), ("refused", 3)] {
+        shows(&page, &format!("martlet_spans_dropped_total{{cause=\"{cause}\"}} {count}"));
+    }
 }
 
 #[test]

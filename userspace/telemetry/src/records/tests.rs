@@ -53,6 +53,16 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_listener_is_told_each_record() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let to = told.clone();
+    let writer = RecordWriter::open(&RecordOutput::Off, Format::Json, Arc::default()).unwrap();
+    let listener = move |record: &AccessRecord, _| to.lock().unwrap().push(record.clone());
+    write_all(writer.telling(Box::new(listener)), vec![record(), refused()]).await;
+    assert_eq!(*told.lock().unwrap(), [record(), refused()]);
+}
+
+#[tokio::test]
 async fn each_record_is_one_json_line() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("access.log");
@@ -221,7 +231,8 @@ fn held() -> (RecordWriter, Sender<()>, Receiver<()>, Bytes) {
     let metrics = Arc::new(Metrics::default());
     let to = Box::new(Held { entered, release, written: written.clone() });
     let output = Some(Output::to_writer(to, metrics.clone()));
-    let writer = RecordWriter { format: Format::Json, output, recent: Recent::default(), metrics };
+    let (format, recent) = (Format::Json, Recent::default());
+    let writer = RecordWriter { format, output, recent, metrics, listener: None };
     (writer, go_on, waits, written)
 }
 
