@@ -17,7 +17,8 @@ mod span;
 pub use exporter::{Counts, Exporter, Settings, Spans, open};
 pub use link::{AuthoritiesError, Failure};
 
-/// What is made from `proto/`.
+/// What is made from `proto/`, with OpenTelemetry's names.
+#[allow(clippy::enum_variant_names)]
 mod message {
     tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
 }
