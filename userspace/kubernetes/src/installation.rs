@@ -6,10 +6,12 @@
 //! | [`apply`] | server-side apply of one object, and what that has changed |
 //! | [`found`] | what is installed already, and in which version |
 //! | [`rollout`] | waits until everything runs |
+//! | [`ending`] | waits for pods to end |
 //! | [`leave`] | lets every node be left as agents found it |
 //! | [`silence`] | takes back what was said of pods' enrolment |
 
 mod apply;
+mod ending;
 mod found;
 mod leave;
 mod rollout;

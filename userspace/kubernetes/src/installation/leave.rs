@@ -110,18 +110,7 @@ impl Installer {
         };
         let deleted = self.within::<DaemonSet>();
         if_there(&"DaemonSet martlet-agent", deleted.delete(AGENT, &parameters)).await?;
-        let pods = self.within::<Pod>();
-        let chosen = ListParams::default().labels(&format!("{NAME_LABEL}={AGENT}"));
-        let (ready, _) = self.nodes().await?;
-        until("the agents to end", patience, tell, async || {
-            let pods = asked(&"pods", pods.list(&chosen)).await?;
-            // Of a node that does not answer nobody hears that its pod has ended.
-            let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-            let left =
-                pods.items.iter().filter_map(node).filter(|node| ready.contains(node)).count();
-            Ok((left > 0).then(|| format!("{left} agents are ending")))
-        })
-        .await
+        self.until_ended(AGENT, patience, tell).await
     }
 
     async fn away(&self, pod: &str, patience: Duration) -> Result<(), InstallError> {

@@ -7,13 +7,12 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
     api::{ListParams, PatchParams},
 };
 
-use super::{CONTROLLER, InstallError, Installer, NAME_LABEL, asked, until};
+use super::{CONTROLLER, InstallError, Installer, asked};
 use crate::{
     limits,
     seen::PodObject,
@@ -41,7 +40,8 @@ impl Installer {
         patience: Duration,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Silenced, InstallError> {
-        self.until_silent(patience, tell).await?;
+        // What runs on a node that does not answer has no rights any more.
+        self.until_ended(CONTROLLER, patience, tell).await?;
         let mut silenced = Silenced::default();
         let pods: Api<PodObject> = Api::all(self.client.clone());
         let mut page = ListParams::default().limit(limits::PODS_PAGE);
@@ -62,26 +62,6 @@ impl Installer {
                 None => return Ok(silenced),
             }
         }
-    }
-
-    /// Of a node that does not answer nobody hears that a pod has ended; what runs there has no rights
-    /// any more.
-    async fn until_silent(
-        &self,
-        patience: Duration,
-        tell: &mut dyn FnMut(&str),
-    ) -> Result<(), InstallError> {
-        let pods = self.within::<Pod>();
-        let chosen = ListParams::default().labels(&format!("{NAME_LABEL}={CONTROLLER}"));
-        let (ready, _) = self.nodes().await?;
-        until("the controller to end", patience, tell, async || {
-            let pods = asked(&"pods", pods.list(&chosen)).await?;
-            let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-            let left =
-                pods.items.iter().filter_map(node).filter(|node| ready.contains(node)).count();
-            Ok((left > 0).then(|| "the controller is ending".to_owned()))
-        })
-        .await
     }
 
     async fn take_back(&self, said: Said, pod: PodObject) -> Result<Taken, InstallError> {
