@@ -239,7 +239,10 @@ impl Workloads {
             let undecided = self.undecided();
             self.node.set_members(undecided.chain(addresses(&self.view.load().directory)))?;
             self.members_due = false;
-            self.enrolled.values_mut().for_each(|enrolled| enrolled.plaintext.is_due());
+            // A permissive workload keeps what it has when others join.
+            let strict = |enrolled: &&mut Enrolled| enrolled.wanted.workload.mode == Mode::Strict;
+            let strict = self.enrolled.values_mut().filter(strict);
+            strict.for_each(|enrolled| enrolled.plaintext.is_due());
         }
         Ok(())
     }
@@ -395,6 +398,10 @@ impl Workloads {
     /// Puts back what others have changed in the kernel, and says so.
     fn repair(&mut self) {
         let findings = self.put_back();
+        if !findings.is_empty() {
+            // Something may have begun while it was not there.
+            self.enrolled.values_mut().for_each(|enrolled| enrolled.plaintext.is_due());
+        }
         self.shared.take_findings(findings, &self.metrics);
     }
 
