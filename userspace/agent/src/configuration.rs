@@ -35,10 +35,17 @@ pub fn read(path: &Path, node: Option<&Label>) -> Result<Loaded> {
     Ok(Loaded { file, digest: fingerprint(text.as_bytes()) })
 }
 
-/// No more than what is enough to see that it is too much.
+/// What is too much is not read: the allocator would keep some of the room for it.
 fn bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if length > MAX_FILE_BYTES as u64 {
+        let why = format!("it has {length} bytes, and at most {MAX_FILE_BYTES} are read");
+        return Err(io::Error::other(why));
+    }
+    let mut bytes = Vec::with_capacity(length as usize + 1);
+    // It may grow meanwhile, and some files say that they are empty.
+    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -187,6 +194,19 @@ mod tests {
         let digests = [files.try_recv(), files.try_recv()].map(|file| file.unwrap().digest);
         assert_ne!(digests[0], digests[1]);
         assert_eq!(digests[1], reloader.shared.configuration().digest);
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_with_both_sizes() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("node.yaml");
+        let file = File::create(&path).unwrap();
+        for length in [MAX_FILE_BYTES as u64 + 1, 1 << 40] {
+            file.set_len(length).unwrap();
+            let error = format!("{:#}", read(&path, None).err().unwrap());
+            let said = format!("it has {length} bytes, and at most {MAX_FILE_BYTES} are read");
+            assert!(error.contains("node.yaml") && error.ends_with(&said), "{error}");
+        }
     }
 
     #[tokio::test]
